@@ -1,0 +1,126 @@
+"""The vocabulary: what is said about an exchange, in frozen records with closed sets of labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import ClassVar
+
+__all__ = ["Cap", "Event", "Facts", "Mechanism", "Outcome", "UploadDrained"]
+
+
+class Mechanism(enum.StrEnum):
+    """How a peer left."""
+
+    RESET = "reset"
+    BROKEN_PIPE = "broken_pipe"
+    ABORTED = "aborted"
+    EOF = "eof"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    STREAM_RESET = "stream_reset"
+    UNKNOWN = "unknown"
+
+
+class Outcome(enum.StrEnum):
+    """What became of an early response."""
+
+    DELIVERED = "delivered"
+    """The body was read to its end, or the peer closed in good order behind the response."""
+
+    CUT = "cut"
+    """A limit ended it (see `Cap`); the client may or may not have read the response."""
+
+    RESET = "reset"
+    """The peer reset the connection."""
+
+    UNKNOWN = "unknown"
+    """The peer was gone, and nothing tells how."""
+
+
+class Cap(enum.StrEnum):
+    """The limit which cut the discarding of a body short."""
+
+    MAX_BYTES = "max_bytes"
+    MAX_SECONDS = "max_seconds"
+    IDLE_SECONDS = "idle_seconds"
+    MIN_RATE = "min_rate"
+    MAX_LINGERING = "max_lingering"
+    EXPECT = "expect"
+    """The client waits for a 100, and on this server reading would send one too late."""
+    MALFORMED = "malformed"
+    """The server could not make out the body's framing."""
+    APPLICATION = "application"
+    """The application's own task ended: cancelled, or the server is stopping."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a shim knows of a request from the start.
+
+    Only ``framework`` and ``server`` may ever be a metric's labels.
+
+    Args:
+        framework: ``asgi``, ``wsgi`` or ``tornado``.
+        server: The server's name, ``unknown`` if it is not one we recognise.
+        method: The request's method.
+        client: The peer's address, if known.
+    """
+
+    framework: str
+    server: str
+    method: str
+    client: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """What all events have.
+
+    Args:
+        facts: The request.
+        age_ms: Milliseconds from the request's start to the event.
+    """
+
+    name: ClassVar[str]
+
+    facts: Facts
+    age_ms: float
+
+    def fields(self) -> dict[str, object]:
+        """The event's fields for a log line: plain values, without those which are unknown."""
+        plain: dict[str, object] = {}
+        for field in dataclasses.fields(self):
+            value: object = getattr(self, field.name)
+            if isinstance(value, Facts):
+                plain.update(
+                    (part.name, getattr(value, part.name)) for part in dataclasses.fields(value)
+                )
+            else:
+                plain[field.name] = value.value if isinstance(value, enum.StrEnum) else value
+        return {key: value for key, value in plain.items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class UploadDrained(Event):
+    """An early response was sent, and the rest of the request's body was discarded for it.
+
+    Args:
+        outcome: What became of the response.
+        cap: The limit that was reached, if the outcome is `Outcome.CUT`.
+        mechanism: How the peer left, if it did.
+        status: The response's status; None if it was not sent.
+        bytes_in: Bytes of the body that were received, all in all.
+        drained: How many of them were discarded.
+        expected_in: The body's declared length; None if it was chunked.
+    """
+
+    name: ClassVar[str] = "upload_drained"
+
+    outcome: Outcome
+    cap: Cap | None = None
+    mechanism: Mechanism | None = None
+    status: int | None = None
+    bytes_in: int = 0
+    drained: int = 0
+    expected_in: int | None = None

@@ -1,0 +1,621 @@
+"""One request and its response: when to discard a body, when to answer, when to let go.
+
+`Exchange` does no I/O and reads no clock. A shim tells it what happened and when; it answers
+with the next step. The rules are the table `TRANSITIONS`; what is written around it only turns
+what a shim says into one of the table's events, and a state into a step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
+from cleanclose.core.framing import CHUNKED
+from cleanclose.core.places import Place, Places
+from cleanclose.core.servers import Continue, Server
+from cleanclose.core.settings import Settings
+
+__all__ = [
+    "TRANSITIONS",
+    "Done",
+    "Exchange",
+    "Forward",
+    "Happening",
+    "Hold",
+    "Keep",
+    "Read",
+    "Respond",
+    "State",
+    "Step",
+]
+
+SMALL_RESPONSE: Final = 64 * 1024
+"""Bytes of a response that fit into the socket buffers of a client which is not reading yet.
+A blocking server that sends more waits for a client which waits for the server."""
+
+MIN_RATE_GRACE: Final = 5.0
+"""Seconds of reading before `Settings.min_rate` is looked at: a new connection's first bytes
+say nothing about its rate."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Forward:
+    """Pass on whatever the application and the server say."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Keep:
+    """Keep back what the application has sent so far; ask again after ``at_most_seconds``."""
+
+    at_most_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read:
+    """Read and discard a piece of the body, waiting for it ``at_most_seconds``."""
+
+    at_most_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Respond:
+    """Send what was kept back, but not the exchange's end; then say `Exchange.responded`.
+
+    With ``close`` the connection cannot be reused: say so where the interface has a way.
+    """
+
+    close: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep the connection open without reading; ask again after ``seconds``, or when woken."""
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Done:
+    """Send everything that is still kept back, the exchange's end included.
+
+    With ``close`` the connection must not be used again.
+    """
+
+    close: bool
+
+
+Step = Forward | Keep | Read | Respond | Hold | Done
+
+_FORWARD: Final = Forward()
+
+
+class State(enum.Enum):
+    """Where an exchange stands."""
+
+    OPEN = "the application has the request and has not begun to respond"
+    KEPT = "the response has begun and is kept back until it is known whether it is complete"
+    STREAMING = "the response goes out as the application makes it"
+    DRAINING = "the response is complete and kept back; the body is being discarded"
+    QUEUED = "the response is out; unread, waiting for a turn to read"
+    LINGERING = "the response is out, its end is not; the body is being discarded"
+    HOLDING = "the response is out, its end is not; unread, so that the sender stops and looks"
+    DONE = "over"
+
+
+class Happening(enum.Enum):
+    """What can happen to an exchange."""
+
+    APP_READ = "the application asks for more of the body"
+    HEAD = "the application sent the response's head"
+    HEAD_LEFT_ALONE = "the same, and nothing is to be done about this response"
+    PIECE = "the application sent a piece of the response, not the last"
+    COMPLETE = "the response is complete, the body is not, and there is room to read"
+    COMPLETE_EXPECTED = "the same, while the client still waits for a 100"
+    COMPLETE_QUEUED = "the same, and others read already"
+    COMPLETE_LEFT_ALONE = "the response is complete and nothing is to be done about the body"
+    COMPLETE_REFUSED = "the response is complete, and reading is out of the question"
+    RESPOND_AFTER = "what was kept back has been kept for long enough"
+    TURN = "the exchange may read now"
+    BODY_END = "the body has been read to its end"
+    PEER_GONE = "the peer has left"
+    MALFORMED = "the server cannot make out the rest of the body"
+    CAP = "a limit has been reached"
+    HOLD_OVER = "the connection has been held for long enough"
+    APP_END = "the application has returned or raised"
+    ABANDONED = "the exchange cannot go on: cancelled, or the server is stopping"
+
+
+class _Send(enum.Enum):
+    """What a transition sends on its way."""
+
+    NOTHING = enum.auto()
+    KEPT = enum.auto()
+    KEPT_AND_CLOSE = enum.auto()
+
+
+_S, _H = State, Happening
+_NOTHING, _KEPT, _CLOSE = _Send.NOTHING, _Send.KEPT, _Send.KEPT_AND_CLOSE
+
+TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
+    # The application is at work. Its own reading shows that the response is no early one yet.
+    (_S.OPEN, _H.HEAD): (_S.KEPT, _NOTHING),
+    (_S.OPEN, _H.HEAD_LEFT_ALONE): (_S.STREAMING, _NOTHING),
+    (_S.OPEN, _H.APP_END): (_S.DONE, _NOTHING),
+    (_S.KEPT, _H.APP_READ): (_S.STREAMING, _KEPT),
+    (_S.KEPT, _H.PIECE): (_S.STREAMING, _KEPT),
+    (_S.KEPT, _H.RESPOND_AFTER): (_S.STREAMING, _KEPT),
+    (_S.KEPT, _H.BODY_END): (_S.STREAMING, _KEPT),
+    (_S.KEPT, _H.PEER_GONE): (_S.STREAMING, _KEPT),
+    (_S.KEPT, _H.APP_END): (_S.DONE, _NOTHING),
+    (_S.STREAMING, _H.APP_END): (_S.DONE, _NOTHING),
+    # The response is complete: drain, then respond; or respond, then linger.
+    (_S.OPEN, _H.COMPLETE): (_S.DRAINING, _NOTHING),
+    (_S.KEPT, _H.COMPLETE): (_S.DRAINING, _NOTHING),
+    (_S.STREAMING, _H.COMPLETE): (_S.LINGERING, _KEPT),
+    (_S.OPEN, _H.COMPLETE_EXPECTED): (_S.LINGERING, _CLOSE),
+    (_S.KEPT, _H.COMPLETE_EXPECTED): (_S.LINGERING, _CLOSE),
+    (_S.STREAMING, _H.COMPLETE_EXPECTED): (_S.LINGERING, _KEPT),
+    (_S.OPEN, _H.COMPLETE_QUEUED): (_S.QUEUED, _CLOSE),
+    (_S.KEPT, _H.COMPLETE_QUEUED): (_S.QUEUED, _CLOSE),
+    (_S.STREAMING, _H.COMPLETE_QUEUED): (_S.QUEUED, _KEPT),
+    (_S.OPEN, _H.COMPLETE_REFUSED): (_S.DONE, _CLOSE),
+    (_S.KEPT, _H.COMPLETE_REFUSED): (_S.DONE, _CLOSE),
+    (_S.STREAMING, _H.COMPLETE_REFUSED): (_S.DONE, _NOTHING),
+    (_S.OPEN, _H.COMPLETE_LEFT_ALONE): (_S.DONE, _NOTHING),
+    (_S.KEPT, _H.COMPLETE_LEFT_ALONE): (_S.DONE, _NOTHING),
+    (_S.STREAMING, _H.COMPLETE_LEFT_ALONE): (_S.DONE, _NOTHING),
+    # Drain.
+    (_S.DRAINING, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.DRAINING, _H.RESPOND_AFTER): (_S.LINGERING, _CLOSE),
+    (_S.DRAINING, _H.CAP): (_S.HOLDING, _CLOSE),
+    (_S.DRAINING, _H.MALFORMED): (_S.DONE, _CLOSE),
+    (_S.DRAINING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # Wait for a turn.
+    (_S.QUEUED, _H.TURN): (_S.LINGERING, _NOTHING),
+    (_S.QUEUED, _H.CAP): (_S.DONE, _NOTHING),
+    (_S.QUEUED, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.QUEUED, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # Linger.
+    (_S.LINGERING, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.LINGERING, _H.CAP): (_S.HOLDING, _NOTHING),
+    (_S.LINGERING, _H.MALFORMED): (_S.DONE, _NOTHING),
+    (_S.LINGERING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # Hold.
+    (_S.HOLDING, _H.HOLD_OVER): (_S.DONE, _NOTHING),
+    (_S.HOLDING, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.HOLDING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # Whatever is kept back goes out on this path too.
+    (_S.OPEN, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.KEPT, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.STREAMING, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.DRAINING, _H.ABANDONED): (_S.DONE, _CLOSE),
+    (_S.QUEUED, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.LINGERING, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.HOLDING, _H.ABANDONED): (_S.DONE, _NOTHING),
+}
+"""State x happening -> next state, and what is sent on the way.
+
+A pair that is not in the table changes nothing: bytes for the application while it is at work,
+an application that returns while its response is being delivered, anything after the end.
+"""
+
+_READING: Final = frozenset({State.DRAINING, State.LINGERING})
+_TREATED: Final = frozenset({State.DRAINING, State.QUEUED, State.LINGERING, State.HOLDING})
+
+
+class Exchange:
+    """The state of one request which has a body, and its response.
+
+    Every method that tells what happened takes ``now``, seconds on any clock that only goes
+    forward, and returns the next step. Steps repeat until something happens: a shim may ask
+    `step` at any time.
+
+    Args:
+        settings: The limits.
+        places: Where the turn to read is asked for.
+        server: What is special about the server.
+        facts: The request, for the event.
+        length: The body's length, or `cleanclose.core.framing.CHUNKED`.
+        expects_continue: Whether the client announced that it waits for a 100.
+        blocking: Whether sending and reading exclude each other, as on a WSGI server: a large
+            response then goes out only when the body has ended or a limit is reached.
+        wake: Called (from any thread) when a `Hold` may be over early. It must not raise.
+        now: The request's start.
+    """
+
+    __slots__ = (
+        "_answered_continue",
+        "_blocking",
+        "_cap",
+        "_close",
+        "_drained",
+        "_expects_continue",
+        "_facts",
+        "_idle_since",
+        "_left_alone",
+        "_length",
+        "_mechanism",
+        "_outcome",
+        "_place",
+        "_places",
+        "_received",
+        "_respond",
+        "_response_left",
+        "_response_size",
+        "_sent",
+        "_server",
+        "_settings",
+        "_since",
+        "_started",
+        "_state",
+        "_status",
+        "_treated",
+        "_wake",
+        "body_complete",
+        "response_complete",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        places: Places,
+        *,
+        server: Server,
+        facts: Facts,
+        length: int,
+        expects_continue: bool,
+        wake: Callable[[], None],
+        now: float,
+        blocking: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._places = places
+        self._server = server
+        self._facts = facts
+        self._length = length
+        self._expects_continue = expects_continue
+        self._answered_continue = False
+        self._blocking = blocking
+        self._wake = wake
+        self._started = now
+
+        self._state = State.OPEN
+        self._since = now
+        """When the present state began; while reading: when the reading began."""
+        self._idle_since = now
+        self._respond: Respond | None = None
+        self._close = False
+        self._place: Place | None = None
+        self._left_alone = False
+        self._treated = False
+
+        self._status: int | None = None
+        self._response_left: int | None = None
+        self._response_size = 0
+        self._sent = False
+        self._received = 0
+        self._drained = 0
+        self._outcome = Outcome.UNKNOWN
+        self._cap: Cap | None = None
+        self._mechanism: Mechanism | None = None
+
+        self.body_complete = False
+        """Whether the body has been read to its end, by whomever."""
+        self.response_complete = False
+        """Whether the application has completed its response."""
+
+    # What the application does.
+
+    def leave_alone(self) -> None:
+        """Send this response as if there were no middleware: the per-response opt-out."""
+        self._left_alone = True
+
+    def app_read(self, now: float) -> Step:
+        """The application asks for a piece of the body."""
+        self._answered_continue = True
+        return self._happen(Happening.APP_READ, now)
+
+    def response_started(self, status: int, content_length: int | None, now: float) -> Step:
+        """The application sent the response's head.
+
+        Args:
+            status: The status code.
+            content_length: The response's Content-Length, if it has a valid one.
+            now: The time.
+        """
+        self._status = status
+        self._response_left = content_length
+        if self.body_complete or self._is_left_alone():
+            return self._happen(Happening.HEAD_LEFT_ALONE, now)
+        return self._happen(Happening.HEAD, now)
+
+    def response_piece(self, size: int, now: float) -> Step:
+        """The application sent a piece of the response and says that more may come.
+
+        A piece that reaches the response's Content-Length is kept back like the head: what may
+        still come is the word that it was the last. The application could also go on reading,
+        so the response does not count as complete until that word has come.
+
+        Args:
+            size: The piece's length in bytes.
+            now: The time.
+        """
+        self._response_size += size
+        if self._response_left is not None:
+            self._response_left -= size
+        if size == 0 or self._response_left == 0:
+            return self.step(now)
+        return self._happen(Happening.PIECE, now)
+
+    def release(self, now: float) -> Step:
+        """What is kept back cannot be kept any longer, for a reason of the interface's own."""
+        return self._happen(Happening.RESPOND_AFTER, now)
+
+    def response_completed(self, now: float, last_size: int = 0) -> Step:
+        """The application has sent all of its response. Saying it again changes nothing.
+
+        Args:
+            now: The time.
+            last_size: The last piece's length in bytes.
+        """
+        if self.response_complete:
+            return self.step(now)
+        self._response_size += last_size
+        self.response_complete = True
+        return self._happen(self._completion(), now)
+
+    def app_ended(self, now: float) -> Step:
+        """The application returned or raised."""
+        return self._happen(Happening.APP_END, now)
+
+    # What comes from the connection.
+
+    def body_received(self, size: int, complete: bool, now: float) -> Step:
+        """A piece of the body came in, for the application or to be discarded.
+
+        Args:
+            size: The piece's length in bytes.
+            complete: Whether the body ends with it.
+            now: The time.
+        """
+        self._received += size
+        discarded = self._state in _TREATED
+        if discarded:
+            self._drained += size
+            if size:
+                self._idle_since = now
+        if complete:
+            self.body_complete = True
+            if discarded:
+                self._outcome = Outcome.DELIVERED
+            return self._happen(Happening.BODY_END, now)
+        return self.tick(now)
+
+    def body_moving(self, now: float) -> Step:
+        """Bytes of the body have arrived, but not yet enough of them to be read."""
+        self._idle_since = now
+        return self.tick(now)
+
+    def peer_gone(self, mechanism: Mechanism, now: float) -> Step:
+        """The peer has left; the exchange's own connection says so.
+
+        Args:
+            mechanism: How, as far as the interface tells.
+            now: The time.
+        """
+        if self._state in _TREATED:
+            self._mechanism = mechanism
+            if mechanism is Mechanism.EOF and self._sent:
+                self._outcome = Outcome.DELIVERED
+            elif mechanism is Mechanism.RESET:
+                self._outcome = Outcome.RESET
+        return self._happen(Happening.PEER_GONE, now)
+
+    def body_malformed(self, now: float) -> Step:
+        """The server cannot make out the rest of the body."""
+        return self._cut(Cap.MALFORMED, Happening.MALFORMED, now)
+
+    def abandoned(self, now: float) -> Step:
+        """The exchange cannot go on: its task is cancelled, or the server is stopping."""
+        return self._cut(Cap.APPLICATION, Happening.ABANDONED, now)
+
+    # What the shim has done, and the time.
+
+    def responded(self, now: float) -> Step:
+        """What `Respond` asked for is done."""
+        self._respond = None
+        self._sent = True
+        # Nothing was read while it was being sent: that time is not the client's.
+        self._idle_since = now
+        if self._state is not State.LINGERING:
+            self._since = now
+        return self.tick(now)
+
+    def tick(self, now: float) -> Step:
+        """Time has passed, or somebody called ``wake``."""
+        settings = self._settings
+        state = self._state
+        if state is State.KEPT:
+            if now >= self._since + settings.respond_after:
+                return self._happen(Happening.RESPOND_AFTER, now)
+        elif state in _READING:
+            cap, deadline = self._reading_deadline()
+            # A body that has come to its declared end has only its end left to be told of.
+            if self._drained >= settings.max_bytes and self._received != self._length:
+                return self._cut(Cap.MAX_BYTES, Happening.CAP, now)
+            if now >= deadline:
+                return self._cut(cap, Happening.CAP, now)
+            if state is State.DRAINING and now >= self._respond_at():
+                return self._happen(Happening.RESPOND_AFTER, now)
+        elif state is State.QUEUED:
+            if self._place is not None and self._place.reading:
+                return self._happen(Happening.TURN, now)
+            if now >= self._since + settings.max_seconds:
+                return self._cut(Cap.MAX_SECONDS, Happening.CAP, now)
+        elif state is State.HOLDING and now >= self._since + settings.hold_seconds:
+            return self._happen(Happening.HOLD_OVER, now)
+        return self.step(now)
+
+    # The answers.
+
+    @property
+    def response_begun(self) -> bool:
+        """Whether the application has sent the response's head."""
+        return self._status is not None
+
+    @property
+    def treated(self) -> bool:
+        """Whether the response is complete and is being delivered at this moment."""
+        return self._state in _TREATED
+
+    @property
+    def state(self) -> State:
+        """Where the exchange stands."""
+        return self._state
+
+    def step(self, now: float) -> Step:
+        """What to do now. Asking changes nothing."""
+        if self._respond is not None:
+            return self._respond
+        settings = self._settings
+        match self._state:
+            case State.KEPT:
+                return Keep(_left(self._since + settings.respond_after, now))
+            case State.DRAINING:
+                _, deadline = self._reading_deadline()
+                return Read(_left(min(self._respond_at(), deadline), now))
+            case State.LINGERING:
+                _, deadline = self._reading_deadline()
+                return Read(_left(deadline, now))
+            case State.QUEUED:
+                return Hold(_left(self._since + settings.max_seconds, now))
+            case State.HOLDING:
+                return Hold(_left(self._since + settings.hold_seconds, now))
+            case State.DONE:
+                return Done(self._close)
+            case State.OPEN | State.STREAMING:
+                return _FORWARD
+
+    def event(self, now: float) -> UploadDrained | None:
+        """The event for an exchange that is done; None if its response was no early one."""
+        if not self._treated:
+            return None
+        return UploadDrained(
+            facts=self._facts,
+            age_ms=round((now - self._started) * 1000, 3),
+            outcome=self._outcome,
+            cap=self._cap,
+            mechanism=self._mechanism,
+            status=self._status if self._sent or self._outcome is Outcome.DELIVERED else None,
+            bytes_in=self._received,
+            drained=self._drained,
+            expected_in=None if self._length == CHUNKED else self._length,
+        )
+
+    # The rules behind the table's happenings.
+
+    def _is_left_alone(self) -> bool:
+        statuses = self._settings.only_statuses
+        return (
+            self._left_alone
+            # 101 hands the connection over to another protocol.
+            or self._status == 101
+            or (statuses is not None and self._status not in statuses)
+        )
+
+    def _completion(self) -> Happening:
+        if self.body_complete or self._is_left_alone():
+            return Happening.COMPLETE_LEFT_ALONE
+        self._treated = True
+        waits = self._expects_continue and not self._answered_continue
+        sends = self._server.sends_continue
+        if waits and sends is Continue.LATE:
+            self._set_cut(Cap.EXPECT)
+            return Happening.COMPLETE_REFUSED
+        place = self._place = self._places.enter(self._wake)
+        if not place.admitted:
+            self._set_cut(Cap.MAX_LINGERING)
+            return Happening.COMPLETE_REFUSED
+        if not place.reading:
+            return Happening.COMPLETE_QUEUED
+        if waits and sends is Continue.LAZY:
+            return Happening.COMPLETE_EXPECTED
+        return Happening.COMPLETE
+
+    def _respond_at(self) -> float:
+        if self._blocking and self._response_size > SMALL_RESPONSE:
+            return math.inf
+        return self._since + self._settings.respond_after
+
+    def _reading_deadline(self) -> tuple[Cap, float]:
+        """The first limit that ends the reading if no byte comes, and when."""
+        settings = self._settings
+        since = self._since
+        idle = settings.idle_seconds
+        if self._waits_in_vain():
+            # A client which waits for its 100 sends nothing, and closes when it is answered.
+            # Only one that did not wait has bytes under way.
+            idle = min(idle, settings.hold_seconds)
+        deadlines = [
+            (self._idle_since + idle, Cap.IDLE_SECONDS),
+            (since + settings.max_seconds, Cap.MAX_SECONDS),
+        ]
+        if settings.min_rate > 0:
+            too_slow_at = since + max(MIN_RATE_GRACE, self._drained / settings.min_rate)
+            deadlines.append((too_slow_at, Cap.MIN_RATE))
+        deadline, cap = min(deadlines, key=lambda pair: pair[0])
+        return cap, deadline
+
+    def _waits_in_vain(self) -> bool:
+        return self._drained == 0 and self._expects_continue and not self._answered_continue
+
+    def _set_cut(self, cap: Cap) -> None:
+        self._outcome = Outcome.CUT
+        self._cap = cap
+
+    def _cut(self, cap: Cap, happening: Happening, now: float) -> Step:
+        if self._state in _TREATED:
+            # A client that kept to its Expect sent nothing which could have been cut.
+            if self._cap is None and not (cap is Cap.IDLE_SECONDS and self._waits_in_vain()):
+                self._set_cut(cap)
+            self._close = True
+        return self._happen(happening, now)
+
+    def _happen(self, happening: Happening, now: float) -> Step:
+        transition = TRANSITIONS.get((self._state, happening))
+        if transition is None:
+            return self.step(now)
+        state, send = transition
+        if send is not _Send.NOTHING:
+            self._respond = Respond(close=send is _Send.KEPT_AND_CLOSE)
+        if send is _Send.KEPT_AND_CLOSE:
+            self._close = True
+        if self._state is State.STREAMING:
+            self._sent = True
+        self._enter(state, now)
+        return self.step(now)
+
+    def _enter(self, state: State, now: float) -> None:
+        if not (self._state is State.DRAINING and state is State.LINGERING):
+            self._since = self._idle_since = now
+        self._state = state
+        if state is State.DONE:
+            # The shim's object refers to this one: with its wake() it would be a cycle.
+            self._wake = _do_nothing
+            if self._place is not None:
+                self._place.leave()
+                self._place = None
+        elif state is State.HOLDING and self._place is not None:
+            self._place.stop_reading()
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def _left(deadline: float, now: float) -> float:
+    return max(0.0, deadline - now)

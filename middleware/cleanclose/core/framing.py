@@ -1,0 +1,65 @@
+"""How long a request's body is, by its headers (RFC 9112 section 6.3)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["CHUNKED", "NO_BODY", "body_length", "response_length", "wants_continue"]
+
+CHUNKED: Final = -1
+"""A body whose length only its own end tells."""
+
+NO_BODY: Final = 0
+"""No body, or none that can be told apart from what follows it on the connection."""
+
+
+def body_length(
+    *,
+    method: str,
+    http_version: str,
+    content_length: str | None,
+    transfer_encoding: str | None,
+    upgrade: str | None,
+) -> int:
+    """The length of a request's body, if that body is ours to discard.
+
+    Left alone, as if there were no body: HTTP/2 and 3, where a server resets one stream only;
+    HEAD, CONNECT and requests for an upgrade, where what follows may be no body at all; and a
+    length which cannot be trusted: where such a body ends is unknown, and reading on could take
+    the next request for a part of it.
+
+    Args:
+        method: The request's method.
+        http_version: ``1.0``, ``1.1``, ``2`` …
+        content_length: The value of Content-Length; several lines joined with commas.
+        transfer_encoding: The value of Transfer-Encoding; several lines joined with commas.
+        upgrade: The value of Upgrade.
+
+    Returns:
+        A number of bytes, `CHUNKED` or `NO_BODY`.
+    """
+    if not http_version.startswith("1") or method in ("HEAD", "CONNECT") or upgrade is not None:
+        return NO_BODY
+    if transfer_encoding is not None:
+        last = transfer_encoding.rsplit(",", 1)[-1].strip().lower()
+        return CHUNKED if last == "chunked" else NO_BODY
+    if content_length is None:
+        return NO_BODY
+    # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
+    values = {value.strip() for value in content_length.split(",")}
+    return _decimal(values.pop()) or NO_BODY if len(values) == 1 else NO_BODY
+
+
+def response_length(content_length: str | None) -> int | None:
+    """The length which a response's head declares; None if it declares none that is valid."""
+    return None if content_length is None else _decimal(content_length.strip())
+
+
+def _decimal(value: str) -> int | None:
+    # int() alone would take "+5", "1_000" and digits of other scripts, which no server should.
+    return int(value) if value.isascii() and value.isdigit() else None
+
+
+def wants_continue(expect: str | None) -> bool:
+    """Whether the client announced that it waits for a 100 (RFC 9110 section 10.1.1)."""
+    return expect is not None and expect.strip().lower() == "100-continue"

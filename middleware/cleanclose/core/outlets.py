@@ -1,0 +1,86 @@
+"""Where events go, and why none of it can disturb a request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+
+from cleanclose.core.counters import PROCESS, Counters
+from cleanclose.core.events import Event
+from cleanclose.core.levels import level_of
+
+__all__ = ["Outlet", "Reporter", "StructlogOutlet"]
+
+LOGGER_NAME: Final = "cleanclose"
+
+
+class Outlet(Protocol):
+    """Something that receives events. It is called in the request's own thread or task."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Receive one event. Whatever it raises is counted and reported once."""
+
+
+class StructlogOutlet:
+    """The default outlet: one structlog event each, named after the event.
+
+    Where the application has configured structlog, its configuration decides. Where it has not,
+    the event goes to the standard library's logger ``cleanclose`` as ``name key=value …``, so
+    that debug events stay silent until somebody asks for them: structlog's own default would
+    print each one.
+    """
+
+    def __init__(self) -> None:
+        self._configured: Any = structlog.get_logger(LOGGER_NAME)
+        self._plain: Any = structlog.wrap_logger(
+            logging.getLogger(LOGGER_NAME),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.processors.KeyValueRenderer(key_order=["event"]),
+            ],
+            context_class=dict,
+            cache_logger_on_first_use=False,
+        )
+
+    def __call__(self, event: Event, /) -> None:
+        """Log the event at its level."""
+        logger = self._configured if structlog.is_configured() else self._plain
+        logger.log(level_of(event), event.name, **event.fields())
+
+
+class Reporter:
+    """Counts an event, then hands it to the outlets.
+
+    Args:
+        outlets: The outlets, called in this order. None: one `StructlogOutlet`.
+        counters: What counts. Default: this process's counters.
+    """
+
+    def __init__(
+        self, outlets: Sequence[Outlet] | None = None, *, counters: Counters = PROCESS
+    ) -> None:
+        self._outlets = tuple(outlets) if outlets is not None else (StructlogOutlet(),)
+        self._counters = counters
+        self._reported: set[int] = set()
+
+    def report(self, event: Event | None) -> None:
+        """Count and pass on an event. Never raises on an outlet's account.
+
+        Args:
+            event: The event, or None where there is nothing to say.
+        """
+        if event is None:
+            return
+        self._counters.count(event)
+        for outlet in self._outlets:
+            try:
+                outlet(event)
+            except Exception:
+                self._counters.count_outlet_error()
+                if id(outlet) not in self._reported:
+                    self._reported.add(id(outlet))
+                    logging.getLogger(LOGGER_NAME).exception("An outlet failed: %r", outlet)

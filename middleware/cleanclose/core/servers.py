@@ -1,0 +1,84 @@
+"""What is special about a server: one table, in one place.
+
+A server is recognised from the interface itself (the module behind ASGI's ``receive``, keys of
+the WSGI ``environ``), never from a version number. A server that is not in the table gets
+`UNKNOWN`, the careful default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["TORNADO", "UNKNOWN", "Continue", "Server", "asgi_server", "wsgi_server"]
+
+
+class Continue(enum.Enum):
+    """When a server sends ``100 Continue`` to a client that asked for it."""
+
+    EAGER = "eager"
+    """By itself, before the application runs: the body comes in any case."""
+
+    LAZY = "lazy"
+    """On the application's first read, and never once a response has begun."""
+
+    LATE = "late"
+    """On the first read, even behind the final response, where it would be a stray message."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Server:
+    """One row of the table.
+
+    Args:
+        name: The server's name, as events give it.
+        sends_continue: When it sends ``100 Continue``.
+        socket_key: The key of the WSGI environ which holds the client's socket, if any.
+    """
+
+    name: str
+    sends_continue: Continue
+    socket_key: str | None = None
+
+
+UNKNOWN: Final = Server("unknown", Continue.LATE)
+
+TORNADO: Final = Server("tornado", Continue.LAZY)
+"""Tornado's own HTTPServer. ``HTTP1Connection._read_message`` sends the 100 after
+``headers_received``; the shim takes the Expect header away when the response is complete by
+then."""
+
+_ASGI: Final[Mapping[str, Server]] = {
+    # RequestResponseCycle.receive sends it; .send clears the flag with the response's start.
+    "uvicorn": Server("uvicorn", Continue.LAZY),
+}
+
+_WSGI: Final[Mapping[str, Server]] = {
+    # gunicorn.http.wsgi.create sends it before the application is called.
+    "gunicorn.socket": Server("gunicorn", Continue.EAGER, "gunicorn.socket"),
+    # WSGIRequestHandler.run_wsgi sends it first of all.
+    "werkzeug.socket": Server("werkzeug", Continue.EAGER, "werkzeug.socket"),
+}
+
+
+def asgi_server(receive: object) -> Server:
+    """The server behind an ASGI ``receive`` callable.
+
+    Args:
+        receive: The callable as the server gave it. Behind a middleware which wraps it the
+            server is unknown.
+    """
+    module: object = getattr(receive, "__module__", None)
+    if not isinstance(module, str):
+        return UNKNOWN
+    return _ASGI.get(module.partition(".")[0], UNKNOWN)
+
+
+def wsgi_server(environ: Mapping[str, Any]) -> Server:
+    """The server behind a WSGI environ."""
+    for key, server in _WSGI.items():
+        if key in environ:
+            return server
+    return UNKNOWN

@@ -1,0 +1,117 @@
+"""What a user may set, checked once, at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Collection
+from typing import TypedDict, Unpack
+
+__all__ = ["Settings", "SettingsOptions"]
+
+_MIB = 1024 * 1024
+
+
+class SettingsOptions(TypedDict, total=False):
+    """The keyword arguments which every shim takes: the fields of `Settings`."""
+
+    max_bytes: int
+    respond_after: float
+    max_seconds: float
+    idle_seconds: float
+    hold_seconds: float
+    min_rate: float
+    max_draining: int
+    max_lingering: int
+    only_statuses: Collection[int] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How long, and for how much, a connection is kept open for an early response.
+
+    Args:
+        max_bytes: How many bytes of a request body are discarded at most, per request.
+            Default 64 MiB.
+        respond_after: For how many seconds at most a complete response is kept back while
+            the body is discarded; then it is sent, and the discarding goes on behind it.
+            The same limit holds for the head and the first piece of a response which is not
+            complete yet. Default 0.5.
+        max_seconds: How many seconds the discarding takes at most, all in all; and how many
+            seconds an exchange waits at most for its turn (see ``max_draining``).
+            Default 30; 5 on WSGI, where it holds a worker.
+        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI.
+        hold_seconds: When a limit has been reached: for how many seconds the connection then
+            stays open, unread, so that a client which is stopped by back-pressure finds the
+            response that waits for it. Default 0.5.
+        min_rate: The slowest upload that is waited for, in bytes per second on average, looked
+            at from the fifth second on. Default 240, the rate at which Kestrel gives up
+            (``MinRequestBodyDataRate``). 0 turns it off.
+        max_draining: How many exchanges read at once, per middleware object. The others have
+            their response and wait unread for their turn. Default 100.
+        max_lingering: How many exchanges are kept open at once, per middleware object, reading
+            or waiting. Past that the newest is answered and closed at once. Default 1,000.
+        only_statuses: If given, only responses with one of these status codes are treated.
+            Default: all of them.
+
+    Raises:
+        ValueError: A value has the wrong type or is out of its range. The message names the
+            setting and the range.
+    """
+
+    max_bytes: int = 64 * _MIB
+    respond_after: float = 0.5
+    max_seconds: float = 30.0
+    idle_seconds: float = 5.0
+    hold_seconds: float = 0.5
+    min_rate: float = 240.0
+    max_draining: int = 100
+    max_lingering: int = 1000
+    only_statuses: Collection[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"):
+            _check_number(name, getattr(self, name))
+        _check_count("max_bytes", self.max_bytes, lowest=0)
+        _check_count("max_draining", self.max_draining, lowest=1)
+        _check_count("max_lingering", self.max_lingering, lowest=self.max_draining)
+        object.__setattr__(self, "only_statuses", _checked_statuses(self.only_statuses))
+
+    @classmethod
+    def for_blocking(cls, **options: Unpack[SettingsOptions]) -> Settings:
+        """The settings with the defaults for servers where lingering holds a worker (WSGI).
+
+        Args:
+            **options: The fields of this class; they win over the blocking defaults.
+
+        Raises:
+            ValueError: As for the class itself.
+        """
+        defaults: SettingsOptions = {"max_seconds": 5.0, "idle_seconds": 1.0}
+        return cls(**(defaults | options))
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{name} must be a number of 0 or more, not {value!r}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number of 0 or more, not {value!r}")
+
+
+def _check_count(name: str, value: object, *, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ValueError(f"{name} must be a whole number of {lowest} or more, not {value!r}")
+
+
+def _checked_statuses(value: object) -> frozenset[int] | None:
+    if value is None:
+        return None
+    wanted = "only_statuses must be a collection of status codes from 200 to 599, or None"
+    if isinstance(value, str | bytes) or not isinstance(value, Collection):
+        raise ValueError(f"{wanted}, not {value!r}")
+    statuses: set[int] = set()
+    for status in value:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(status, bool) or not isinstance(status, int) or not 200 <= status <= 599:
+            raise ValueError(f"{wanted}; it has {status!r}")
+        statuses.add(status)
+    return frozenset(statuses)
