@@ -1,0 +1,354 @@
+"""ASGI in, ASGI out: what happens on the connection is told to the core, and its steps are done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import Any, Final, Unpack
+
+import anyio
+
+from cleanclose.asgi._runtime import Runtime, current_runtime
+from cleanclose.core import (
+    NO_BODY,
+    Done,
+    Exchange,
+    Facts,
+    Forward,
+    Hold,
+    Keep,
+    Mechanism,
+    Outlet,
+    Places,
+    Read,
+    Reporter,
+    Respond,
+    Settings,
+    SettingsOptions,
+    Step,
+    asgi_server,
+    body_length,
+    response_length,
+    wants_continue,
+)
+
+__all__ = ["CleanCloseMiddleware", "skip"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SCOPE_KEY: Final = "cleanclose.exchange"
+
+
+class CleanCloseMiddleware:
+    """Pure ASGI middleware: an early response reaches a client which is still uploading.
+
+    Websockets, lifespan and requests without a body pass through. All attributes of the wrapped
+    application stay reachable.
+
+    Args:
+        app: The ASGI application.
+        outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
+            Default: one `cleanclose.core.StructlogOutlet`.
+        **settings: The fields of `cleanclose.core.Settings`.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        outlets: Sequence[Outlet] | None = None,
+        **settings: Unpack[SettingsOptions],
+    ) -> None:
+        self.app = app
+        self._settings = Settings(**settings)
+        self._places = Places(
+            reading=self._settings.max_draining, inside=self._settings.max_lingering
+        )
+        self._reporter = Reporter(outlets)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "app":
+            # Not constructed yet (copy, pickle): looking it up would ask for it again.
+            raise AttributeError(name)
+        return getattr(self.app, name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one scope."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        for name, _ in scope["headers"]:
+            if name == b"content-length" or name == b"transfer-encoding":
+                break
+        else:
+            await self.app(scope, receive, send)
+            return
+        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        length = body_length(
+            method=scope["method"],
+            http_version=scope["http_version"],
+            content_length=_header(headers, b"content-length"),
+            transfer_encoding=_header(headers, b"transfer-encoding"),
+            upgrade=_header(headers, b"upgrade"),
+        )
+        if length == NO_BODY:
+            await self.app(scope, receive, send)
+            return
+        await self._serve(scope, receive, send, length)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, length: int) -> None:
+        server = asgi_server(receive)
+        client = scope.get("client")
+        connection = _Connection(receive, send)
+        connection.exchange = exchange = Exchange(
+            self._settings,
+            self._places,
+            server=server,
+            facts=Facts(
+                framework="asgi",
+                server=server.name,
+                method=scope["method"],
+                client=str(client[0]) if client else None,
+            ),
+            length=length,
+            expects_continue=wants_continue(_header(scope["headers"], b"expect")),
+            wake=connection.wake,
+            now=time.monotonic(),
+        )
+        scope[_SCOPE_KEY] = exchange
+        try:
+            await self.app(scope, connection.receive, connection.send)
+        except BaseException:
+            await connection.close(failed=True)
+            raise
+        else:
+            await connection.close(failed=False)
+        finally:
+            self._reporter.report(exchange.event(time.monotonic()))
+
+
+def skip(scope: Scope) -> None:
+    """Leave this request's response alone: send it as if there were no middleware.
+
+    Call it before the response begins. Without effect where the middleware is not installed.
+
+    Args:
+        scope: The request's scope (``request.scope`` in Starlette and FastAPI).
+    """
+    exchange = scope.get(_SCOPE_KEY)
+    if isinstance(exchange, Exchange):
+        exchange.leave_alone()
+
+
+class _Connection:
+    """One request's side of the connection: the app's callables, and the delivery behind them.
+
+    The delivery runs in a task of its own, so that the application gets its send() back as fast
+    as without us: its background tasks and its teardown do not wait for a slow upload.
+    """
+
+    exchange: Exchange
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._server_receive = receive
+        self._server_send = send
+        self._runtime: Runtime = current_runtime()
+        self._kept: list[Message] = []
+        self._writing = anyio.Lock(fast_acquire=True)
+        self._app_receiving = 0
+        self._changed: anyio.Event | None = None
+        self._delivery: object | None = None
+        self._delivered: anyio.Event | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._error: Exception | None = None
+
+    # What the application calls.
+
+    async def receive(self) -> Message:
+        exchange = self.exchange
+        if exchange.treated:
+            # What the servers themselves say once a response is complete.
+            return {"type": "http.disconnect"}
+        await self._do(exchange.app_read(time.monotonic()))
+        self._app_receiving += 1
+        try:
+            message = await self._server_receive()
+        finally:
+            self._app_receiving -= 1
+            self._notify()
+        await self._do(self._tell(message))
+        return message
+
+    async def send(self, message: Message) -> None:
+        exchange = self.exchange
+        now = time.monotonic()
+        step: Step
+        match message["type"]:
+            case "http.response.start":
+                if message.get("trailers", False):
+                    # The end is then another message than the last piece of the body.
+                    exchange.leave_alone()
+                length = response_length(_header(message.get("headers", ()), b"content-length"))
+                step = exchange.response_started(message["status"], length, now)
+            case "http.response.body":
+                size = len(message.get("body", b""))
+                if message.get("more_body", False):
+                    step = exchange.response_piece(size, now)
+                else:
+                    step = exchange.response_completed(now, size)
+            case _:
+                # Extensions (early hints, pathsend …) go through in their order.
+                await self._flush(end=True)
+                await self._server_send(message)
+                return
+        self._kept.append(message)
+        await self._do(step)
+
+    # Afterwards.
+
+    async def close(self, *, failed: bool) -> None:
+        """The application has returned or raised: see the delivery through.
+
+        Args:
+            failed: Whether the application raised; its exception is then the one to be seen.
+        """
+        step = self.exchange.app_ended(time.monotonic())
+        if self._delivery is None:
+            if isinstance(step, Done):
+                await self._flush(end=True)
+        elif self._delivered is not None:
+            self._notify()
+            try:
+                await self._delivered.wait()
+            except BaseException:
+                # Cancelled: the server is stopping, or somebody's time is up.
+                self.exchange.abandoned(time.monotonic())
+                if self._scope is not None:
+                    self._scope.cancel()
+                with anyio.move_on_after(1, shield=True):
+                    await self._delivered.wait()
+                raise
+        if self._error is not None and not failed:
+            raise self._error
+
+    def wake(self) -> None:
+        """The exchange's turn has come. From any thread."""
+        self._runtime.call_soon(self._notify)
+
+    # The steps.
+
+    async def _do(self, step: Step) -> None:
+        """Do at once what takes no waiting; leave the rest to the delivery."""
+        match step:
+            case Forward():
+                if self._kept:
+                    await self._flush(end=True)
+            case Respond(close=False) if not self.exchange.treated:
+                await self._flush(end=False)
+                self.exchange.responded(time.monotonic())
+                self._notify()
+            case Done() if self._delivery is None:
+                await self._flush(end=True)
+            case _ if self._delivery is None:
+                self._delivered = anyio.Event()
+                self._delivery = self._runtime.spawn(self._deliver)
+            case _:
+                self._notify()
+
+    async def _deliver(self) -> None:
+        try:
+            with anyio.CancelScope() as self._scope:
+                await self._carry_out()
+            if self._scope.cancelled_caught:
+                await self._flush(end=True)
+        except Exception as error:  # noqa: BLE001 - close() raises it in the server's own task
+            self._error = error
+        finally:
+            if self._delivered is not None:
+                self._delivered.set()
+            self._delivery = None
+
+    async def _carry_out(self) -> None:
+        exchange = self.exchange
+        step = exchange.step(time.monotonic())
+        while True:
+            match step:
+                case Keep(seconds) | Hold(seconds):
+                    await self._wait(seconds)
+                    step = exchange.tick(time.monotonic())
+                case Read(seconds):
+                    step = await self._discard(seconds)
+                case Respond(close):
+                    await self._flush(end=False, close=close)
+                    step = exchange.responded(time.monotonic())
+                case Forward() if self._kept:
+                    await self._flush(end=True)
+                    step = exchange.step(time.monotonic())
+                case Forward():
+                    return
+                case Done():
+                    await self._flush(end=True)
+                    return
+
+    async def _discard(self, seconds: float) -> Step:
+        if self._app_receiving:
+            # The server's receive() is not for two at a time: what the application's call
+            # brings is looked at when it returns.
+            await self._wait(seconds)
+            return self.exchange.tick(time.monotonic())
+        message: Message | None = None
+        with anyio.move_on_after(seconds):
+            message = await self._server_receive()
+        if message is None:
+            return self.exchange.tick(time.monotonic())
+        return self._tell(message)
+
+    def _tell(self, message: Message) -> Step:
+        now = time.monotonic()
+        if message["type"] == "http.disconnect":
+            return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
+        size = len(message.get("body", b""))
+        return self.exchange.body_received(size, not message.get("more_body", False), now)
+
+    async def _flush(self, *, end: bool, close: bool = False) -> None:
+        """Send what is kept back: all of it, or all but the exchange's end."""
+        async with self._writing:
+            while self._kept:
+                message = self._kept[0]
+                last = message["type"] == "http.response.body" and not message.get("more_body")
+                if last and not end:
+                    body = message.get("body", b"")
+                    if body:
+                        self._kept[0] = {"type": "http.response.body", "body": b""}
+                        await self._server_send({**message, "more_body": True})
+                    return
+                del self._kept[0]
+                if close and message["type"] == "http.response.start":
+                    message = _with_close(message)
+                await self._server_send(message)
+
+    async def _wait(self, seconds: float) -> None:
+        self._changed = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    values = [value for key, value in headers if key.lower() == name]
+    return b",".join(values).decode("latin-1") if values else None
+
+
+def _with_close(head: Message) -> Message:
+    headers = [pair for pair in head.get("headers", ()) if pair[0].lower() != b"connection"]
+    return {**head, "headers": [*headers, (b"connection", b"close")]}
