@@ -1,0 +1,258 @@
+"""What tornado tells of a request, told to the core and to the application."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from tornado import httputil, web
+
+from cleanclose.core import (
+    CHUNKED,
+    NO_BODY,
+    Mechanism,
+    Places,
+    Reporter,
+    Settings,
+    body_length,
+    wants_continue,
+)
+from cleanclose.tornado._connection import HeldConnection
+from cleanclose.tornado._delivery import Delivery
+
+__all__ = ["Delegate", "StartRequest"]
+
+StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
+
+_TOO_LARGE: Final = 413
+
+_MECHANISMS: Final = {
+    errno.ECONNRESET: Mechanism.RESET,
+    errno.ECONNABORTED: Mechanism.ABORTED,
+    errno.EPIPE: Mechanism.BROKEN_PIPE,
+    errno.ETIMEDOUT: Mechanism.TIMEOUT,
+}
+
+
+class Delegate(httputil.HTTPMessageDelegate):
+    """Stands between tornado's connection and the application's delegate.
+
+    The application's own delegate is made when the headers are there: a request without a body
+    gets it with tornado's connection, and nothing in between but this object's forwarding.
+    """
+
+    __slots__ = (
+        "_application",
+        "_chunked",
+        "_delivery",
+        "_held",
+        "_inner",
+        "_places",
+        "_reporter",
+        "_request",
+        "_request_conn",
+        "_server_conn",
+        "_settings",
+        "_start_request",
+    )
+
+    def __init__(
+        self,
+        application: httputil.HTTPServerConnectionDelegate,
+        start_request: StartRequest,
+        settings: Settings,
+        places: Places,
+        reporter: Reporter,
+        server_conn: object,
+        request_conn: Any,
+    ) -> None:
+        self._application = application
+        self._start_request = start_request
+        self._settings = settings
+        self._places = places
+        self._reporter = reporter
+        self._server_conn = server_conn
+        self._request_conn = request_conn
+        self._inner: httputil.HTTPMessageDelegate | None = None
+        self._delivery: Delivery | None = None
+        self._held: HeldConnection | None = None
+        self._chunked = False
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> Awaitable[None] | None:
+        """The request's head is there."""
+        assert isinstance(start_line, httputil.RequestStartLine)
+        length = body_length(
+            method=start_line.method,
+            http_version=start_line.version.removeprefix("HTTP/"),
+            content_length=headers.get("Content-Length"),
+            transfer_encoding=headers.get("Transfer-Encoding"),
+            upgrade=headers.get("Upgrade"),
+        )
+        if length == NO_BODY or not hasattr(self._request_conn, "params"):
+            # Not an HTTP1Connection: nothing we know how to hold.
+            self._inner = self._start_request(self._server_conn, self._request_conn)
+            return self._inner.headers_received(start_line, headers)
+        return self._body_announced(start_line, headers, length)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """A piece of the body is there."""
+        delivery = self._delivery
+        if delivery is None:
+            assert self._inner is not None
+            return self._inner.data_received(chunk)
+        exchange = delivery.exchange
+        delivery.do(exchange.body_received(len(chunk), False, delivery.now))
+        if exchange.response_complete:
+            return delivery.unread()
+        assert self._inner is not None
+        assert self._held is not None
+        if self._chunked:
+            self._held.max_body_size -= len(chunk)
+            if self._held.max_body_size < 0:
+                return self._refuse()
+        delivery.do(exchange.app_read(delivery.now))
+        return self._inner.data_received(chunk)
+
+    def finish(self) -> None:
+        """The body is complete."""
+        delivery = self._delivery
+        assert self._inner is not None
+        if delivery is None:
+            self._inner.finish()
+            return
+        exchange = delivery.exchange
+        early = exchange.response_complete
+        delivery.do(exchange.body_received(0, True, delivery.now))
+        if early:
+            # What tornado says after an early response: the handler is not to go on.
+            self._inner.on_connection_close()
+        else:
+            self._inner.finish()
+
+    def on_connection_close(self) -> None:
+        """The connection was closed before the body was complete."""
+        if self._inner is None:
+            return
+        delivery = self._delivery
+        if delivery is None:
+            self._inner.on_connection_close()
+            return
+        delivery.do(delivery.exchange.peer_gone(self._mechanism(), delivery.now))
+        self._inner.on_connection_close()
+        delivery.do(delivery.exchange.abandoned(delivery.now))
+
+    def _body_announced(
+        self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders, length: int
+    ) -> Awaitable[None] | None:
+        expects_continue = wants_continue(headers.get("Expect"))
+        self._chunked = length == CHUNKED
+        self._delivery = delivery = Delivery(
+            self._request_conn,
+            self._settings,
+            self._places,
+            self._reporter,
+            method=start_line.method,
+            length=length,
+            expects_continue=expects_continue,
+        )
+        self._held = HeldConnection(delivery, length)
+        if self._chunked:
+            # Tornado answers what it counts too much with a bare 400: so we count.
+            self._request_conn.set_max_body_size(sys.maxsize)
+        self._inner = self._start_request(self._server_conn, self._held)
+        # The Expect header is tornado's cue for the 100, and ours to take away.
+        self._request = (start_line, headers.copy() if expects_continue else headers)
+        waiting = self._inner.headers_received(*self._request)
+        if waiting is None and not self._is_too_long(length):
+            self._before_body(headers, length)
+            return None
+        return self._headers_handled(waiting, headers, length)
+
+    async def _headers_handled(
+        self, waiting: Awaitable[None] | None, headers: httputil.HTTPHeaders, length: int
+    ) -> None:
+        if waiting is not None:
+            await waiting
+        if self._is_too_long(length):
+            await self._refuse()
+        self._before_body(headers, length)
+
+    def _is_too_long(self, length: int) -> bool:
+        # Asked after the handler's prepare(), which may have raised the limit.
+        assert self._delivery is not None
+        assert self._held is not None
+        return length > self._held.max_body_size and not self._delivery.exchange.response_begun
+
+    def _before_body(self, headers: httputil.HTTPHeaders, length: int) -> None:
+        assert self._delivery is not None
+        assert self._held is not None
+        if not self._delivery.exchange.treated:
+            return
+        if "Expect" in headers:
+            # HTTP1Connection would send the 100 now, behind the final response.
+            del headers["Expect"]
+        if length > self._held.max_body_size:
+            self._request_conn.set_max_body_size(sys.maxsize)
+
+    async def _refuse(self) -> None:
+        """Answer 413 in the application's place."""
+        assert self._delivery is not None
+        assert self._inner is not None
+        assert self._held is not None
+        if self._delivery.exchange.response_begun:
+            # Too late for another answer: tornado's own way, as without us.
+            raise httputil.HTTPInputError("body too large")
+        self._inner.on_connection_close()
+        start_line, headers = self._request
+        if not isinstance(self._application, web.Application):
+            self._inner = httputil.HTTPMessageDelegate()
+            _write_too_large(self._held)
+            return
+        request = httputil.HTTPServerRequest(
+            connection=self._held,
+            server_connection=self._server_conn,
+            start_line=start_line,
+            headers=headers,
+        )
+        self._inner = self._application.get_handler_delegate(
+            request, _TooLargeHandler, {"status_code": _TOO_LARGE}
+        )
+        waiting = self._inner.headers_received(start_line, headers)
+        if waiting is not None:
+            await waiting
+
+    def _mechanism(self) -> Mechanism:
+        stream: Any = self._request_conn.stream
+        error: object = None if stream is None else stream.error
+        if error is None:
+            return Mechanism.EOF
+        if isinstance(error, OSError) and error.errno is not None:
+            return _MECHANISMS.get(error.errno, Mechanism.UNKNOWN)
+        return Mechanism.UNKNOWN
+
+
+@web.stream_request_body
+class _TooLargeHandler(web.ErrorHandler):
+    """Tornado's own error page, made before the body: a buffering handler would parse it."""
+
+    def data_received(self, chunk: bytes) -> None:
+        """Nothing is left for a handler that has answered."""
+
+
+def _write_too_large(connection: HeldConnection) -> None:
+    reason = http.client.responses[_TOO_LARGE]
+    body = f"{_TOO_LARGE}: {reason}\n".encode()
+    headers = httputil.HTTPHeaders(
+        {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
+    )
+    connection.write_headers(
+        httputil.ResponseStartLine("HTTP/1.1", _TOO_LARGE, reason), headers, body
+    )
+    connection.finish()

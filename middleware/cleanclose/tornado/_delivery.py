@@ -1,0 +1,206 @@
+"""The core's steps, done on a tornado connection.
+
+Tornado reads by itself and pushes: reading is letting it, not reading is keeping it waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from tornado import httputil
+from tornado.ioloop import IOLoop
+
+from cleanclose.core import (
+    TORNADO,
+    Done,
+    Exchange,
+    Facts,
+    Forward,
+    Hold,
+    Keep,
+    Places,
+    Read,
+    Reporter,
+    Respond,
+    Settings,
+    Step,
+)
+
+__all__ = ["Delivery"]
+
+Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
+
+
+class Delivery:
+    """One exchange, and what of its response is kept back.
+
+    It refers neither to the delegate nor to the connection which the application has: that
+    would be a reference cycle per request.
+
+    Args:
+        connection: Tornado's own connection.
+        settings: The limits.
+        places: Where the turn to read is asked for.
+        reporter: What is told of the end.
+        facts: The request.
+        length: The body's length, or `cleanclose.core.CHUNKED`.
+        expects_continue: Whether the client announced that it waits for a 100.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        settings: Settings,
+        places: Places,
+        reporter: Reporter,
+        *,
+        method: str,
+        length: int,
+        expects_continue: bool,
+    ) -> None:
+        self.connection = connection
+        # Its callbacks are annotated with a bare Callable, which strict checkers call unknown.
+        self._loop: Any = IOLoop.current()
+        self._reporter = reporter
+        self._head: Head | None = None
+        self._pieces: list[bytes] = []
+        self._app_finished = False
+        self._finished = False
+        self._timer: object = None
+        self._timer_at = 0.0
+        self._unread: asyncio.Future[None] | None = None
+        context: object = getattr(connection, "context", None)
+        client: object = getattr(context, "remote_ip", None)
+        self.exchange = Exchange(
+            settings,
+            places,
+            server=TORNADO,
+            facts=Facts(
+                framework="tornado",
+                server=TORNADO.name,
+                method=method,
+                client=client if isinstance(client, str) else None,
+            ),
+            length=length,
+            expects_continue=expects_continue,
+            wake=self._wake,
+            now=self._loop.time(),
+        )
+
+    @property
+    def now(self) -> float:
+        """The loop's time, the clock of this exchange."""
+        now: float = self._loop.time()
+        return now
+
+    def keep_head(self, start_line: httputil.ResponseStartLine, headers: Any) -> None:
+        """Keep the response's head back."""
+        # A copy: the application may change its headers for whatever comes next.
+        self._head = (start_line, headers.copy())
+
+    def keep_piece(self, piece: bytes) -> None:
+        """Keep a piece of the response back."""
+        self._pieces.append(piece)
+
+    def app_finished(self) -> None:
+        """The application called finish(): its end is ours to forward now."""
+        self._app_finished = True
+
+    def unread(self) -> asyncio.Future[None] | None:
+        """What tornado has to wait for before it reads on; None if it may read."""
+        if isinstance(self.exchange.step(self.now), Hold):
+            if self._unread is None:
+                self._unread = asyncio.get_running_loop().create_future()
+            return self._unread
+        return None
+
+    def do(self, step: Step) -> None:
+        """Carry out a step."""
+        while True:
+            match step:
+                case Respond(close):
+                    self._flush(close=close)
+                    step = self.exchange.responded(self.now)
+                    continue
+                case Keep(seconds) | Read(seconds) | Hold(seconds):
+                    self._arm(seconds)
+                case Forward():
+                    self._disarm()
+                    self._flush(close=False)
+                case Done(close):
+                    self._disarm()
+                    self._flush(close=False)
+                    self._finish(close=close)
+            break
+        if self._unread is not None and not isinstance(step, Hold):
+            if not self._unread.done():
+                self._unread.set_result(None)
+            self._unread = None
+
+    def _wake(self) -> None:
+        # The loop may be closed by then; there is nobody left to wake.
+        with contextlib.suppress(RuntimeError):
+            self._loop.add_callback(self._tick)
+
+    def _tick(self) -> None:
+        self._disarm()
+        self.do(self.exchange.tick(self.now))
+
+    def _arm(self, seconds: float) -> None:
+        at = self.now + seconds
+        if self._timer is not None:
+            if at >= self._timer_at:
+                # The earlier one will ask again.
+                return
+            self._disarm()
+        self._timer_at = at
+        self._timer = self._loop.call_later(seconds, self._tick)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
+
+    def _flush(self, *, close: bool) -> None:
+        if self._head is not None:
+            start_line, headers = self._head
+            self._head = None
+            if close:
+                headers["Connection"] = "close"
+            self.connection.write_headers(start_line, headers, b"".join(self._pieces))
+        elif self._pieces:
+            self.connection.write(b"".join(self._pieces))
+        self._pieces.clear()
+
+    def _finish(self, *, close: bool) -> None:
+        if self._finished or not self._app_finished:
+            return
+        self._finished = True
+        self.connection.finish()
+        if close:
+            _close_when_written(self.connection)
+        self._reporter.report(self.exchange.event(self.now))
+
+
+def _close_when_written(connection: Any) -> None:
+    # HTTP1Connection.finish closes only if the body is unread, or if the request said so.
+    stream = connection.stream
+    if stream is None or stream.closed():
+        return
+    if not stream.writing():
+        connection.close()
+        return
+    close: Callable[[], None] = connection.close
+    # An empty write is done when all that was written before it is.
+    written: asyncio.Future[None] = asyncio.ensure_future(stream.write(b""))
+
+    def then(done: asyncio.Future[None]) -> None:
+        if not done.cancelled():
+            # Looked at: or it would be logged as an exception that was never retrieved.
+            done.exception()
+        close()
+
+    written.add_done_callback(then)
