@@ -366,6 +366,9 @@ class Exchange:
             return self.step(now)
         self._response_size += last_size
         self.response_complete = True
+        if self._state is State.DONE:
+            # Abandoned before: a place that is taken now would never be given back.
+            return self.step(now)
         return self._happen(self._completion(), now)
 
     def app_ended(self, now: float) -> Step:

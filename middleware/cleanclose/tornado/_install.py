@@ -47,11 +47,11 @@ def install(
         ValueError: A setting is out of its range.
     """
     checked = Settings(**settings)
-    start_request = application.start_request
+    start_request: StartRequest = application.start_request
     if isinstance(start_request, _StartRequest):
         start_request = start_request.original
     # HTTPServer looks the method up on the instance for each request.
-    application.start_request = _StartRequest(  # type: ignore[method-assign, assignment]
+    application.start_request = _StartRequest(  # type: ignore[method-assign]
         application, start_request, checked, Reporter(outlets)
     )
     return application

@@ -1,0 +1,439 @@
+"""The exchange's rules, one by one, with a clock that the test holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import weakref
+from typing import Any
+
+import pytest
+
+from cleanclose.core import (
+    CHUNKED,
+    TORNADO,
+    TRANSITIONS,
+    UNKNOWN,
+    Cap,
+    Continue,
+    Done,
+    Exchange,
+    Facts,
+    Forward,
+    Happening,
+    Hold,
+    Keep,
+    Mechanism,
+    Outcome,
+    Places,
+    Read,
+    Respond,
+    Server,
+    Settings,
+    State,
+    UploadDrained,
+)
+
+EAGER = Server("eager", Continue.EAGER)
+FACTS = Facts(framework="asgi", server="uvicorn", method="POST")
+LONG = 1000
+
+
+def exchange(
+    settings: Settings | None = None,
+    *,
+    length: int = LONG,
+    places: Places | None = None,
+    server: Server = TORNADO,
+    expects: bool = False,
+    blocking: bool = False,
+) -> Exchange:
+    return Exchange(
+        settings or Settings(),
+        places or Places(reading=10, inside=10),
+        server=server,
+        facts=FACTS,
+        length=length,
+        expects_continue=expects,
+        wake=lambda: None,
+        now=0.0,
+        blocking=blocking,
+    )
+
+
+def refused(settings: Settings | None = None, **more: Any) -> Exchange:
+    """An exchange whose application has answered at 0.0 without reading."""
+    ex = exchange(settings, **more)
+    ex.response_started(413, 3, 0.0)
+    ex.response_completed(0.0, 3)
+    return ex
+
+
+def event_of(ex: Exchange, now: float = 1.0) -> UploadDrained:
+    event = ex.event(now)
+    assert event is not None
+    return event
+
+
+def test_a_body_that_ends_soon_is_drained_before_the_response() -> None:
+    ex = exchange()
+    assert ex.response_started(413, 3, 0.0) == Keep(0.5)
+    assert ex.response_completed(0.1, 3) == Read(0.5)
+    assert ex.body_received(400, False, 0.2) == Read(pytest.approx(0.4))
+    assert ex.body_received(600, True, 0.3) == Done(close=False)
+    event = event_of(ex)
+    assert event.outcome is Outcome.DELIVERED
+    assert (event.status, event.drained, event.bytes_in, event.expected_in) == (
+        413,
+        1000,
+        1000,
+        LONG,
+    )
+
+
+def test_a_body_that_does_not_is_drained_behind_it() -> None:
+    ex = refused(Settings(min_rate=0))
+    assert ex.tick(0.5) == Respond(close=True)
+    assert ex.responded(0.5) == Read(5.0)
+    assert ex.body_received(999, False, 3.0) == Read(5.0)
+    assert ex.body_received(1, True, 4.0) == Done(close=True)
+    assert event_of(ex).outcome is Outcome.DELIVERED
+
+
+def test_what_the_application_has_read_is_not_drained() -> None:
+    ex = exchange()
+    assert ex.app_read(0.0) == Forward()
+    assert ex.body_received(300, False, 0.0) == Forward()
+    ex.response_started(413, None, 0.0)
+    ex.response_completed(0.0, 3)
+    ex.body_received(700, True, 0.1)
+    event = event_of(ex)
+    assert (event.bytes_in, event.drained) == (1000, 700)
+
+
+def test_a_body_that_was_read_leaves_nothing_to_do() -> None:
+    ex = exchange()
+    ex.app_read(0.0)
+    assert ex.body_received(LONG, True, 0.0) == Forward()
+    assert ex.response_started(200, 2, 0.0) == Forward()
+    assert ex.response_piece(2, 0.0) == Forward()
+    assert ex.response_completed(0.0) == Done(close=False)
+    assert ex.event(1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "cap", "at"),
+    [
+        ({"idle_seconds": 2.0}, Cap.IDLE_SECONDS, 2.5),
+        ({"max_seconds": 3.0}, Cap.MAX_SECONDS, 3.0),
+        ({"idle_seconds": 60.0, "max_seconds": 60.0}, Cap.MIN_RATE, 5.0),
+    ],
+)
+def test_the_limits_in_time(setting: dict[str, float], cap: Cap, at: float) -> None:
+    settings: Any = setting
+    ex = refused(Settings(**settings))
+    ex.tick(0.5)
+    step = ex.responded(0.5)
+    assert step == Read(pytest.approx(at - 0.5))
+    assert isinstance(ex.tick(at - 0.01), Read)
+    assert ex.tick(at) == Hold(0.5)
+    assert ex.tick(at + 0.5) == Done(close=True)
+    event = event_of(ex, at + 0.5)
+    assert (event.outcome, event.cap) == (Outcome.CUT, cap)
+
+
+def test_an_upload_that_moves_is_not_idle() -> None:
+    ex = refused(length=CHUNKED)
+    ex.tick(0.5)
+    ex.responded(0.5)
+    for second in range(1, 29):
+        assert isinstance(ex.body_received(10_000, False, float(second)), Read)
+    assert isinstance(ex.body_moving(29.0), Read)
+    assert ex.tick(30.0) == Hold(0.5)
+    assert event_of(ex).cap is Cap.MAX_SECONDS
+
+
+def test_a_trickle_is_too_slow() -> None:
+    ex = refused(length=CHUNKED)
+    ex.tick(0.5)
+    ex.responded(0.5)
+    for second in range(1, 5):
+        assert isinstance(ex.body_received(239, False, float(second)), Read)
+    assert ex.body_received(239, False, 5.0) == Hold(0.5)
+    assert event_of(ex).cap is Cap.MIN_RATE
+
+
+def test_a_rate_of_0_turns_the_floor_off() -> None:
+    ex = refused(Settings(min_rate=0, idle_seconds=100, max_seconds=100))
+    ex.tick(0.5)
+    assert ex.responded(0.5) == Read(pytest.approx(99.5))
+
+
+def test_max_bytes_in_the_drain_responds_and_holds() -> None:
+    ex = refused(Settings(max_bytes=100))
+    assert ex.body_received(100, False, 0.1) == Respond(close=True)
+    assert ex.responded(0.25) == Hold(0.5)
+    assert ex.tick(0.75) == Done(close=True)
+    assert (event_of(ex).cap, event_of(ex).status) == (Cap.MAX_BYTES, 413)
+
+
+@pytest.mark.parametrize(("length", "cut"), [(99, False), (100, False), (101, True)])
+def test_bodies_at_the_limit(length: int, cut: bool) -> None:
+    ex = refused(Settings(max_bytes=100), length=length)
+    ex.body_received(min(length, 100), False, 0.1)
+    assert (event_of(ex).cap is Cap.MAX_BYTES) is cut
+
+
+def test_without_a_body_limit_of_its_own_nothing_is_read() -> None:
+    ex = exchange(Settings(max_bytes=0))
+    ex.response_started(413, 3, 0.0)
+    ex.response_completed(0.0, 3)
+    assert ex.tick(0.0) == Respond(close=True)
+
+
+def test_a_streaming_response_is_never_held_up() -> None:
+    ex = exchange()
+    assert ex.response_started(200, None, 0.0) == Keep(0.5)
+    assert ex.response_piece(5, 0.1) == Respond(close=False)
+    assert ex.responded(0.1) == Forward()
+    assert ex.response_piece(5, 9.0) == Forward()
+    # Its end is, when the body is unread.
+    assert ex.response_completed(9.0) == Respond(close=False)
+    assert ex.responded(9.0) == Read(5.0)
+
+
+def test_an_application_that_reads_gets_its_response_out_first() -> None:
+    ex = exchange()
+    ex.response_started(200, None, 0.0)
+    assert ex.app_read(0.1) == Respond(close=False)
+    assert ex.responded(0.1) == Forward()
+
+
+def test_a_head_without_a_body_is_kept_for_respond_after_at_most() -> None:
+    ex = exchange()
+    ex.response_started(200, None, 0.0)
+    assert ex.tick(0.5) == Respond(close=False)
+
+
+def test_the_piece_that_reaches_the_length_is_kept_until_the_last_word() -> None:
+    ex = exchange()
+    ex.response_started(413, 3, 0.0)
+    assert ex.response_piece(3, 0.0) == Keep(0.5)
+    assert ex.response_completed(0.0) == Read(0.5)
+
+
+def test_the_opt_out() -> None:
+    ex = exchange()
+    ex.leave_alone()
+    assert ex.response_started(413, 3, 0.0) == Forward()
+    assert ex.response_completed(0.0, 3) == Done(close=False)
+    assert ex.event(1.0) is None
+
+
+@pytest.mark.parametrize(("status", "treated"), [(413, True), (401, False)])
+def test_only_statuses(status: int, treated: bool) -> None:
+    ex = exchange(Settings(only_statuses={413}))
+    ex.response_started(status, 3, 0.0)
+    ex.response_completed(0.0, 3)
+    assert ex.treated is treated
+
+
+def test_switching_protocols_is_left_alone() -> None:
+    ex = exchange()
+    ex.response_started(101, None, 0.0)
+    assert ex.response_completed(0.0) == Done(close=False)
+
+
+class TestExpect:
+    """Expect: 100-continue, not answered: never drain first, never a 100 behind the response."""
+
+    def test_lazy_servers_respond_at_once_and_wait_only_briefly(self) -> None:
+        ex = refused(expects=True)
+        assert ex.step(0.0) == Respond(close=True)
+        assert ex.responded(0.0) == Read(0.5)
+        assert ex.tick(0.5) == Hold(0.5)
+        assert ex.tick(1.0) == Done(close=True)
+        assert (event_of(ex).outcome, event_of(ex).cap) == (Outcome.UNKNOWN, None)
+
+    def test_a_client_that_did_not_wait_is_drained(self) -> None:
+        ex = refused(Settings(min_rate=0), expects=True)
+        ex.responded(0.0)
+        assert ex.body_received(500, False, 0.3) == Read(5.0)
+        assert ex.body_received(500, True, 0.4) == Done(close=True)
+        assert event_of(ex).outcome is Outcome.DELIVERED
+
+    def test_servers_that_send_it_late_are_not_read_from(self) -> None:
+        ex = refused(expects=True, server=UNKNOWN)
+        assert ex.step(0.0) == Respond(close=True)
+        assert ex.responded(0.0) == Done(close=True)
+        assert event_of(ex).cap is Cap.EXPECT
+
+    def test_eager_servers_have_sent_it_so_the_body_comes(self) -> None:
+        assert refused(expects=True, server=EAGER).step(0.0) == Read(0.5)
+
+    def test_an_application_that_has_read_has_caused_it(self) -> None:
+        ex = exchange(expects=True)
+        ex.app_read(0.0)
+        ex.response_started(413, 3, 0.0)
+        assert ex.response_completed(0.0, 3) == Read(0.5)
+
+
+class TestPlaces:
+    """Many at once: all are answered, some read."""
+
+    def test_waiting_for_a_turn(self) -> None:
+        places = Places(reading=1, inside=2)
+        first, second = refused(places=places), refused(places=places)
+        assert isinstance(first.step(0.0), Read)
+        assert second.step(0.0) == Respond(close=True)
+        assert second.responded(0.0) == Hold(30.0)
+        first.body_received(LONG, True, 10.0)
+        # Its time begins with its turn: nobody is cut for being one of many.
+        assert second.tick(10.0) == Read(5.0)
+        assert second.body_received(LONG, True, 10.5) == Done(close=True)
+        assert event_of(second).outcome is Outcome.DELIVERED
+
+    def test_waiting_ends_too(self) -> None:
+        places = Places(reading=1, inside=2)
+        _, second = refused(places=places), refused(places=places)
+        second.responded(0.0)
+        assert second.tick(30.0) == Done(close=True)
+        assert event_of(second).cap is Cap.MAX_SECONDS
+
+    def test_past_the_limit_the_newest_is_answered_and_closed(self) -> None:
+        places = Places(reading=1, inside=1)
+        _, second = refused(places=places), refused(places=places)
+        assert second.step(0.0) == Respond(close=True)
+        assert second.responded(0.0) == Done(close=True)
+        assert event_of(second).cap is Cap.MAX_LINGERING
+        assert event_of(second).status == 413
+
+    def test_who_holds_does_not_read(self) -> None:
+        places = Places(reading=1, inside=2)
+        first = refused(Settings(max_bytes=1), places=places)
+        first.body_received(1, False, 0.0)
+        assert isinstance(refused(places=places).step(0.0), Read)
+
+    def test_the_place_is_free_in_the_end(self) -> None:
+        places = Places(reading=1, inside=1)
+        for _ in range(5):
+            ex = refused(places=places)
+            assert isinstance(ex.step(0.0), Read)
+            ex.body_received(LONG, True, 0.0)
+
+
+class TestDepartures:
+    """The peer leaves while its early response is being delivered."""
+
+    @pytest.mark.parametrize(
+        ("mechanism", "outcome"),
+        [
+            (Mechanism.EOF, Outcome.DELIVERED),
+            (Mechanism.RESET, Outcome.RESET),
+            (Mechanism.UNKNOWN, Outcome.UNKNOWN),
+        ],
+    )
+    def test_behind_the_response(self, mechanism: Mechanism, outcome: Outcome) -> None:
+        ex = refused()
+        ex.tick(0.5)
+        ex.responded(0.5)
+        assert ex.peer_gone(mechanism, 0.6) == Done(close=True)
+        event = event_of(ex)
+        assert (event.outcome, event.mechanism, event.status) == (outcome, mechanism, 413)
+
+    def test_before_the_response(self) -> None:
+        ex = refused()
+        assert ex.peer_gone(Mechanism.EOF, 0.1) == Done(close=False)
+        event = event_of(ex)
+        assert (event.outcome, event.status) == (Outcome.UNKNOWN, None)
+
+    def test_a_body_without_sense_ends_the_connection(self) -> None:
+        ex = refused()
+        assert ex.body_malformed(0.1) == Respond(close=True)
+        assert ex.responded(0.1) == Done(close=True)
+        assert event_of(ex).cap is Cap.MALFORMED
+
+    def test_a_cancelled_task_lets_go(self) -> None:
+        ex = refused()
+        assert ex.abandoned(0.1) == Respond(close=True)
+        assert ex.responded(0.1) == Done(close=True)
+        assert event_of(ex).cap is Cap.APPLICATION
+
+    def test_while_the_application_is_at_work_it_is_not_our_business(self) -> None:
+        ex = exchange()
+        assert ex.peer_gone(Mechanism.RESET, 0.1) == Forward()
+        assert ex.event(1.0) is None
+
+
+class TestBlocking:
+    """A server that cannot read while it writes."""
+
+    def test_a_large_response_waits_for_the_body(self) -> None:
+        ex = exchange(Settings.for_blocking(), blocking=True)
+        ex.response_started(413, None, 0.0)
+        assert ex.response_completed(0.0, 1024 * 1024) == Read(1.0)
+        assert isinstance(ex.body_received(10, False, 0.9), Read)
+        assert ex.body_received(990, True, 1.5) == Done(close=False)
+
+    def test_a_small_one_does_not(self) -> None:
+        ex = refused(Settings.for_blocking(), blocking=True)
+        assert ex.tick(0.5) == Respond(close=True)
+
+    def test_a_limit_sends_it_all_the_same(self) -> None:
+        ex = exchange(Settings.for_blocking(), blocking=True)
+        ex.response_started(413, None, 0.0)
+        ex.response_completed(0.0, 1024 * 1024)
+        assert ex.tick(1.0) == Respond(close=True)
+
+
+def test_an_application_that_ends_early_leaves_what_it_sent_to_the_server() -> None:
+    ex = exchange()
+    ex.response_started(200, 10, 0.0)
+    assert ex.app_ended(0.1) == Done(close=False)
+    assert ex.event(1.0) is None
+
+
+def test_an_application_that_ends_does_not_end_the_delivery() -> None:
+    assert isinstance(refused().app_ended(0.1), Read)
+
+
+def test_steps_are_frozen() -> None:
+    step: Any = Read(1.0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        step.at_most_seconds = 2.0
+
+
+def test_an_exchange_that_is_done_lets_go_of_its_shim() -> None:
+    class Shim:
+        def __init__(self) -> None:
+            self.exchange = Exchange(
+                Settings(),
+                Places(reading=1, inside=1),
+                server=TORNADO,
+                facts=FACTS,
+                length=LONG,
+                expects_continue=False,
+                wake=self.wake,
+                now=0.0,
+            )
+
+        def wake(self) -> None: ...
+
+    shim = Shim()
+    shim.exchange.response_started(413, 3, 0.0)
+    shim.exchange.response_completed(0.0, 3)
+    shim.exchange.body_received(LONG, True, 0.0)
+    gone = weakref.ref(shim)
+    gc.disable()
+    try:
+        del shim
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    reached = {State.OPEN} | {state for state, _ in TRANSITIONS.values()}
+    assert reached == set(State)
+    assert {state for state, _ in TRANSITIONS} == set(State) - {State.DONE}
+    assert {happening for _, happening in TRANSITIONS} == set(Happening)

@@ -1,0 +1,91 @@
+"""Where a body ends, by its headers: what is not certain is no body of ours."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cleanclose.core import CHUNKED, NO_BODY, body_length, response_length, wants_continue
+
+
+def length(
+    content_length: str | None = None,
+    transfer_encoding: str | None = None,
+    *,
+    method: str = "POST",
+    http_version: str = "1.1",
+    upgrade: str | None = None,
+) -> int:
+    return body_length(
+        method=method,
+        http_version=http_version,
+        content_length=content_length,
+        transfer_encoding=transfer_encoding,
+        upgrade=upgrade,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content_length", "transfer_encoding", "expected"),
+    [
+        (None, None, NO_BODY),
+        ("0", None, NO_BODY),
+        ("12", None, 12),
+        (" 12 ", None, 12),
+        ("12, 12", None, 12),
+        ("12, 13", None, NO_BODY),
+        ("-1", None, NO_BODY),
+        ("+1", None, NO_BODY),
+        ("1_0", None, NO_BODY),
+        ("0x10", None, NO_BODY),
+        ("1.5", None, NO_BODY),
+        ("", None, NO_BODY),
+        ("٣", None, NO_BODY),
+        (None, "chunked", CHUNKED),
+        (None, "gzip, Chunked", CHUNKED),
+        (None, "chunked, gzip", NO_BODY),
+        (None, "xchunked", NO_BODY),
+        # RFC 9112 section 6.3: Transfer-Encoding overrides Content-Length.
+        ("5", "chunked", CHUNKED),
+    ],
+)
+def test_body_length(
+    content_length: str | None, transfer_encoding: str | None, expected: int
+) -> None:
+    assert length(content_length, transfer_encoding) == expected
+
+
+@pytest.mark.parametrize("version", ["2", "2.0", "3"])
+def test_http_2_and_3_are_left_alone(version: str) -> None:
+    assert length("5", http_version=version) == NO_BODY
+
+
+@pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
+def test_methods_that_are_left_alone(method: str) -> None:
+    assert length("5", method=method) == NO_BODY
+
+
+def test_an_upgrade_is_left_alone() -> None:
+    assert length("5", upgrade="websocket") == NO_BODY
+
+
+@given(st.text())
+def test_no_header_value_breaks_it(value: str) -> None:
+    assert length(value) >= NO_BODY
+    assert length(None, value) in (NO_BODY, CHUNKED)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(None, None), ("3", 3), (" 3 ", 3), ("0", 0), ("x", None)]
+)
+def test_response_length(value: str | None, expected: int | None) -> None:
+    assert response_length(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [("100-continue", True), (" 100-Continue ", True), (None, False), ("200-ok", False)],
+)
+def test_wants_continue(value: str | None, expected: bool) -> None:
+    assert wants_continue(value) is expected

@@ -1,0 +1,143 @@
+"""Events reach the outlets; whatever an outlet does, the request never hears of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from cleanclose.core import (
+    Cap,
+    Event,
+    Facts,
+    Mechanism,
+    Outcome,
+    Reporter,
+    StructlogOutlet,
+    UploadDrained,
+    reset,
+    snapshot,
+)
+from cleanclose.core.counters import Counters
+
+FACTS = Facts(framework="asgi", server="uvicorn", method="POST", client="127.0.0.1")
+
+
+def drained(
+    outcome: Outcome = Outcome.DELIVERED, cap: Cap | None = None, size: int = 10
+) -> UploadDrained:
+    return UploadDrained(
+        facts=FACTS, age_ms=1.5, outcome=outcome, cap=cap, status=413, bytes_in=size, drained=size
+    )
+
+
+@pytest.fixture(autouse=True)
+def structlog_as_it_was() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def test_an_event_has_plain_fields() -> None:
+    event = UploadDrained(
+        facts=FACTS, age_ms=1.5, outcome=Outcome.RESET, mechanism=Mechanism.RESET, drained=3
+    )
+    fields = event.fields()
+    assert fields == {
+        "framework": "asgi",
+        "server": "uvicorn",
+        "method": "POST",
+        "client": "127.0.0.1",
+        "age_ms": 1.5,
+        "outcome": "reset",
+        "mechanism": "reset",
+        "bytes_in": 0,
+        "drained": 3,
+    }
+    assert json.loads(json.dumps(fields)) == fields
+
+
+def test_counters_count_before_anything_is_filtered() -> None:
+    counters = Counters()
+    reporter = Reporter([], counters=counters)
+    reporter.report(drained())
+    reporter.report(drained(Outcome.CUT, Cap.MAX_BYTES, 5))
+    reporter.report(None)
+    values = counters.snapshot()
+    assert values['cleanclose_early_responses_total{outcome="delivered"}'] == 1
+    assert values['cleanclose_early_responses_total{outcome="cut"}'] == 1
+    assert values['cleanclose_early_responses_total{outcome="unknown"}'] == 0
+    assert values['cleanclose_cut_uploads_total{cap="max_bytes"}'] == 1
+    assert values["cleanclose_drained_bytes_total"] == 15
+
+
+def test_a_snapshot_is_a_copy_and_reset_sets_everything_to_0() -> None:
+    Reporter([]).report(drained())
+    snapshot().clear()
+    assert any(snapshot().values())
+    reset()
+    assert snapshot()
+    assert not any(snapshot().values())
+
+
+def test_an_outlet_that_raises_is_counted_and_reported_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    seen: list[Event] = []
+
+    def broken(event: Event) -> None:
+        raise RuntimeError("outlet")
+
+    counters = Counters()
+    reporter = Reporter([broken, seen.append], counters=counters)
+    reporter.report(drained())
+    reporter.report(drained())
+    assert len(seen) == 2
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_the_default_outlet_logs_through_a_configured_structlog() -> None:
+    structlog.configure()
+    with capture_logs() as logs:
+        StructlogOutlet()(drained())
+    assert logs[0]["event"] == "upload_drained"
+    assert logs[0]["log_level"] == "debug"
+    assert logs[0]["drained"] == 10
+
+
+def test_without_a_configuration_it_logs_through_the_standard_library(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    outlet = StructlogOutlet()
+    with caplog.at_level(logging.DEBUG, logger="cleanclose"):
+        outlet(drained())
+    assert "event='upload_drained'" in caplog.messages[0]
+    assert "drained=10" in caplog.messages[0]
+
+
+def test_without_a_configuration_a_debug_event_is_silent() -> None:
+    code = (
+        "from cleanclose.core import *\n"
+        "facts = Facts(framework='asgi', server='uvicorn', method='POST')\n"
+        "def event(**more): return UploadDrained(facts=facts, age_ms=1.0, **more)\n"
+        "StructlogOutlet()(event(outcome=Outcome.DELIVERED))\n"
+        "StructlogOutlet()(event(outcome=Outcome.CUT, cap=Cap.MAX_LINGERING))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == ""
+    assert run.stderr.count("\n") == 1
+    assert "max_lingering" in run.stderr
+
+
+def test_for_want_of_room_is_a_warning() -> None:
+    structlog.configure()
+    with capture_logs() as logs:
+        StructlogOutlet()(drained(Outcome.CUT, Cap.MAX_LINGERING))
+        StructlogOutlet()(drained(Outcome.CUT, Cap.IDLE_SECONDS))
+    assert [log["log_level"] for log in logs] == ["warning", "debug"]
