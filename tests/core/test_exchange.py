@@ -39,6 +39,10 @@ FACTS = Facts(framework="asgi", server="uvicorn", method="POST")
 LONG = 1000
 
 
+def about(seconds: float) -> Any:
+    return pytest.approx(seconds)
+
+
 def exchange(
     settings: Settings | None = None,
     *,
@@ -79,7 +83,7 @@ def test_a_body_that_ends_soon_is_drained_before_the_response() -> None:
     ex = exchange()
     assert ex.response_started(413, 3, 0.0) == Keep(0.5)
     assert ex.response_completed(0.1, 3) == Read(0.5)
-    assert ex.body_received(400, False, 0.2) == Read(pytest.approx(0.4))
+    assert ex.body_received(400, False, 0.2) == Read(about(0.4))
     assert ex.body_received(600, True, 0.3) == Done(close=False)
     event = event_of(ex)
     assert event.outcome is Outcome.DELIVERED
@@ -134,7 +138,7 @@ def test_the_limits_in_time(setting: dict[str, float], cap: Cap, at: float) -> N
     ex = refused(Settings(**settings))
     ex.tick(0.5)
     step = ex.responded(0.5)
-    assert step == Read(pytest.approx(at - 0.5))
+    assert step == Read(about(at - 0.5))
     assert isinstance(ex.tick(at - 0.01), Read)
     assert ex.tick(at) == Hold(0.5)
     assert ex.tick(at + 0.5) == Done(close=True)
@@ -166,7 +170,7 @@ def test_a_trickle_is_too_slow() -> None:
 def test_a_rate_of_0_turns_the_floor_off() -> None:
     ex = refused(Settings(min_rate=0, idle_seconds=100, max_seconds=100))
     ex.tick(0.5)
-    assert ex.responded(0.5) == Read(pytest.approx(99.5))
+    assert ex.responded(0.5) == Read(about(99.5))
 
 
 def test_max_bytes_in_the_drain_responds_and_holds() -> None:
@@ -358,6 +362,21 @@ class TestDepartures:
         assert ex.abandoned(0.1) == Respond(close=True)
         assert ex.responded(0.1) == Done(close=True)
         assert event_of(ex).cap is Cap.APPLICATION
+
+    def test_nothing_is_read_from_a_peer_that_left_before_the_answer(self) -> None:
+        ex = exchange()
+        ex.app_read(0.0)
+        ex.peer_gone(Mechanism.RESET, 0.1)
+        ex.response_started(500, 3, 0.2)
+        assert ex.response_completed(0.2, 3) == Done(close=False)
+        assert ex.event(1.0) is None
+
+    def test_nothing_is_read_behind_a_body_without_sense(self) -> None:
+        ex = exchange()
+        ex.app_read(0.0)
+        ex.body_malformed(0.1)
+        ex.response_started(400, 3, 0.2)
+        assert ex.response_completed(0.2, 3) == Done(close=False)
 
     def test_while_the_application_is_at_work_it_is_not_our_business(self) -> None:
         ex = exchange()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -16,7 +17,7 @@ def nothing() -> None:
 def test_waiting_places_get_their_turn_in_order() -> None:
     places = Places(reading=1, inside=3)
     turns: list[int] = []
-    first, second, third = (places.enter(lambda n=n: turns.append(n)) for n in (1, 2, 3))
+    first, second, third = (places.enter(partial(turns.append, n)) for n in (1, 2, 3))
     assert [place.reading for place in (first, second, third)] == [True, False, False]
     first.leave()
     second.stop_reading()

@@ -254,6 +254,7 @@ class Exchange:
         "_state",
         "_status",
         "_treated",
+        "_unreadable",
         "_wake",
         "body_complete",
         "response_complete",
@@ -299,6 +300,7 @@ class Exchange:
         self._sent = False
         self._received = 0
         self._drained = 0
+        self._unreadable = False
         self._outcome = Outcome.UNKNOWN
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
@@ -394,7 +396,7 @@ class Exchange:
         if complete:
             self.body_complete = True
             if discarded:
-                self._outcome = Outcome.DELIVERED
+                self._conclude(Outcome.DELIVERED)
             return self._happen(Happening.BODY_END, now)
         return self.tick(now)
 
@@ -410,16 +412,18 @@ class Exchange:
             mechanism: How, as far as the interface tells.
             now: The time.
         """
+        self._unreadable = True
         if self._state in _TREATED:
             self._mechanism = mechanism
             if mechanism is Mechanism.EOF and self._sent:
-                self._outcome = Outcome.DELIVERED
+                self._conclude(Outcome.DELIVERED)
             elif mechanism is Mechanism.RESET:
-                self._outcome = Outcome.RESET
+                self._conclude(Outcome.RESET)
         return self._happen(Happening.PEER_GONE, now)
 
     def body_malformed(self, now: float) -> Step:
         """The server cannot make out the rest of the body."""
+        self._unreadable = True
         return self._cut(Cap.MALFORMED, Happening.MALFORMED, now)
 
     def abandoned(self, now: float) -> Step:
@@ -531,17 +535,17 @@ class Exchange:
         )
 
     def _completion(self) -> Happening:
-        if self.body_complete or self._is_left_alone():
+        if self.body_complete or self._unreadable or self._is_left_alone():
             return Happening.COMPLETE_LEFT_ALONE
         self._treated = True
         waits = self._expects_continue and not self._answered_continue
         sends = self._server.sends_continue
         if waits and sends is Continue.LATE:
-            self._set_cut(Cap.EXPECT)
+            self._conclude(Outcome.CUT, Cap.EXPECT)
             return Happening.COMPLETE_REFUSED
         place = self._place = self._places.enter(self._wake)
         if not place.admitted:
-            self._set_cut(Cap.MAX_LINGERING)
+            self._conclude(Outcome.CUT, Cap.MAX_LINGERING)
             return Happening.COMPLETE_REFUSED
         if not place.reading:
             return Happening.COMPLETE_QUEUED
@@ -576,15 +580,17 @@ class Exchange:
     def _waits_in_vain(self) -> bool:
         return self._drained == 0 and self._expects_continue and not self._answered_continue
 
-    def _set_cut(self, cap: Cap) -> None:
-        self._outcome = Outcome.CUT
-        self._cap = cap
+    def _conclude(self, outcome: Outcome, cap: Cap | None = None) -> None:
+        # What ended it stands: a peer that leaves during the hold was cut all the same.
+        if self._cap is None:
+            self._outcome = outcome
+            self._cap = cap
 
     def _cut(self, cap: Cap, happening: Happening, now: float) -> Step:
         if self._state in _TREATED:
             # A client that kept to its Expect sent nothing which could have been cut.
-            if self._cap is None and not (cap is Cap.IDLE_SECONDS and self._waits_in_vain()):
-                self._set_cut(cap)
+            if not (cap is Cap.IDLE_SECONDS and self._waits_in_vain()):
+                self._conclude(Outcome.CUT, cap)
             self._close = True
         return self._happen(happening, now)
 

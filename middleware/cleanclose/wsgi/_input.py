@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["CountingInput"]
 
+Result = TypeVar("Result")
 
-class _Count(Protocol):
+
+class _After(Protocol):
     def __call__(self, size: int, *, at_end: bool) -> object: ...
 
 
@@ -19,25 +21,37 @@ class CountingInput:
         stream: The server's ``wsgi.input``.
         before: Called before a reading.
         after: Called with the number of bytes, and whether the stream was found at its end.
+        failed: Called with the exception that a reading raised; it is raised all the same.
     """
 
-    def __init__(self, stream: Any, before: Callable[[], None], after: _Count) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        before: Callable[[], None],
+        after: _After,
+        failed: Callable[[Exception], object],
+    ) -> None:
         self._stream = stream
         self._before = before
         self._after = after
+        self._failed = failed
 
     def read(self, *args: Any) -> bytes:
         """Read bytes."""
-        return self._taken(self._stream.read, args, to_end=not args or _is_all(args[0]))
+        data: bytes = self._call(self._stream.read, args)
+        to_end = not args or _is_all(args[0])
+        self._after(len(data), at_end=to_end or (not data and args[0] != 0))
+        return data
 
     def readline(self, *args: Any) -> bytes:
         """Read a line."""
-        return self._taken(self._stream.readline, args, to_end=False)
+        line: bytes = self._call(self._stream.readline, args)
+        self._after(len(line), at_end=not line and args[:1] != (0,))
+        return line
 
     def readlines(self, *args: Any) -> list[bytes]:
         """Read lines."""
-        self._before()
-        lines: list[bytes] = self._stream.readlines(*args)
+        lines: list[bytes] = self._call(self._stream.readlines, args)
         self._after(sum(map(len, lines)), at_end=not args or not lines)
         return lines
 
@@ -45,13 +59,11 @@ class CountingInput:
         return self
 
     def __next__(self) -> bytes:
-        self._before()
-        try:
-            line: bytes = next(self._lines())
-        except StopIteration:
-            self._after(0, at_end=True)
-            raise
-        self._after(len(line), at_end=False)
+        # PEP 3333 promises no __next__; the streams that servers give are their own iterators.
+        line: bytes | None = self._call(next, (iter(self._stream), None))
+        self._after(len(line or b""), at_end=line is None)
+        if line is None:
+            raise StopIteration
         return line
 
     def __getattr__(self, name: str) -> Any:
@@ -60,23 +72,18 @@ class CountingInput:
             return self._counted(attribute)
         return attribute
 
-    def _lines(self) -> Iterator[bytes]:
-        # PEP 3333 promises __iter__ only; the streams that servers give are their own iterators.
-        return iter(self._stream)
-
-    def _taken(self, read: Callable[..., bytes], args: Any, *, to_end: bool) -> bytes:
+    def _call(self, read: Callable[..., Result], args: tuple[Any, ...]) -> Result:
         self._before()
-        data = read(*args)
-        empty = not data and not (args and args[0] == 0)
-        self._after(len(data), at_end=to_end or empty)
-        return data
+        try:
+            return read(*args)
+        except Exception as error:
+            self._failed(error)
+            raise
 
     def _counted(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any) -> Any:
-            self._before()
-            result = read(*args)
-            size = result if isinstance(result, int) else len(result or b"")
-            self._after(size, at_end=False)
+            result = self._call(read, args)
+            self._after(result if isinstance(result, int) else len(result or b""), at_end=False)
             return result
 
         return counted

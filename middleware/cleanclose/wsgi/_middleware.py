@@ -130,7 +130,9 @@ class CleanCloseMiddleware:
 
         connection = _Connection(exchange, source, length, self._reporter, start_response)
         environ[_ENVIRON_KEY] = exchange
-        environ["wsgi.input"] = CountingInput(stream, connection.app_reads, connection.app_read)
+        environ["wsgi.input"] = CountingInput(
+            stream, connection.app_reads, connection.app_read, connection.failed
+        )
         try:
             result = self.app(environ, connection.start_response)
         except BaseException:
@@ -298,18 +300,30 @@ class _Connection:
             self._source = self._open_source()
         try:
             result = self._source.read(self._left, seconds)
-        except (ConnectionResetError, BrokenPipeError):
-            return exchange.peer_gone(Mechanism.RESET, time.monotonic())
-        except OSError:
-            return exchange.peer_gone(Mechanism.UNKNOWN, time.monotonic())
-        except Exception:  # noqa: BLE001
-            # A server's own words for a body that it cannot make out; gunicorn's are no OSError.
-            return exchange.body_malformed(time.monotonic())
+        except Exception as error:  # noqa: BLE001 - failed() tells the core what it was
+            return self.failed(error)
         if isinstance(result, Piece):
             return self._count(result.size, at_end=result.ended)
         if result.moving:
             return exchange.body_moving(time.monotonic())
         return exchange.tick(time.monotonic())
+
+    def failed(self, error: Exception) -> Step:
+        """Reading the body failed, whoever read."""
+        now = time.monotonic()
+        match error:
+            case ConnectionResetError():
+                return self.exchange.peer_gone(Mechanism.RESET, now)
+            case BrokenPipeError():
+                return self.exchange.peer_gone(Mechanism.BROKEN_PIPE, now)
+            case TimeoutError():
+                return self.exchange.peer_gone(Mechanism.TIMEOUT, now)
+            case OSError():
+                return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
+            case _:
+                # A server's own words for a body that it cannot make out; gunicorn's are no
+                # OSError.
+                return self.exchange.body_malformed(now)
 
     def _count(self, size: int, *, at_end: bool) -> Step:
         now = time.monotonic()
