@@ -1,0 +1,408 @@
+"""What is tornado's own: its body limit, its handlers, its connection. On a real HTTPServer."""
+
+# Tornado's handlers have methods whose annotations strict checkers call partially unknown.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+from tornado import httpserver, httputil, netutil, routing, web
+
+from cleanclose.core import Cap, Event, Outcome, UploadDrained
+from cleanclose.doctor.clients import Outcome as Seen
+from cleanclose.doctor.clients import Upload, http_client, strict
+from cleanclose.tornado import install, skip
+
+MIB = 1024 * 1024
+LIMIT = 64 * 1024
+
+
+@web.stream_request_body
+class InPrepare(web.RequestHandler):
+    def prepare(self) -> None:
+        self.set_status(413)
+        self.finish("no")
+
+    def data_received(self, chunk: bytes) -> None:
+        raise AssertionError("the handler has answered")
+
+
+@web.stream_request_body
+class InDataReceived(web.RequestHandler):
+    closed = 0
+
+    def data_received(self, chunk: bytes) -> None:
+        self.set_status(401)
+        self.finish("no")
+
+    def post(self) -> None:
+        raise AssertionError("the handler has answered")
+
+    def on_connection_close(self) -> None:
+        type(self).closed += 1
+        super().on_connection_close()
+
+
+@web.stream_request_body
+class Raises(web.RequestHandler):
+    def prepare(self) -> None:
+        raise web.HTTPError(409)
+
+    def data_received(self, chunk: bytes) -> None: ...
+
+
+@web.stream_request_body
+class RaisesTheLimit(web.RequestHandler):
+    size = 0
+
+    def prepare(self) -> None:
+        connection: Any = self.request.connection
+        connection.set_max_body_size(100 * MIB)
+
+    def data_received(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+
+    def post(self) -> None:
+        self.finish(str(self.size))
+
+
+@web.stream_request_body
+class Flushes(web.RequestHandler):
+    """Streams its response while it reads: nothing of it may be held up."""
+
+    size = 0
+
+    async def prepare(self) -> None:
+        self.write("begin ")
+        await self.flush()
+
+    async def data_received(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+
+    def post(self) -> None:
+        self.finish(str(self.size))
+
+
+@web.stream_request_body
+class OptsOut(web.RequestHandler):
+    def prepare(self) -> None:
+        skip(self)
+        self.set_status(413)
+        self.finish("no")
+
+    def data_received(self, chunk: bytes) -> None: ...
+
+
+class Buffered(web.RequestHandler):
+    def get(self) -> None:
+        self.finish("got")
+
+    def post(self) -> None:
+        self.finish(str(len(self.request.body)))
+
+
+def say_nothing(handler: web.RequestHandler) -> None: ...
+
+
+def application() -> web.Application:
+    return web.Application(
+        [
+            ("/prepare", InPrepare),
+            ("/data", InDataReceived),
+            ("/raises", Raises),
+            ("/raises-limit", RaisesTheLimit),
+            ("/flushes", Flushes),
+            ("/opts-out", OptsOut),
+            ("/", Buffered),
+        ],
+        log_function=say_nothing,
+    )
+
+
+class Running:
+    """A server in a thread of its own."""
+
+    def __init__(self, port: int, call: Callable[[Callable[[], Any]], Any]) -> None:
+        self.port = port
+        self.call = call
+
+    def post(self, path: str, size: int = 8 * MIB, **more: Any) -> Seen:
+        return strict(Upload(port=self.port, path=path, body_size=size, **more))
+
+    def pending(self) -> int:
+        """How many tasks there are, but for the one that runs the loop and the one that asks."""
+        return int(self.call(lambda: len(asyncio.all_tasks()))) - 2
+
+
+@contextlib.contextmanager
+def serving(app: Any, **options: Any) -> Generator[Running]:
+    ready, stop = threading.Event(), asyncio.Event()
+    found: list[Any] = []
+
+    async def main() -> None:
+        (sock,) = netutil.bind_sockets(0, "127.0.0.1")
+        server = httpserver.HTTPServer(app, max_body_size=LIMIT, **options)
+        server.add_socket(sock)
+        found.extend((sock.getsockname()[1], asyncio.get_running_loop()))
+        ready.set()
+        await stop.wait()
+        server.stop()
+        await server.close_all_connections()
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    assert ready.wait(10)
+    port, loop = found
+
+    def call(function: Callable[[], Any]) -> Any:
+        async def run() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(run(), loop).result(10)
+
+    try:
+        yield Running(port, call)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def server(events: list[Event]) -> Generator[Running]:
+    with serving(install(application(), outlets=[events.append])) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def bare() -> Generator[Running]:
+    with serving(application()) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "chunked"),
+    [
+        ("/prepare", 413, False),
+        ("/prepare", 413, True),
+        ("/raises", 409, False),
+        ("/raises", 409, True),
+        # Over the limit by its length: the handler is never asked. By its chunks: it is.
+        ("/data", 413, False),
+        ("/data", 401, True),
+        ("/", 413, False),
+        ("/", 413, True),
+        ("/nowhere", 413, False),
+        ("/nowhere", 413, True),
+    ],
+)
+def test_early_answers_arrive(
+    server: Running, bare: Running, events: list[Event], path: str, status: int, chunked: bool
+) -> None:
+    assert bare.post(path, chunked=chunked).status != status, "the control"
+    seen = server.post(path, chunked=chunked)
+    assert seen.response is not None, seen
+    assert (seen.status, seen.response.complete, seen.transcript.stray) == (status, True, b"")
+    (event,) = events
+    assert isinstance(event, UploadDrained)
+    assert (event.outcome, event.status) == (Outcome.DELIVERED, status)
+
+
+def test_over_the_limit_is_a_real_413_even_for_a_form(server: Running) -> None:
+    """A buffering error handler would try to parse the form, and answer 400."""
+    headers = (("Content-Type", "multipart/form-data; boundary=x"),)
+    response = server.post("/", headers=headers).response
+    assert response is not None
+    assert response.status == 413
+    assert int(response.header("Content-Length") or 0) == len(response.body) > 0
+
+
+def test_at_and_above_the_limit(server: Running) -> None:
+    for chunked in (False, True):
+        at = server.post("/", LIMIT, chunked=chunked).response
+        assert at is not None
+        assert at.body == str(LIMIT).encode()
+        assert server.post("/", LIMIT + 1, chunked=chunked).status == 413
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_handler_may_raise_the_limit(server: Running, chunked: bool) -> None:
+    response = server.post("/raises-limit", chunked=chunked).response
+    assert response is not None
+    assert response.body == str(8 * MIB).encode()
+
+
+def test_a_response_that_streams_while_it_reads(server: Running) -> None:
+    response = server.post("/flushes", LIMIT, chunked=True).response
+    assert response is not None
+    assert response.body == f"begin {LIMIT}".encode()
+
+
+def test_an_upload_over_the_limit_behind_a_begun_response_ends_as_without_us(
+    server: Running,
+) -> None:
+    seen = server.post("/flushes", chunked=True)
+    assert seen.response is None or not seen.response.complete
+    assert server.post("/", 10).status == 200
+
+
+@pytest.mark.parametrize("path", ["/prepare", "/data", "/"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_connection_is_used_again(server: Running, path: str, chunked: bool) -> None:
+    seen = server.post(path, MIB, chunked=chunked, follow_up="after", follow_up_path="/")
+    assert seen.second is not None, seen
+    assert (seen.second.status, seen.second.body) == (200, b"got")
+
+
+def test_a_handler_that_answered_in_data_received_does_not_stay(server: Running) -> None:
+    """Its coroutine waits for the rest of the body: it must be told that none will come."""
+    InDataReceived.closed = 0
+    for chunked in (False, True):
+        server.post("/data", chunked=chunked)
+    deadline = time.monotonic() + 10
+    while server.pending() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.pending() == 0
+    assert InDataReceived.closed == 2
+
+
+@pytest.mark.parametrize("path", ["/prepare", "/", "/raises"])
+@pytest.mark.parametrize("expect", ["patient", "impatient"])
+def test_expect_is_never_followed_by_a_stray_100(server: Running, path: str, expect: str) -> None:
+    seen = server.post(path, expect=expect)
+    assert seen.response is not None, seen
+    assert seen.response.complete
+    assert not seen.transcript.informational
+    assert seen.transcript.stray == b""
+    assert (seen.response.header("Connection") or "").lower() == "close"
+
+
+def test_expect_of_an_upload_that_is_wanted_is_answered(server: Running) -> None:
+    seen = server.post("/", LIMIT, expect="patient")
+    assert seen.status == 200
+    assert [response.status for response in seen.transcript.informational] == [100]
+
+
+def test_the_opt_out(server: Running, events: list[Event]) -> None:
+    assert server.post("/opts-out").status is None
+    assert events == []
+
+
+def test_what_the_application_sees_of_a_normal_request_is_the_same(
+    server: Running, bare: Running, events: list[Event]
+) -> None:
+    for upload in ({"size": 1000}, {"size": 1000, "chunked": True}, {"size": 0}):
+        options: Any = upload
+        one, other = server.post("/", **options), bare.post("/", **options)
+        assert one.response is not None
+        assert other.response is not None
+        assert one.response.body == other.response.body
+        assert {name for name, _ in one.response.headers} == {
+            name for name, _ in other.response.headers
+        }
+    assert events == []
+
+
+def test_before_listen_after_listen_and_again() -> None:
+    events: list[Event] = []
+    app = application()
+    with serving(app) as running:
+        assert running.post("/prepare").status is None
+        assert install(app, outlets=[events.append], max_bytes=MIB) is app
+        assert install(app, outlets=[events.append]) is app
+        assert running.post("/prepare").status == 413
+    assert len(events) == 1
+    assert isinstance(events[0], UploadDrained)
+    # The last call's settings are in force, and there is one of us only.
+    assert events[0].cap is None
+
+
+def test_a_router_that_is_no_application(events: list[Event]) -> None:
+    router = routing.RuleRouter([routing.Rule(routing.PathMatches("/.*"), application())])
+    with serving(install(router, outlets=[events.append])) as running:
+        assert running.post("/prepare").status == 413
+        response = running.post("/").response
+        assert response is not None
+        assert response.body == b"413: Request Entity Too Large\n"
+
+
+def test_behind_a_proxy(events: list[Event]) -> None:
+    """``xheaders``: tornado's own delegate stands around ours."""
+    app = install(application(), outlets=[events.append])
+    with serving(app, xheaders=True) as running:
+        assert running.post("/prepare", headers=(("X-Real-Ip", "192.0.2.7"),)).status == 413
+    assert events[0].facts.client == "192.0.2.7"
+
+
+def test_compressed_uploads(events: list[Event]) -> None:
+    app = install(application(), outlets=[events.append])
+    with serving(app, decompress_request=True) as running:
+        assert running.post("/prepare").status == 413
+
+
+def test_http_client(server: Running, bare: Running) -> None:
+    upload: Any = {"path": "/prepare", "body_size": 8 * MIB}
+    assert http_client(Upload(port=bare.port, **upload)).status is None
+    assert http_client(Upload(port=server.port, **upload)).status == 413
+
+
+def test_a_client_that_stalls_is_let_go() -> None:
+    events: list[Event] = []
+    app = install(application(), outlets=[events.append], idle_seconds=0.2, hold_seconds=0.1)
+    with serving(app) as running:
+        seen = running.post("/prepare", abort_after=MIB, abort_how="stall")
+        assert seen.closed_by in ("fin", "reset"), seen
+    event = events[0]
+    assert isinstance(event, UploadDrained)
+    assert (event.outcome, event.cap) == (Outcome.CUT, Cap.IDLE_SECONDS)
+
+
+def test_a_request_without_a_body_leaves_nothing_to_the_cyclic_collector(
+    server: Running, bare: Running
+) -> None:
+    def garbage(running: Running) -> int:
+        for _ in range(3):
+            strict(Upload(port=running.port, method="GET"))
+        running.call(gc.collect)
+        running.call(gc.disable)
+        strict(Upload(port=running.port, method="GET"))
+        found = int(running.call(gc.collect))
+        running.call(gc.enable)
+        return found
+
+    assert garbage(server) <= garbage(bare)
+
+
+def test_bad_settings_are_refused_where_they_are_given() -> None:
+    with pytest.raises(ValueError, match="max_bytes"):
+        install(application(), max_bytes=-1)
+
+
+def test_what_is_not_there_is_not_there() -> None:
+    """The connection that a handler has is tornado's, attribute by attribute."""
+
+    class Looks(web.RequestHandler):
+        def post(self) -> None:
+            connection: Any = self.request.connection
+            kind: type = httputil.HTTPConnection
+            assert isinstance(connection, kind)
+            assert connection.stream is not None
+            assert connection.params.max_body_size == LIMIT
+            assert not hasattr(connection, "nothing_of_the_kind")
+            self.finish("ok")
+
+    app = install(web.Application([("/", Looks)], log_function=say_nothing))
+    with serving(app) as running:
+        assert running.post("/", 10).status == 200
