@@ -396,8 +396,7 @@ def test_what_is_not_there_is_not_there() -> None:
     class Looks(web.RequestHandler):
         def post(self) -> None:
             connection: Any = self.request.connection
-            kind: type = httputil.HTTPConnection
-            assert isinstance(connection, kind)
+            assert isinstance(self.request.connection, httputil.HTTPConnection)
             assert connection.stream is not None
             assert connection.params.max_body_size == LIMIT
             assert not hasattr(connection, "nothing_of_the_kind")

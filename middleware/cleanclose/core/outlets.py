@@ -79,8 +79,11 @@ class Reporter:
         for outlet in self._outlets:
             try:
                 outlet(event)
-            except Exception:
-                self._counters.count_outlet_error()
-                if id(outlet) not in self._reported:
-                    self._reported.add(id(outlet))
-                    logging.getLogger(LOGGER_NAME).exception("An outlet failed: %r", outlet)
+            except Exception:  # noqa: BLE001 - whatever it is, the request must not hear of it
+                self._failed(outlet)
+
+    def _failed(self, outlet: Outlet) -> None:
+        self._counters.count_outlet_error()
+        if id(outlet) not in self._reported:
+            self._reported.add(id(outlet))
+            logging.getLogger(LOGGER_NAME).exception("An outlet failed: %r", outlet)
