@@ -86,4 +86,4 @@ class Reporter:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
-            logging.getLogger(LOGGER_NAME).exception("An outlet failed: %r", outlet)
+            logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=True)
