@@ -40,6 +40,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 _SCOPE_KEY: Final = "cleanclose.exchange"
 
 
@@ -90,20 +91,22 @@ class CleanCloseMiddleware:
         else:
             await self.app(scope, receive, send)
             return
-        headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        headers = _headers(scope["headers"])
         length = body_length(
             method=scope["method"],
             http_version=scope["http_version"],
-            content_length=_header(headers, b"content-length"),
-            transfer_encoding=_header(headers, b"transfer-encoding"),
-            upgrade=_header(headers, b"upgrade"),
+            content_length=headers.get(b"content-length"),
+            transfer_encoding=headers.get(b"transfer-encoding"),
+            upgrade=headers.get(b"upgrade"),
         )
         if length == NO_BODY:
             await self.app(scope, receive, send)
             return
-        await self._serve(scope, receive, send, length)
+        await self._serve(scope, receive, send, length, wants_continue(headers.get(b"expect")))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, length: int) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, length: int, expects_continue: bool
+    ) -> None:
         server = asgi_server(receive)
         client = scope.get("client")
         connection = _Connection(receive, send)
@@ -118,7 +121,7 @@ class CleanCloseMiddleware:
                 client=str(client[0]) if client else None,
             ),
             length=length,
-            expects_continue=wants_continue(_header(scope["headers"], b"expect")),
+            expects_continue=expects_continue,
             wake=connection.wake,
             now=time.monotonic(),
         )
@@ -159,10 +162,11 @@ class _Connection:
     def __init__(self, receive: Receive, send: Send) -> None:
         self._server_receive = receive
         self._server_send = send
-        self._runtime: Runtime = current_runtime()
         self._kept: list[Message] = []
-        self._writing = anyio.Lock(fast_acquire=True)
         self._app_receiving = 0
+        # From here on: only once there is something to deliver.
+        self._runtime: Runtime | None = None
+        self._writing: anyio.Lock | None = None
         self._changed: anyio.Event | None = None
         self._delivery: object | None = None
         self._delivered: anyio.Event | None = None
@@ -195,7 +199,8 @@ class _Connection:
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
                     exchange.leave_alone()
-                length = response_length(_header(message.get("headers", ()), b"content-length"))
+                headers = _headers(message.get("headers", ()))
+                length = response_length(headers.get(b"content-length"))
                 step = exchange.response_started(message["status"], length, now)
             case "http.response.body":
                 size = len(message.get("body", b""))
@@ -240,7 +245,8 @@ class _Connection:
 
     def wake(self) -> None:
         """The exchange's turn has come. From any thread."""
-        self._runtime.call_soon(self._notify)
+        if self._runtime is not None:
+            self._runtime.call_soon(self._notify)
 
     # The steps.
 
@@ -258,6 +264,8 @@ class _Connection:
                 await self._flush(end=True)
             case _ if self._delivery is None:
                 self._delivered = anyio.Event()
+                self._writing = anyio.Lock(fast_acquire=True)
+                self._runtime = current_runtime()
                 self._delivery = self._runtime.spawn(self._deliver)
             case _:
                 self._notify()
@@ -319,20 +327,27 @@ class _Connection:
 
     async def _flush(self, *, end: bool, close: bool = False) -> None:
         """Send what is kept back: all of it, or all but the exchange's end."""
+        if self._writing is None:
+            await self._flush_in_order(end=end, close=close)
+            return
+        # The application and the delivery may both have something to send.
         async with self._writing:
-            while self._kept:
-                message = self._kept[0]
-                last = message["type"] == "http.response.body" and not message.get("more_body")
-                if last and not end:
-                    body = message.get("body", b"")
-                    if body:
-                        self._kept[0] = {"type": "http.response.body", "body": b""}
-                        await self._server_send({**message, "more_body": True})
-                    return
-                del self._kept[0]
-                if close and message["type"] == "http.response.start":
-                    message = _with_close(message)
-                await self._server_send(message)
+            await self._flush_in_order(end=end, close=close)
+
+    async def _flush_in_order(self, *, end: bool, close: bool) -> None:
+        while self._kept:
+            message = self._kept[0]
+            last = message["type"] == "http.response.body" and not message.get("more_body")
+            if last and not end:
+                body = message.get("body", b"")
+                if body:
+                    self._kept[0] = {"type": "http.response.body", "body": b""}
+                    await self._server_send({**message, "more_body": True})
+                return
+            del self._kept[0]
+            if close and message["type"] == "http.response.start":
+                message = _with_close(message)
+            await self._server_send(message)
 
     async def _wait(self, seconds: float) -> None:
         self._changed = anyio.Event()
@@ -344,9 +359,16 @@ class _Connection:
             self._changed.set()
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    values = [value for key, value in headers if key.lower() == name]
-    return b",".join(values).decode("latin-1") if values else None
+def _headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """The framing headers, each with all of its values."""
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        # Names come in lower case from servers; not always from applications.
+        name = name.lower()
+        if name in _FRAMING:
+            text = value.decode("latin-1")
+            found[name] = f"{found[name]},{text}" if name in found else text
+    return found
 
 
 def _with_close(head: Message) -> Message:

@@ -91,6 +91,8 @@ class Done:
 Step = Forward | Keep | Read | Respond | Hold | Done
 
 _FORWARD: Final = Forward()
+_DONE: Final = Done(close=False)
+_DONE_AND_CLOSE: Final = Done(close=True)
 
 
 class State(enum.Enum):
@@ -503,7 +505,7 @@ class Exchange:
             case State.HOLDING:
                 return Hold(_left(self._since + settings.hold_seconds, now))
             case State.DONE:
-                return Done(self._close)
+                return _DONE_AND_CLOSE if self._close else _DONE
             case State.OPEN | State.STREAMING:
                 return _FORWARD
 

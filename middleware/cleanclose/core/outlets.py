@@ -79,11 +79,11 @@ class Reporter:
         for outlet in self._outlets:
             try:
                 outlet(event)
-            except Exception:  # noqa: BLE001 - whatever it is, the request must not hear of it
-                self._failed(outlet)
+            except Exception as error:  # noqa: BLE001 - the request must not hear of it
+                self._failed(outlet, error)
 
-    def _failed(self, outlet: Outlet) -> None:
+    def _failed(self, outlet: Outlet, error: Exception) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
-            logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=True)
+            logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)
