@@ -253,10 +253,17 @@ async def test_an_error_of_the_servers_send_is_the_applications() -> None:
         async def send(self, message: Message) -> None:
             raise RuntimeError("Response content longer than Content-Length")
 
-    server = Strict(length=10)
+    app = wrap(refuse, max_draining=1, max_lingering=1)
+    for _ in range(3):
+        strict = Strict(length=10)
+        strict.client_sends(piece(more=False))
+        with pytest.raises(RuntimeError, match="longer"):
+            await strict.serve(app)
+    # Nor does it take its place with it.
+    server = Server(length=10)
     server.client_sends(piece(more=False))
-    with pytest.raises(RuntimeError, match="longer"):
-        await server.serve(wrap(refuse))
+    await server.serve(app)
+    assert not server.closes
 
 
 @pytest.mark.anyio

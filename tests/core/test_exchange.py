@@ -273,7 +273,11 @@ class TestExpect:
         assert event_of(ex).cap is Cap.EXPECT
 
     def test_eager_servers_have_sent_it_so_the_body_comes(self) -> None:
-        assert refused(expects=True, server=EAGER).step(0.0) == Read(0.5)
+        ex = refused(expects=True, server=EAGER)
+        assert ex.step(0.0) == Read(0.5)
+        ex.tick(0.5)
+        # It may take its time: the whole idle limit.
+        assert ex.responded(0.5) == Read(about(4.5))
 
     def test_an_application_that_has_read_has_caused_it(self) -> None:
         ex = exchange(expects=True)

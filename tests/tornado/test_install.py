@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
-from tornado import httpserver, httputil, netutil, routing, web
+from tornado import httpserver, httputil, iostream, netutil, routing, web
 
 from cleanclose.core import Cap, Event, Outcome, UploadDrained
 from cleanclose.doctor.clients import Outcome as Seen
 from cleanclose.doctor.clients import Upload, http_client, strict
+from cleanclose.doctor.wire import read_transcript
 from cleanclose.tornado import install, skip
 
 MIB = 1024 * 1024
@@ -180,6 +182,16 @@ def events() -> list[Event]:
     return []
 
 
+def the_event(events: list[Event]) -> UploadDrained:
+    """The one event. The client may have seen the end before the server's thread reports it."""
+    deadline = time.monotonic() + 10
+    while not events and time.monotonic() < deadline:
+        time.sleep(0.001)
+    (event,) = events
+    assert isinstance(event, UploadDrained)
+    return event
+
+
 @pytest.fixture
 def server(events: list[Event]) -> Generator[Running]:
     with serving(install(application(), outlets=[events.append])) as running:
@@ -215,8 +227,7 @@ def test_early_answers_arrive(
     seen = server.post(path, chunked=chunked)
     assert seen.response is not None, seen
     assert (seen.status, seen.response.complete, seen.transcript.stray) == (status, True, b"")
-    (event,) = events
-    assert isinstance(event, UploadDrained)
+    event = the_event(events)
     assert (event.outcome, event.status) == (Outcome.DELIVERED, status)
 
 
@@ -289,6 +300,61 @@ def test_expect_is_never_followed_by_a_stray_100(server: Running, path: str, exp
     assert (seen.response.header("Connection") or "").lower() == "close"
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_a_chunk_without_sense_gets_no_second_answer(
+    server: Running, events: list[Event], pause: float
+) -> None:
+    """While the response is kept back, and behind it: tornado's own way is a bare 400."""
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        client.settimeout(30)
+        client.sendall(
+            b"POST /prepare HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n"
+        )
+        time.sleep(2 * pause)
+        client.sendall(b"no chunk\r\n")
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := client.recv(65536):
+                received += data
+    transcript = read_transcript(received)
+    assert [response.status for response in transcript.responses] == [413]
+    assert transcript.stray == b""
+    event = the_event(events)
+    assert (event.outcome, event.cap) == (Outcome.CUT, Cap.MALFORMED)
+
+
+def test_a_handler_that_was_refused_cannot_answer_too(events: list[Event]) -> None:
+    """It was told that the connection is closed, and that is what it finds."""
+    late: list[BaseException | None] = []
+
+    @web.stream_request_body
+    class Late(web.RequestHandler):
+        def data_received(self, chunk: bytes) -> None: ...
+
+        def on_connection_close(self) -> None:
+            super().on_connection_close()
+            asyncio.get_running_loop().call_soon(self.answer)
+
+        def answer(self) -> None:
+            self.write("late answer")
+            late.append(self.flush().exception())
+            self.finish()
+
+    app = install(
+        web.Application([("/late", Late), ("/", Buffered)], log_function=say_nothing),
+        outlets=[events.append],
+    )
+    with serving(app) as running:
+        for chunked in (True, False):
+            seen = running.post(
+                "/late", MIB, chunked=chunked, follow_up="after", follow_up_path="/"
+            )
+            assert [response.status for response in seen.transcript.responses] == [413, 200]
+            assert seen.transcript.stray == b""
+    assert len(late) == 2
+    assert all(isinstance(error, iostream.StreamClosedError) for error in late)
+
+
 def test_expect_of_an_upload_that_is_wanted_is_answered(server: Running) -> None:
     seen = server.post("/", LIMIT, expect="patient")
     assert seen.status == 200
@@ -323,10 +389,8 @@ def test_before_listen_after_listen_and_again() -> None:
         assert install(app, outlets=[events.append], max_bytes=MIB) is app
         assert install(app, outlets=[events.append]) is app
         assert running.post("/prepare").status == 413
-    assert len(events) == 1
-    assert isinstance(events[0], UploadDrained)
     # The last call's settings are in force, and there is one of us only.
-    assert events[0].cap is None
+    assert the_event(events).cap is None
 
 
 def test_a_router_that_is_no_application(events: list[Event]) -> None:
@@ -343,7 +407,7 @@ def test_behind_a_proxy(events: list[Event]) -> None:
     app = install(application(), outlets=[events.append])
     with serving(app, xheaders=True) as running:
         assert running.post("/prepare", headers=(("X-Real-Ip", "192.0.2.7"),)).status == 413
-    assert events[0].facts.client == "192.0.2.7"
+    assert the_event(events).facts.client == "192.0.2.7"
 
 
 def test_compressed_uploads(events: list[Event]) -> None:
@@ -364,8 +428,7 @@ def test_a_client_that_stalls_is_let_go() -> None:
     with serving(app) as running:
         seen = running.post("/prepare", abort_after=MIB, abort_how="stall")
         assert seen.closed_by in ("fin", "reset"), seen
-    event = events[0]
-    assert isinstance(event, UploadDrained)
+    event = the_event(events)
     assert (event.outcome, event.cap) == (Outcome.CUT, Cap.IDLE_SECONDS)
 
 

@@ -227,7 +227,12 @@ class _Connection:
         step = self.exchange.app_ended(time.monotonic())
         if self._delivery is None:
             if isinstance(step, Done):
-                await self._flush(end=True)
+                try:
+                    await self._flush(end=True)
+                except Exception:
+                    # The application's own exception is the one to be seen.
+                    if not failed:
+                        raise
         elif self._delivered is not None:
             self._notify()
             try:
@@ -275,9 +280,13 @@ class _Connection:
             with anyio.CancelScope() as self._scope:
                 await self._carry_out()
             if self._scope.cancelled_caught:
-                await self._flush(end=True)
+                step = self.exchange.step(time.monotonic())
+                await self._flush(end=True, close=isinstance(step, Respond) and step.close)
+                self.exchange.responded(time.monotonic())
         except Exception as error:  # noqa: BLE001 - close() raises it in the server's own task
             self._error = error
+            # Its place must not be lost with it.
+            self.exchange.abandoned(time.monotonic())
         finally:
             if self._delivered is not None:
                 self._delivered.set()

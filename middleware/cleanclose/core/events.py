@@ -35,7 +35,8 @@ class Outcome(enum.StrEnum):
     """The peer reset the connection."""
 
     UNKNOWN = "unknown"
-    """The peer was gone, and nothing tells how."""
+    """Nothing tells: the peer was gone and the interface does not say how, or it waited for a
+    100 and sent nothing."""
 
 
 class Cap(enum.StrEnum):

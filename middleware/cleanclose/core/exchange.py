@@ -230,12 +230,11 @@ class Exchange:
     """
 
     __slots__ = (
-        "_answered_continue",
+        "_awaits_continue",
         "_blocking",
         "_cap",
         "_close",
         "_drained",
-        "_expects_continue",
         "_facts",
         "_idle_since",
         "_left_alone",
@@ -280,8 +279,7 @@ class Exchange:
         self._server = server
         self._facts = facts
         self._length = length
-        self._expects_continue = expects_continue
-        self._answered_continue = False
+        self._awaits_continue = expects_continue and server.sends_continue is not Continue.EAGER
         self._blocking = blocking
         self._wake = wake
         self._started = now
@@ -320,7 +318,8 @@ class Exchange:
 
     def app_read(self, now: float) -> Step:
         """The application asks for a piece of the body."""
-        self._answered_continue = True
+        # Reading is what makes a server send the 100, if it has not by itself.
+        self._awaits_continue = False
         return self._happen(Happening.APP_READ, now)
 
     def response_started(self, status: int, content_length: int | None, now: float) -> Step:
@@ -540,9 +539,7 @@ class Exchange:
         if self.body_complete or self._unreadable or self._is_left_alone():
             return Happening.COMPLETE_LEFT_ALONE
         self._treated = True
-        waits = self._expects_continue and not self._answered_continue
-        sends = self._server.sends_continue
-        if waits and sends is Continue.LATE:
+        if self._awaits_continue and self._server.sends_continue is Continue.LATE:
             self._conclude(Outcome.CUT, Cap.EXPECT)
             return Happening.COMPLETE_REFUSED
         place = self._place = self._places.enter(self._wake)
@@ -551,9 +548,7 @@ class Exchange:
             return Happening.COMPLETE_REFUSED
         if not place.reading:
             return Happening.COMPLETE_QUEUED
-        if waits and sends is Continue.LAZY:
-            return Happening.COMPLETE_EXPECTED
-        return Happening.COMPLETE
+        return Happening.COMPLETE_EXPECTED if self._awaits_continue else Happening.COMPLETE
 
     def _respond_at(self) -> float:
         if self._blocking and self._response_size > SMALL_RESPONSE:
@@ -580,7 +575,7 @@ class Exchange:
         return cap, deadline
 
     def _waits_in_vain(self) -> bool:
-        return self._drained == 0 and self._expects_continue and not self._answered_continue
+        return self._drained == 0 and self._awaits_continue
 
     def _conclude(self, outcome: Outcome, cap: Cap | None = None) -> None:
         # What ended it stands: a peer that leaves during the hold was cut all the same.

@@ -46,9 +46,8 @@ class Server:
 UNKNOWN: Final = Server("unknown", Continue.LATE)
 
 TORNADO: Final = Server("tornado", Continue.LAZY)
-"""Tornado's own HTTPServer. ``HTTP1Connection._read_message`` sends the 100 after
-``headers_received``; the shim takes the Expect header away when the response is complete by
-then."""
+"""Tornado's own HTTPServer. ``HTTP1Connection._read_message_inner`` sends the 100 after
+``headers_received``; the shim keeps it off the wire when the response is complete by then."""
 
 _ASGI: Final[Mapping[str, Server]] = {
     # RequestResponseCycle.receive sends it; .send clears the flag with the response's start.

@@ -35,8 +35,9 @@ class Settings:
             Default 64 MiB.
         respond_after: For how many seconds at most a complete response is kept back while
             the body is discarded; then it is sent, and the discarding goes on behind it.
-            The same limit holds for the head and the first piece of a response which is not
-            complete yet. Default 0.5.
+            The same limit holds for what is kept back until it is known whether the response
+            is complete: its head, and a first piece that reaches its Content-Length.
+            Default 0.5.
         max_seconds: How many seconds the discarding takes at most, all in all; and how many
             seconds an exchange waits at most for its turn (see ``max_draining``).
             Default 30; 5 on WSGI, where it holds a worker.
@@ -51,6 +52,7 @@ class Settings:
             their response and wait unread for their turn. Default 100.
         max_lingering: How many exchanges are kept open at once, per middleware object, reading
             or waiting. Past that the newest is answered and closed at once. Default 1,000.
+            Without effect on WSGI, where none waits.
         only_statuses: If given, only responses with one of these status codes are treated.
             Default: all of them.
 

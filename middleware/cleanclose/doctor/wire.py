@@ -27,7 +27,7 @@ _MAX_CHUNK_LINE: Final = 4096
 _STATUS_LINE: Final = re.compile(rb"HTTP/(\d\.\d) (\d{3})(?: ([^\r\n]*))?\Z")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n]*)?\Z")
 _HEADER_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
-_STATUS_IN_STRAY: Final = re.compile(rb"(?m)^HTTP/\d\.\d (\d{3})")
+_STATUS_LINES: Final = re.compile(rb"(?m)^HTTP/\d\.\d (\d{3})")
 
 
 class Fault(enum.StrEnum):
@@ -147,12 +147,14 @@ class WireReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._scanned = 0
         self._state: _State = "head"
         self._waiting: list[_Pending] = []
         self._informational: list[Response] = []
         self._responses: list[Response] = []
         self._partial: _Partial | None = None
         self._stray = bytearray()
+        self._unclaimed = bytearray()
         self._faults: list[Fault] = []
         self._broken = False
         self._ended = False
@@ -197,6 +199,8 @@ class WireReader:
         if self._ended:
             return
         self._ended = True
+        if self._broken:
+            return
         if self._partial is None:
             if self._buffer:
                 self._flag(Fault.TRUNCATED_HEAD)
@@ -214,8 +218,8 @@ class WireReader:
         if self._partial is not None:
             responses.append(self._partial.freeze(complete=False))
         faults = list(self._faults)
-        if self._stray:
-            faults += [fault for fault in _name_stray(bytes(self._stray)) if fault not in faults]
+        if self._unclaimed:
+            faults += _name_unclaimed(bytes(self._unclaimed))
         return Transcript(
             informational=tuple(self._informational),
             responses=tuple(responses),
@@ -226,7 +230,11 @@ class WireReader:
 
     def _advance(self) -> bool:
         """Take one element out of the buffer; False when more bytes are needed."""
-        if self._broken or (self._partial is None and not self._waiting):
+        if self._broken:
+            self._spill()
+            return False
+        if self._partial is None and not self._waiting:
+            self._unclaimed += self._buffer
             self._spill()
             return False
         if self._partial is None:
@@ -234,7 +242,9 @@ class WireReader:
         return self._take_body(self._partial)
 
     def _take_head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
+        # What was looked through before is not looked through again with each byte that comes.
+        end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
+        self._scanned = 0 if end >= 0 else len(self._buffer)
         if end < 0:
             # Bytes that cannot become a status line are recognised at once, so that a client
             # does not wait for the end of a head which will never come.
@@ -299,9 +309,9 @@ class WireReader:
         return self._take_chunk_line(partial)
 
     def _take_chunk_line(self, partial: _Partial) -> bool:
-        end = self._buffer.find(b"\r\n")
+        end = self._buffer.find(b"\r\n", 0, _MAX_CHUNK_LINE)
         if end < 0:
-            if len(self._buffer) > _MAX_CHUNK_LINE:
+            if len(self._buffer) >= _MAX_CHUNK_LINE:
                 return self._break(Fault.MALFORMED_CHUNK)
             return False
         line = bytes(self._buffer[:end])
@@ -362,8 +372,8 @@ def read_transcript(
     return reader.transcript()
 
 
-def _name_stray(stray: bytes) -> list[Fault]:
-    statuses = [int(match[1]) for match in _STATUS_IN_STRAY.finditer(stray)]
+def _name_unclaimed(data: bytes) -> list[Fault]:
+    statuses = [int(match[1]) for match in _STATUS_LINES.finditer(data)]
     faults: list[Fault] = []
     if any(status // 100 == 1 for status in statuses):
         faults.append(Fault.INFORMATIONAL_AFTER_FINAL)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from tornado import httputil
+from tornado import httputil, iostream
 
 from cleanclose.core import CHUNKED, Keep, Step, response_length
 from cleanclose.tornado._delivery import Delivery
@@ -26,12 +26,24 @@ class HeldConnection(httputil.HTTPConnection):
         connection = delivery.connection
         self._delivery = delivery
         self._connection = connection
-        self._chunked = length == CHUNKED
+        self._length = length
+        self._retired = False
         limit: int | None = connection.params.max_body_size
         self.max_body_size: int = limit if limit is not None else connection.stream.max_buffer_size
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
+
+    def retire(self) -> HeldConnection:
+        """Make way for another answer: to whoever still has this one, the connection is closed.
+
+        Returns:
+            The connection for that other answer.
+        """
+        other = HeldConnection(self._delivery, self._length)
+        other.max_body_size = self.max_body_size
+        self._retired = True
+        return other
 
     def leave_alone(self) -> None:
         """The per-response opt-out."""
@@ -40,7 +52,7 @@ class HeldConnection(httputil.HTTPConnection):
     def set_max_body_size(self, max_body_size: int) -> None:
         """As HTTP1Connection's."""
         self.max_body_size = max_body_size
-        if not self._chunked:
+        if self._length != CHUNKED:
             self._connection.set_max_body_size(max_body_size)
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
@@ -57,6 +69,8 @@ class HeldConnection(httputil.HTTPConnection):
         delivery = self._delivery
         exchange = delivery.exchange
         assert isinstance(start_line, httputil.ResponseStartLine)
+        if self._retired:
+            return _closed()
         length = response_length(headers.get("Content-Length"))
         step = exchange.response_started(start_line.code, length, delivery.now)
         if chunk:
@@ -70,6 +84,8 @@ class HeldConnection(httputil.HTTPConnection):
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write`."""
+        if self._retired:
+            return _closed()
         delivery = self._delivery
         step = delivery.exchange.response_piece(len(chunk), delivery.now)
         if not isinstance(step, Keep):
@@ -78,6 +94,8 @@ class HeldConnection(httputil.HTTPConnection):
 
     def finish(self) -> None:
         """Implements `tornado.httputil.HTTPConnection.finish`."""
+        if self._retired:
+            return
         delivery = self._delivery
         delivery.app_finished()
         delivery.do(delivery.exchange.response_completed(delivery.now))
@@ -95,3 +113,11 @@ class HeldConnection(httputil.HTTPConnection):
     ) -> asyncio.Future[None]:
         self._delivery.do(step)
         return write()
+
+
+def _closed() -> asyncio.Future[None]:
+    # What HTTP1Connection returns when its stream is closed.
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_exception(iostream.StreamClosedError())
+    future.exception()
+    return future

@@ -151,7 +151,6 @@ class Delegate(httputil.HTTPMessageDelegate):
     def _body_announced(
         self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders, length: int
     ) -> Awaitable[None] | None:
-        expects_continue = wants_continue(headers.get("Expect"))
         self._chunked = length == CHUNKED
         self._delivery = delivery = Delivery(
             self._request_conn,
@@ -160,29 +159,26 @@ class Delegate(httputil.HTTPMessageDelegate):
             self._reporter,
             method=start_line.method,
             length=length,
-            expects_continue=expects_continue,
+            expects_continue=wants_continue(headers.get("Expect")),
         )
         self._held = HeldConnection(delivery, length)
         if self._chunked:
             # Tornado answers what it counts too much with a bare 400: so we count.
             self._request_conn.set_max_body_size(sys.maxsize)
         self._inner = self._start_request(self._server_conn, self._held)
-        # The Expect header is tornado's cue for the 100, and ours to take away.
-        self._request = (start_line, headers.copy() if expects_continue else headers)
-        waiting = self._inner.headers_received(*self._request)
+        self._request = (start_line, headers)
+        waiting = self._inner.headers_received(start_line, headers)
         if waiting is None and not self._is_too_long(length):
-            self._before_body(headers, length)
+            self._before_body(length)
             return None
-        return self._headers_handled(waiting, headers, length)
+        return self._headers_handled(waiting, length)
 
-    async def _headers_handled(
-        self, waiting: Awaitable[None] | None, headers: httputil.HTTPHeaders, length: int
-    ) -> None:
+    async def _headers_handled(self, waiting: Awaitable[None] | None, length: int) -> None:
         if waiting is not None:
             await waiting
         if self._is_too_long(length):
             await self._refuse()
-        self._before_body(headers, length)
+        self._before_body(length)
 
     def _is_too_long(self, length: int) -> bool:
         # Asked after the handler's prepare(), which may have raised the limit.
@@ -190,15 +186,10 @@ class Delegate(httputil.HTTPMessageDelegate):
         assert self._held is not None
         return length > self._held.max_body_size and not self._delivery.exchange.response_begun
 
-    def _before_body(self, headers: httputil.HTTPHeaders, length: int) -> None:
+    def _before_body(self, length: int) -> None:
         assert self._delivery is not None
         assert self._held is not None
-        if not self._delivery.exchange.treated:
-            return
-        if "Expect" in headers:
-            # HTTP1Connection would send the 100 now, behind the final response.
-            del headers["Expect"]
-        if length > self._held.max_body_size:
+        if self._delivery.exchange.treated and length > self._held.max_body_size:
             self._request_conn.set_max_body_size(sys.maxsize)
 
     async def _refuse(self) -> None:
@@ -210,6 +201,8 @@ class Delegate(httputil.HTTPMessageDelegate):
             # Too late for another answer: tornado's own way, as without us.
             raise httputil.HTTPInputError("body too large")
         self._inner.on_connection_close()
+        # Whatever the application's handler still says must not reach the wire.
+        self._held = self._held.retire()
         start_line, headers = self._request
         if not isinstance(self._application, web.Application):
             self._inner = httputil.HTTPMessageDelegate()

@@ -45,7 +45,7 @@ class Delivery:
         settings: The limits.
         places: Where the turn to read is asked for.
         reporter: What is told of the end.
-        facts: The request.
+        method: The request's method.
         length: The body's length, or `cleanclose.core.CHUNKED`.
         expects_continue: Whether the client announced that it waits for a 100.
     """
@@ -69,6 +69,7 @@ class Delivery:
         self._pieces: list[bytes] = []
         self._app_finished = False
         self._finished = False
+        self._guarded = False
         self._timer: object = None
         self._timer_at = 0.0
         self._unread: asyncio.Future[None] | None = None
@@ -119,6 +120,7 @@ class Delivery:
 
     def do(self, step: Step) -> None:
         """Carry out a step."""
+        self._unguard()
         while True:
             match step:
                 case Respond(close):
@@ -135,10 +137,38 @@ class Delivery:
                     self._flush(close=False)
                     self._finish(close=close)
             break
+        if self.exchange.treated:
+            self._guard()
         if self._unread is not None and not isinstance(step, Hold):
             if not self._unread.done():
                 self._unread.set_result(None)
             self._unread = None
+
+    def _guard(self) -> None:
+        """Keep tornado from writing: a complete response is being delivered.
+
+        What it would write is a 100 that the client does not need any more, or a bare 400
+        behind the response.
+        """
+        if not self._guarded:
+            self._guarded = True
+            self.connection.stream.write = self._write_of_tornado
+
+    def _unguard(self) -> None:
+        if self._guarded:
+            self._guarded = False
+            del self.connection.stream.write
+
+    def _write_of_tornado(self, data: bytes) -> asyncio.Future[None]:
+        if data.startswith(b"HTTP/1.1 100"):
+            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            written.set_result(None)
+            return written
+        # HTTP1Connection._read_message_inner: it cannot make out the rest of the body.
+        self.do(self.exchange.body_malformed(self.now))
+        # It closes the connection when this is done: when what we have written is out.
+        flushed: asyncio.Future[None] = self.connection.stream.write(b"")
+        return flushed
 
     def _wake(self) -> None:
         # The loop may be closed by then; there is nobody left to wake.
@@ -179,10 +209,12 @@ class Delivery:
         if self._finished or not self._app_finished:
             return
         self._finished = True
-        self.connection.finish()
-        if close:
-            _close_when_written(self.connection)
-        self._reporter.report(self.exchange.event(self.now))
+        try:
+            self.connection.finish()
+            if close:
+                _close_when_written(self.connection)
+        finally:
+            self._reporter.report(self.exchange.event(self.now))
 
 
 def _close_when_written(connection: Any) -> None:

@@ -36,23 +36,24 @@ class CountingInput:
         self._after = after
         self._failed = failed
 
-    def read(self, *args: Any) -> bytes:
+    def read(self, *args: Any, **keywords: Any) -> bytes:
         """Read bytes."""
-        data: bytes = self._call(self._stream.read, args)
-        to_end = not args or _is_all(args[0])
-        self._after(len(data), at_end=to_end or (not data and args[0] != 0))
+        data: bytes = self._call(self._stream.read, *args, **keywords)
+        size = _size(args, keywords)
+        to_end = size is None or size < 0
+        self._after(len(data), at_end=to_end or (not data and size != 0))
         return data
 
-    def readline(self, *args: Any) -> bytes:
+    def readline(self, *args: Any, **keywords: Any) -> bytes:
         """Read a line."""
-        line: bytes = self._call(self._stream.readline, args)
-        self._after(len(line), at_end=not line and args[:1] != (0,))
+        line: bytes = self._call(self._stream.readline, *args, **keywords)
+        self._after(len(line), at_end=not line and _size(args, keywords) != 0)
         return line
 
-    def readlines(self, *args: Any) -> list[bytes]:
+    def readlines(self, *args: Any, **keywords: Any) -> list[bytes]:
         """Read lines."""
-        lines: list[bytes] = self._call(self._stream.readlines, args)
-        self._after(sum(map(len, lines)), at_end=not args or not lines)
+        lines: list[bytes] = self._call(self._stream.readlines, *args, **keywords)
+        self._after(sum(map(len, lines)), at_end=not lines or not _size(args, keywords))
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
@@ -60,7 +61,7 @@ class CountingInput:
 
     def __next__(self) -> bytes:
         # PEP 3333 promises no __next__; the streams that servers give are their own iterators.
-        line: bytes | None = self._call(next, (iter(self._stream), None))
+        line: bytes | None = self._call(next, iter(self._stream), None)
         self._after(len(line or b""), at_end=line is None)
         if line is None:
             raise StopIteration
@@ -72,22 +73,24 @@ class CountingInput:
             return self._counted(attribute)
         return attribute
 
-    def _call(self, read: Callable[..., Result], args: tuple[Any, ...]) -> Result:
+    def _call(self, read: Callable[..., Result], *args: Any, **keywords: Any) -> Result:
         self._before()
         try:
-            return read(*args)
+            return read(*args, **keywords)
         except Exception as error:
             self._failed(error)
             raise
 
     def _counted(self, read: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any) -> Any:
-            result = self._call(read, args)
+        def counted(*args: Any, **keywords: Any) -> Any:
+            result = self._call(read, *args, **keywords)
             self._after(result if isinstance(result, int) else len(result or b""), at_end=False)
             return result
 
         return counted
 
 
-def _is_all(size: object) -> bool:
-    return size is None or (isinstance(size, int) and size < 0)
+def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
+    # The standard library's streams name it size, or take it by position only.
+    size: int | None = args[0] if args else keywords.get("size")
+    return size

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import select
+import selectors
 import socket
 import ssl
 import time
@@ -173,9 +173,10 @@ class _GunicornSource:
         if close:
             # A read that fails is how gunicorn learns that a connection cannot be kept;
             # Parser.finish_body would else wait 5 s for the rest.
-            self._patient.deadline = 0.0
+            self._patient.closed = True
             with contextlib.suppress(Exception):
-                self._body.read(1)
+                while self._body.read(_PIECE):
+                    pass
         self._unreader.sock = self._sock
         with contextlib.suppress(OSError):
             self._sock.settimeout(self._before)
@@ -199,8 +200,11 @@ class _PatientSocket:
         self._sock = sock
         self.deadline = 0.0
         self.received = 0
+        self.closed = False
 
     def recv(self, size: int) -> bytes:
+        if self.closed:
+            raise TimeoutError
         self._sock.settimeout(max(0.0, self.deadline - time.monotonic()))
         data = self._sock.recv(size)
         self.received += len(data)
@@ -223,9 +227,9 @@ def _gunicorn_unreader(body: Any, response: object) -> Any:
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
 
 
 @contextlib.contextmanager
