@@ -1,0 +1,106 @@
+# Each target works as the first command in a fresh clone: it needs Python 3.11 or newer with
+# venv and pip, and make. Every other tool comes from the package index, into $(VENV).
+
+PYTHON ?= python3
+VENV ?= .venv
+LOWEST_VENV ?= .venv-lowest
+RESOLVE_VENV := .venv-resolve
+WORKERS ?= 2
+TEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP_FLAGS := -qq --disable-pip-version-check
+# loadfile: a file's tests share costly fixtures. Not loadgroup: pytest-xdist 3.8 ignores its
+# groups under pytest 9.2 without a word (pytest-dev/pytest-xdist#1386).
+TEST_FLAGS := -n $(WORKERS) --dist loadfile
+
+.DEFAULT_GOAL := help
+# pip calls in one environment must not run side by side.
+.NOTPARALLEL:
+.PHONY: help venv demo test test-lowest coverage lint format bench build \
+  constraints clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# $(1) environment, $(2) constraints file, $(3) what to install.
+# Upgrading pip comes first: the one in a new environment may not know `--group`.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "cleanclose needs Python 3.11 or newer: make PYTHON=python3.12 TARGET" >&2; exit 1; }
+	@test -x $(1)/bin/python || { echo "making $(1)" && $(PYTHON) -m venv $(1); }
+	@echo "installing into $(1): $(3)"
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt --upgrade pip
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) -c $(2) \
+	  --build-constraint constraints.txt -e $(3)
+	@touch $@
+endef
+
+$(VENV)/.stamp-demo: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,'.[demo]')
+
+$(VENV)/.stamp-test: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group test)
+
+$(VENV)/.stamp-dev: pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group dev)
+
+$(LOWEST_VENV)/.stamp-test: pyproject.toml constraints.txt constraints-lowest.txt
+	$(call install,$(LOWEST_VENV),constraints-lowest.txt,'.[all$(comma)demo]' --group test)
+
+comma := ,
+
+venv: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
+
+demo: $(VENV)/.stamp-demo ## Run the example apps bare and wrapped and print the difference (DEMO_ARGS=--quick)
+	$(BIN)/python -m example_apps.demo $(DEMO_ARGS)
+
+test: $(VENV)/.stamp-test ## Run all tests (WORKERS=2, TEST_ARGS="-k expect")
+	$(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
+
+# What a bare server of that time lost, and what its successors changed (deprecation warnings),
+# says nothing about this project.
+test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed versions
+	$(LOWEST_VENV)/bin/python -m pytest $(TEST_FLAGS) \
+	  -m "not distribution and not negative_control" \
+	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
+
+coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(TEST_FLAGS) $(TEST_ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+lint: $(VENV)/.stamp-dev ## Run ruff, mypy and pyright
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+build: $(VENV)/.stamp-test ## Build the sdist and the wheel into dist/
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+
+# The two packages that an editable build asks for are in no list of pyproject.toml.
+constraints: ## Resolve all dependencies anew and rewrite constraints.txt
+	rm -rf $(RESOLVE_VENV)
+	$(PYTHON) -m venv $(RESOLVE_VENV)
+	$(RESOLVE_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
+	$(RESOLVE_VENV)/bin/python -m pip install $(PIP_FLAGS) \
+	  hatchling editables -e '.[all,demo]' --group dev
+	$(RESOLVE_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools \
+	  | sed -E 's/^([^=]+)==/\L\1==/; s/_/-/g' | LC_ALL=C sort > constraints.txt
+	rm -rf $(RESOLVE_VENV)
+
+clean: ## Remove what the other targets made, environments included
+	rm -rf $(VENV) $(LOWEST_VENV) $(RESOLVE_VENV) build dist htmlcov .coverage .coverage.* \
+	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

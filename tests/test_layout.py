@@ -1,0 +1,202 @@
+"""The house rules that no linter knows: roots, arrows, pins, and what may be committed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MIDDLEWARE = ROOT / "middleware" / "cleanclose"
+INTEGRATIONS = ROOT / "integrations" / "cleanclose"
+SHIMS = ("asgi", "tornado", "wsgi")
+PACKAGES = {
+    **{name: MIDDLEWARE / name for name in ("core", *SHIMS, "doctor")},
+    "integrations": INTEGRATIONS / "integrations",
+}
+
+# Put together here so that this file does not contain what it looks for.
+MACHINE_PATHS = tuple(f"/{name}/" for name in ("work", "home", "root", "Users"))
+REGISTRY_HOSTS = tuple(
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("registry", "npmjs", "org"),
+        ("deb", "debian", "org"),
+        ("proxy", "golang", "org"),
+        ("crates", "io"),
+    )
+)
+
+
+def imported_modules(path: Path, package: str) -> set[str]:
+    """Name every module that a file imports, also inside functions, in absolute form."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            found.add(base)
+            # `from cleanclose import core` names the module in the alias only.
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return found
+
+
+def package_imports(name: str) -> dict[str, set[str]]:
+    """Map each file of a package to the modules that it imports."""
+    folder = PACKAGES[name]
+    imports: dict[str, set[str]] = {}
+    for path in sorted(folder.rglob("*.py")):
+        inner = path.relative_to(folder).parent.parts
+        package = ".".join(("cleanclose", name, *inner))
+        imports[str(path.relative_to(ROOT))] = imported_modules(path, package)
+    return imports
+
+
+def is_in(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
+
+
+def committed_files() -> list[Path]:
+    """List what git tracks or would track; without a repository (an sdist), every file."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        ).stdout.decode()
+        paths = [ROOT / name for name in listed.split("\0") if name]
+    else:
+        paths = [
+            path
+            for path in ROOT.rglob("*")
+            if not any(
+                part.startswith(".") or part == "__pycache__"
+                for part in path.relative_to(ROOT).parts
+            )
+        ]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines)
+
+
+def test_namespace_has_no_init_file() -> None:
+    for root in (MIDDLEWARE, INTEGRATIONS):
+        assert not list(root.glob("__init__.py*")), (
+            f"{root} must stay a PEP 420 namespace, or one root hides the other"
+        )
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_package_is_regular_and_typed(name: str) -> None:
+    assert (PACKAGES[name] / "__init__.py").is_file()
+    assert (PACKAGES[name] / "py.typed").is_file()
+
+
+def test_every_package_is_known_here() -> None:
+    found = {
+        path.name
+        for root in (MIDDLEWARE, INTEGRATIONS)
+        for path in root.iterdir()
+        if path.is_dir() and path.name != "__pycache__"
+    }
+    assert found == set(PACKAGES)
+
+
+def test_core_imports_only_the_standard_library_and_structlog() -> None:
+    for path, modules in package_imports("core").items():
+        foreign = {
+            module
+            for module in modules
+            if module.split(".")[0] not in sys.stdlib_module_names | {"structlog"}
+            and not is_in(module, "cleanclose.core")
+        }
+        assert not foreign, f"{path} imports {sorted(foreign)}"
+
+
+@pytest.mark.parametrize("name", SHIMS)
+def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
+    allowed = (f"cleanclose.{name}", "cleanclose.core")
+    for path, modules in package_imports(name).items():
+        wrong = {
+            module
+            for module in modules
+            if is_in(module, "cleanclose")
+            and module != "cleanclose"
+            and not any(is_in(module, package) for package in allowed)
+        }
+        assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def test_outlets_import_core_alone() -> None:
+    allowed = ("cleanclose.integrations", "cleanclose.core")
+    for path, modules in package_imports("integrations").items():
+        wrong = {
+            module
+            for module in modules
+            if is_in(module, "cleanclose")
+            and module != "cleanclose"
+            and not any(is_in(module, package) for package in allowed)
+        }
+        assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("kind", ["machine paths", "registry hosts"])
+def test_no_trace_of_one_machine(kind: str) -> None:
+    words = MACHINE_PATHS if kind == "machine paths" else REGISTRY_HOSTS
+    found = [
+        f"{path.relative_to(ROOT)}: {word}"
+        for path in committed_files()
+        for word in words
+        if word.encode() in path.read_bytes()
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
+def test_constraints_are_plain_pins(name: str) -> None:
+    lines = (ROOT / name).read_text("utf-8").splitlines()
+    assert lines == sorted(set(lines))
+    odd = [line for line in lines if not re.fullmatch(r"[a-z0-9.-]+==[0-9][0-9a-z.]*", line)]
+    assert not odd
+
+
+def test_lowest_constraints_are_the_declared_lower_bounds() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    lowest = pins("constraints-lowest.txt")
+    for requirement in declared:
+        if requirement.startswith("cleanclose["):
+            continue
+        parts = re.fullmatch(r"([a-z0-9-]+)>=([0-9.]+)(?:; .*)?", requirement)
+        assert parts, f"{requirement} has no lower bound that can be tested"
+        name, bound = parts.groups()
+        # A bound of 24.1 is tested with 24.1.0.
+        assert re.sub(r"(\.0)+$", "", lowest[name]) == re.sub(r"(\.0)+$", "", bound), requirement
+
+
+def test_both_constraint_files_pin_the_same_test_tools() -> None:
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
+    newest, lowest = pins("constraints.txt"), pins("constraints-lowest.txt")
+    project_needs = {"anyio"}
+    for requirement in groups["test"]:
+        name = re.split(r"[>\[;]", requirement)[0]
+        if name not in project_needs:
+            assert lowest[name] == newest[name], name
