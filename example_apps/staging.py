@@ -1,0 +1,466 @@
+"""Start and stop real programs: the servers of the demo, the tests and the benchmarks.
+
+Everything listens on loopback ports of its own and writes into temporary files. A program is
+started in a process group of its own, and the whole group is gone when its context is left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+__all__ = [
+    "NginxProxy",
+    "PortClaim",
+    "ServerProcess",
+    "StartError",
+    "find_program",
+    "peak_rss_bytes",
+    "process_tree",
+    "reset_peak_rss",
+    "rss_bytes",
+]
+
+# Below the range from which kernels take the ports of outgoing connections, so that no client
+# can sit on the port that a server is about to bind.
+_FIRST_PORT: Final = 20000
+_LAST_PORT: Final = 32000
+_SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin")
+
+
+class StartError(RuntimeError):
+    """A program did not come up; the message ends with what it wrote."""
+
+
+def find_program(name: str) -> str | None:
+    """The path of an installed program, also of one that only an administrator's PATH has."""
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PATHS))
+    return shutil.which(name, path=path)
+
+
+class PortClaim:
+    """A free loopback port that no other user of this class will take meanwhile.
+
+    Between the look for a free port and the bind of the program that gets it there is a gap.
+    Against other claims it is closed by an abstract UNIX socket named after the port: the
+    kernel frees it with the process, so nothing is left behind. (Elsewhere than on Linux the
+    gap stays, and :class:`ServerProcess` tries another port when its program does not start.)
+    """
+
+    def __init__(self) -> None:
+        for _ in range(500):
+            port = random.randint(_FIRST_PORT, _LAST_PORT)
+            claim = _claim(port)
+            if claim is None:
+                continue
+            if _is_free(port):
+                self.port = port
+                self._claim = claim
+                return
+            claim.close()
+        raise StartError("there is no free loopback port")
+
+    def release(self) -> None:
+        """Give the port back."""
+        self._claim.close()
+
+
+def _claim(port: int) -> socket.socket | None:
+    claim = socket.socket(socket.AF_UNIX if sys.platform == "linux" else socket.AF_INET)
+    try:
+        if sys.platform == "linux":
+            claim.bind(f"\0cleanclose-staging-{port}")
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class ServerProcess:
+    """A program that serves on a loopback port, as a context manager.
+
+    Args:
+        command: The program and its arguments; ``{port}`` stands for the port, also in ``env``.
+        env: Variables on top of the current environment; None removes one.
+        cwd: The program's working directory.
+        ready_path: With a path, the program counts as ready when a GET of it is answered;
+            without, when the port accepts. (gunicorn accepts before its worker has started.)
+        ready_seconds: How long it may take until then.
+        prepare: Called with the port before each attempt to start, for programs that read it
+            from a file.
+        stop_seconds: How long it has after SIGTERM before its group gets SIGKILL.
+        name: What messages call it; the program's name otherwise.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str | None] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        prepare: Callable[[int], object] | None = None,
+        ready_path: str | None = None,
+        ready_seconds: float = 30.0,
+        stop_seconds: float = 10.0,
+        name: str | None = None,
+    ) -> None:
+        self.command = tuple(command)
+        self.env = dict(env or {})
+        self.cwd = cwd
+        self.prepare = prepare
+        self.ready_path = ready_path
+        self.ready_seconds = ready_seconds
+        self.stop_seconds = stop_seconds
+        self.name = name or Path(self.command[0]).name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._claim: PortClaim | None = None
+        self._log_path: Path | None = None
+        self._last_log = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def port(self) -> int:
+        """The port that the program serves on."""
+        if self._claim is None:
+            raise StartError(f"{self.name} has not been started")
+        return self._claim.port
+
+    @property
+    def url(self) -> str:
+        """The program's address for HTTP clients, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; a server's workers are below it."""
+        if self._process is None:
+            raise StartError(f"{self.name} has not been started")
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process that was started still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the program and wait until it is ready."""
+        if self._process is not None:
+            raise StartError(f"{self.name} has been started already")
+        for attempt in (1, 2, 3):
+            self._claim = PortClaim()
+            if self.prepare is not None:
+                self.prepare(self.port)
+            try:
+                self._spawn()
+                self._wait_until_ready()
+            except StartError:
+                log = self.log_text()
+                self.stop()
+                if attempt == 3 or "in use" not in log.lower():
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                return
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL for whatever of the group is left. The log stays readable."""
+        process, self._process = self._process, None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self.stop_seconds)
+            # The group has the process's id, and keeps it in use while any member lives.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if self._log_path is not None:
+            self._last_log = self.log_text()
+            self._log_path.unlink(missing_ok=True)
+            self._log_path = None
+        if self._claim is not None:
+            self._claim.release()
+
+    def log_text(self) -> str:
+        """What the program has written so far to its standard output and error."""
+        if self._log_path is None:
+            return self._last_log
+        return self._log_path.read_text(errors="replace")
+
+    def log_size(self) -> int:
+        """The length of :meth:`log_text` so far, to tell later what was added."""
+        return len(self.log_text())
+
+    def _spawn(self) -> None:
+        port = str(self.port)
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        for name, value in self.env.items():
+            if value is None:
+                environment.pop(name, None)
+            else:
+                environment[name] = value.replace("{port}", port)
+        log, path = tempfile.mkstemp(prefix=f"cleanclose-{self.name}-", suffix=".log")
+        self._log_path = Path(path)
+        try:
+            self._process = subprocess.Popen(
+                [argument.replace("{port}", port) for argument in self.command],
+                env=environment,
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + self.ready_seconds
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise StartError(
+                    f"{self.name} ended with {self._process.returncode} before it was ready:\n"
+                    + self.log_text()
+                )
+            if self._is_ready():
+                return
+            time.sleep(0.02)
+        raise StartError(
+            f"{self.name} was not ready within {self.ready_seconds} s:\n{self.log_text()}"
+        )
+
+    def _is_ready(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
+                if self.ready_path is None:
+                    return True
+                probe.settimeout(self.ready_seconds)
+                request = (
+                    f"GET {self.ready_path} HTTP/1.1\r\nHost: staging\r\nConnection: close\r\n"
+                )
+                probe.sendall(request.encode() + b"\r\n")
+                answered = probe.recv(5) == b"HTTP/"
+                while answered and probe.recv(65536):
+                    pass
+                return answered
+        except OSError:
+            return False
+
+
+class NginxProxy:
+    """nginx on a loopback port in front of an upstream port, as a context manager.
+
+    It runs with a configuration, a pid file and temporary folders of its own, as the current
+    user, and takes nothing from an nginx that the machine may be serving with.
+
+    Args:
+        upstream_port: The loopback port that requests go to.
+        request_buffering: Whether nginx takes in the whole request before it passes it on.
+        upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
+            each request, which is its classic default, or 1.1 with connections that are kept.
+    """
+
+    def __init__(
+        self,
+        upstream_port: int,
+        *,
+        request_buffering: bool = True,
+        upstream_http: Literal["1.0", "1.1"] = "1.0",
+    ) -> None:
+        self.upstream_port = upstream_port
+        self.request_buffering = request_buffering
+        self.upstream_http = upstream_http
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._server: ServerProcess | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def server(self) -> ServerProcess:
+        """The process, its port and what it wrote before its logs were open."""
+        if self._server is None:
+            raise StartError("nginx has not been started")
+        return self._server
+
+    @property
+    def port(self) -> int:
+        """The port that nginx serves on."""
+        return self.server.port
+
+    @property
+    def url(self) -> str:
+        """The address of nginx for HTTP clients, without a slash at the end."""
+        return self.server.url
+
+    @property
+    def folder(self) -> Path:
+        """The prefix that nginx runs in."""
+        if self._folder is None:
+            raise StartError("nginx has not been started")
+        return Path(self._folder.name)
+
+    def start(self) -> None:
+        """Start nginx and wait until it accepts."""
+        program = find_program("nginx")
+        if program is None:
+            raise StartError("there is no nginx on this machine")
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="cleanclose-nginx-", ignore_cleanup_errors=True
+        )
+        (self.folder / "temp").mkdir()
+        self._server = ServerProcess(
+            [program, "-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log"],
+            prepare=self._write_configuration,
+            name="nginx",
+        )
+        try:
+            self._server.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End nginx and remove its folder; the logs are gone with it."""
+        if self._server is not None:
+            self._server.stop()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def access_log(self) -> str:
+        """One line for each request: nginx' status, the upstream's status, the request."""
+        return self._read("access.log")
+
+    def error_log(self) -> str:
+        """What nginx complained about."""
+        return self._read("error.log")
+
+    def _write_configuration(self, port: int) -> None:
+        keep = self.upstream_http == "1.1"
+        # Without a `user` line a master that root has started gives its workers to another
+        # user, who cannot write into this folder.
+        user = "user root root;" if os.geteuid() == 0 else ""
+        text = f"""
+            {user}
+            worker_processes 1;
+            daemon off;
+            pid nginx.pid;
+            error_log error.log info;
+            events {{ worker_connections 2048; }}
+            http {{
+                log_format compact '$status upstream=$upstream_status "$request"';
+                access_log access.log compact;
+                client_body_temp_path temp/body;
+                proxy_temp_path temp/proxy;
+                fastcgi_temp_path temp/fastcgi;
+                uwsgi_temp_path temp/uwsgi;
+                scgi_temp_path temp/scgi;
+                client_max_body_size 0;
+                upstream app {{
+                    server 127.0.0.1:{self.upstream_port};
+                    {"keepalive 8;" if keep else ""}
+                }}
+                server {{
+                    listen 127.0.0.1:{port};
+                    location / {{
+                        proxy_pass http://app;
+                        proxy_http_version {self.upstream_http};
+                        proxy_set_header Connection {'""' if keep else "close"};
+                        proxy_request_buffering {"on" if self.request_buffering else "off"};
+                    }}
+                }}
+            }}
+        """
+        (self.folder / "nginx.conf").write_text(textwrap.dedent(text))
+
+    def _read(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text(errors="replace") if path.exists() else ""
+
+
+def process_tree(pid: int) -> list[int]:
+    """A process and everything below it, as far as it still runs. Linux only."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # The name in brackets may hold anything, so the fields are counted behind it.
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    tree = [pid]
+    for member in tree:
+        tree += children.get(member, [])
+    return tree
+
+
+def rss_bytes(pid: int) -> int:
+    """The resident memory of a process and everything below it. Linux only."""
+    return _memory(pid, "VmRSS")
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """The sum of the highest resident memory of each process of the tree. Linux only."""
+    return _memory(pid, "VmHWM")
+
+
+def reset_peak_rss(pid: int) -> None:
+    """Let :func:`peak_rss_bytes` count from now. Linux only."""
+    for member in process_tree(pid):
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{member}/clear_refs").write_text("5")
+
+
+def _memory(pid: int, field: str) -> int:
+    total = 0
+    for member in process_tree(pid):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{member}/status").read_text().splitlines():
+                if line.startswith(f"{field}:"):
+                    total += int(line.split()[1]) * 1024
+    return total
