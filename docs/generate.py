@@ -1,0 +1,227 @@
+"""Write the parts of the documentation that are taken from the code.
+
+``python docs/generate.py`` brings the pages up to date; with ``--check`` it only says which ones
+are not, and fails if there are any. A generated part stands between two comments that name it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import enum
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from cleanclose.core import (
+    TRANSITIONS,
+    Cap,
+    Event,
+    Facts,
+    Happening,
+    Outcome,
+    Settings,
+    State,
+    UploadDrained,
+    snapshot,
+)
+
+FOLDER: Final = Path(__file__).parent
+
+SENT: Final = {
+    "NOTHING": "",
+    "KEPT": "what was kept back",
+    "KEPT_AND_CLOSE": "what was kept back, with `Connection: close`",
+}
+
+
+def transitions() -> str:
+    """The table of the state machine, one part for each state."""
+    parts: list[str] = []
+    for state in State:
+        rows = [
+            (f"`{happening.name}`", f"`{after.name}`", SENT[send.name])
+            for (before, happening), (after, send) in TRANSITIONS.items()
+            if before is state
+        ]
+        title = f"### {state.name}\n\n{_sentence(state.value)}"
+        parts.append(f"{title}\n\n{_table(('happening', 'then', 'sent'), rows)}" if rows else title)
+    return "\n\n".join(parts)
+
+
+def happenings() -> str:
+    """What the names in the table mean."""
+    rows = [(f"`{happening.name}`", happening.value) for happening in Happening]
+    return _table(("happening", "meaning"), rows)
+
+
+def settings() -> str:
+    """The fields of Settings: both sets of defaults, and what the docstring says."""
+    plain, blocking = Settings(), Settings.for_blocking()
+    meanings = _arguments(Settings)
+    rows: list[tuple[str, ...]] = []
+    for field in dataclasses.fields(Settings):
+        default, on_wsgi = (_value(getattr(each, field.name)) for each in (plain, blocking))
+        type_ = str(field.type).replace("|", "\\|")
+        rows.append((f"`{field.name}`", f"`{type_}`", default, on_wsgi))
+    table = _table(("setting", "type", "default", "default on WSGI"), rows)
+    texts = [
+        f"### {field.name}\n\n{meanings[field.name]}" for field in dataclasses.fields(Settings)
+    ]
+    return "\n\n".join((table, *texts))
+
+
+def outcomes() -> str:
+    """What may become of an early response."""
+    meanings = _member_docs(Outcome)
+    return _table(
+        ("outcome", "meaning"), [(f"`{outcome}`", meanings[outcome.name]) for outcome in Outcome]
+    )
+
+
+def caps() -> str:
+    """The limits that an event can name."""
+    meanings = _member_docs(Cap)
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    rows: list[tuple[str, str]] = []
+    for cap in Cap:
+        meaning = meanings.get(cap.name)
+        if meaning is None:
+            if cap.value not in fields:
+                raise ValueError(f"Cap.{cap.name} is neither documented nor a setting")
+            meaning = f"The setting [`{cap}`](settings.md#{cap})."
+        rows.append((f"`{cap}`", meaning))
+    return _table(("cap", "meaning"), rows)
+
+
+def fields() -> str:
+    """The fields of the event, as a log line has them."""
+    rows: list[tuple[str, str]] = []
+    for holder in (Facts, Event, UploadDrained):
+        rows += [
+            (f"`{name}`", meaning)
+            for name, meaning in _arguments(holder).items()
+            if name != "facts"
+        ]
+    return _table(("field", "meaning"), rows)
+
+
+def counters() -> str:
+    """The names in a snapshot."""
+    return "```\n" + "\n".join(snapshot()) + "\n```"
+
+
+PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
+    "closing-rules.md": {"transitions": transitions, "happenings": happenings},
+    "settings.md": {"settings": settings},
+    "events-and-counters.md": {
+        "fields": fields,
+        "outcomes": outcomes,
+        "caps": caps,
+        "counters": counters,
+    },
+}
+
+
+def generated(page: str, text: str) -> str:
+    """The text of a page with all of its generated parts up to date.
+
+    Args:
+        page: The page's file name.
+        text: The page as it is.
+
+    Raises:
+        ValueError: The page has no place for one of its parts.
+    """
+    for name, make in PAGES[page].items():
+        begin, end = f"<!-- generated: {name}, by docs/generate.py -->", f"<!-- end: {name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{page} has no lines {begin} and {end}")
+        text = f"{before}{begin}\n\n{make()}\n\n{end}{after}"
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description="Write the generated parts of the docs.")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail if a page is old"
+    )
+    check: bool = parser.parse_args(arguments).check
+    old: list[str] = []
+    for page in PAGES:
+        path = FOLDER / page
+        text = path.read_text("utf-8")
+        wanted = generated(page, text)
+        if wanted != text:
+            old.append(page)
+            if not check:
+                path.write_text(wanted, "utf-8")
+    for page in old:
+        sys.stdout.write(f"{page} {'is not up to date' if check else 'rewritten'}\n")
+    return 1 if check and old else 0
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "`None`"
+    text = f"`{value}`"
+    mib = 1024 * 1024
+    if isinstance(value, int) and value >= mib and value % mib == 0:
+        text += f" ({value // mib} MiB)"
+    return text
+
+
+def _arguments(documented: type) -> dict[str, str]:
+    """What the part ``Args:`` of a class's docstring says, by name, on one line each."""
+    doc = inspect.getdoc(documented) or ""
+    part = re.search(r"^Args:\n((?:[ ]{4}.*\n?|\n)+)", doc, re.MULTILINE)
+    if part is None:
+        raise ValueError(f"{documented.__name__} documents no arguments")
+    found: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\w)", textwrap.dedent(part[1]).strip()):
+        name, _, meaning = entry.partition(":")
+        found[name] = _markdown(meaning)
+    return found
+
+
+def _member_docs(documented: type[enum.Enum]) -> dict[str, str]:
+    """The strings that stand below the members of an enum, which Python itself throws away."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(documented))).body
+    assert isinstance(definition, ast.ClassDef)
+    found: dict[str, str] = {}
+    for member, below in zip(definition.body, definition.body[1:], strict=False):
+        match member, below:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = _markdown(text)
+            case _:
+                pass
+    return found
+
+
+def _markdown(text: str) -> str:
+    # Sphinx has double backticks for code, and single ones for references.
+    return " ".join(text.split()).replace("``", "`").replace("`cleanclose.core.", "`")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
