@@ -1,0 +1,342 @@
+"""Uploads that break the rules, and clients that leave: nothing crashes, hangs or is confused.
+
+Every body here is made of small requests for a path that no client asks for, so a server that
+takes a byte of a body for a request shows it, on the wire or in the app's own count.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
+import pytest
+
+from cleanclose.doctor import Fault, Outcome, Upload, body_pieces, reader, strict
+from example_apps.staging import ServerProcess
+from tests.conftest import Serve
+from tests.delivery.test_streaming import get_json
+from tests.support.apps import routes
+from tests.support.scenarios import GUARD, KIB, MIB
+from tests.support.stacks import SERVERS, Stack
+from tests.support.verdicts import assert_clean
+
+if TYPE_CHECKING:
+    from cleanclose.core import SettingsOptions
+
+pytestmark = pytest.mark.timeout(GUARD)
+
+CAPS: Final[SettingsOptions] = {
+    "max_seconds": 3.0,
+    "idle_seconds": 0.8,
+    "hold_seconds": 0.3,
+    "respond_after": 0.3,
+}
+SLACK: Final = 20.0
+"""Far above the sum of the caps, and far below for ever."""
+
+DRAINED: Final = 'cleanclose_early_responses_total{outcome="%s"}'
+CUT: Final = 'cleanclose_cut_uploads_total{cap="%s"}'
+
+UPLOAD = Upload(port=0, path=routes.REFUSE, body_size=8 * MIB, timeout=60.0)
+
+BODY = b"".join(bytes(piece) for piece in body_pieces(64 * KIB))
+CHUNK = b"%x\r\n%b\r\n" % (len(BODY), BODY)
+
+LENGTHS = [
+    ("letters", [("Content-Length", "abc")]),
+    ("empty", [("Content-Length", "")]),
+    ("negative", [("Content-Length", "-1")]),
+    ("plus", [("Content-Length", "+65536")]),
+    ("hexadecimal", [("Content-Length", "0x10000")]),
+    ("fraction", [("Content-Length", "65536.0")]),
+    ("underscore", [("Content-Length", "65_536")]),
+    ("huge", [("Content-Length", "9" * 40)]),
+    ("list", [("Content-Length", "65536, 5")]),
+    ("two", [("Content-Length", "65536"), ("Content-Length", "5")]),
+    ("with-chunks", [("Content-Length", "65536"), ("Transfer-Encoding", "chunked")]),
+    ("chunks-first", [("Transfer-Encoding", "chunked"), ("Content-Length", "65536")]),
+    ("two-codings", [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "identity")]),
+    ("unknown-coding", [("Transfer-Encoding", "xchunked")]),
+]
+
+BAD_CHUNKS = {
+    "no-number": CHUNK + b"zzz\r\n" + BODY,
+    "negative": CHUNK + b"-5\r\n" + BODY,
+    "huge": CHUNK + b"f" * 40 + b"\r\n" + BODY,
+    "no-line-end": CHUNK + b"10" + BODY,
+    "longer-than-said": CHUNK + b"5\r\n" + BODY,
+    "endless-extension": CHUNK + b"5;" + b"x" * (256 * KIB),
+    "no-chunk-at-all": BODY,
+}
+
+
+class Watch:
+    """The app's and the middleware's own counts, before and after."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._server = server
+        self._before = self._read()
+
+    def _read(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for path in (routes.SEEN, routes.COUNTERS):
+            counts |= cast("Mapping[str, int]", get_json(self._server, path))
+        return counts
+
+    def grown(self, *names: str) -> bool:
+        """Whether these counts have grown by one, taken together, or do so in a while."""
+        deadline = time.monotonic() + SLACK
+        while True:
+            now = self._read()
+            if sum(now[name] - self._before[name] for name in names) == 1:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+
+    def check(self) -> None:
+        """The server serves on, and has seen no request that nobody sent."""
+        outcome = strict(Upload(port=self._server.port, method="GET", path=routes.INDEX))
+        assert outcome.status == 200, str(outcome)
+        assert self._read()["smuggled"] == self._before["smuggled"], "a body became a request"
+
+    def changes(self) -> str:
+        """What has changed, for messages."""
+        now = self._read()
+        return str({name: now[name] - count for name, count in self._before.items()})
+
+
+def check_end(outcome: Outcome) -> None:
+    """The server ended the connection, in a bounded time."""
+    assert outcome.closed_by in ("fin", "reset"), str(outcome)
+    assert outcome.seconds < SLACK, str(outcome)
+
+
+def check_no_confusion(outcome: Outcome) -> None:
+    """At most one answer came, and nothing that only a misread body would bring."""
+    assert len(outcome.transcript.responses) <= 1, str(outcome)
+    assert outcome.transcript.stray == b"", str(outcome)
+    assert not {Fault.INFORMATIONAL_AFTER_FINAL, Fault.UNEXPECTED_RESPONSE} & set(
+        outcome.transcript.faults
+    )
+
+
+@pytest.mark.parametrize(
+    "headers", [pytest.param(tuple(headers), id=name) for name, headers in LENGTHS]
+)
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_length_that_is_none(
+    serve: Serve, stack: Stack, headers: tuple[tuple[str, str], ...]
+) -> None:
+    """Servers refuse these themselves, or read them in their own way: never as two requests."""
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    upload = replace(UPLOAD, port=server.port, headers=headers, body_size=64 * KIB)
+    outcome = reader(replace(upload, keep_sending=True, timeout=SLACK))
+    check_no_confusion(outcome)
+    assert outcome.closed_by != "timeout", str(outcome)
+    watch.check()
+
+
+@pytest.mark.parametrize("path", [routes.REFUSE, routes.ACCEPT, routes.REFUSE_AFTER])
+@pytest.mark.parametrize("kind", BAD_CHUNKS)
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_chunks_that_are_none(serve: Serve, stack: Stack, kind: str, path: str) -> None:
+    refused = path == routes.REFUSE
+    if not refused:
+        # The app reads these bodies itself, and meets the server's own error; or it waits with
+        # the server for the rest of an endless line, which is no business of ours.
+        serve.allow_tracebacks()
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = reader(
+        replace(
+            UPLOAD,
+            port=server.port,
+            path=path,
+            headers=(("Transfer-Encoding", "chunked"),),
+            raw_body=BAD_CHUNKS[kind],
+            keep_sending=True,
+            timeout=SLACK if refused else 3.0,
+        )
+    )
+    check_no_confusion(outcome)
+    if refused:
+        assert outcome.closed_by != "timeout", str(outcome)
+        assert outcome.status in (400, 413), str(outcome)
+    watch.check()
+
+
+@pytest.mark.parametrize("how", ["half_close", "close", "reset"])
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_chunked_body_cut_short(serve: Serve, stack: Stack, how: str) -> None:
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    upload = replace(UPLOAD, port=server.port, chunked=True, abort_after=5 * MIB + 77)
+    if how == "half_close":
+        outcome = reader(replace(upload, abort_how="half_close"))
+        check_end(outcome)
+        check_no_confusion(outcome)
+        # While the response is kept back, uvicorn and tornado take the end of the sending for
+        # the end of the connection, and close it themselves.
+        assert outcome.status in (None, 413), str(outcome)
+    else:
+        outcome = strict(replace(upload, abort_how="close" if how == "close" else "reset"))
+        assert outcome.send_error is None, str(outcome)
+    watch.check()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_client_that_stalls_in_the_drain(serve: Serve, stack: Stack, chunked: bool) -> None:
+    """It gets its response, and then the end of the connection, which the counters call idle."""
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = reader(
+        replace(
+            UPLOAD,
+            port=server.port,
+            chunked=chunked,
+            abort_after=5 * MIB,
+            abort_how="stall",
+            keep_sending=True,
+        )
+    )
+    assert outcome.status == 413, str(outcome)
+    check_end(outcome)
+    assert_clean([outcome])
+    assert watch.grown(DRAINED % "cut"), watch.changes()
+    assert watch.grown(CUT % "idle_seconds"), watch.changes()
+    watch.check()
+
+
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_client_that_dribbles(serve: Serve, stack: Stack) -> None:
+    """Never idle and never done: the total cap ends it."""
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = reader(
+        replace(UPLOAD, port=server.port, piece_size=16, pause=0.1, keep_sending=True, timeout=40.0)
+    )
+    assert outcome.status == 413, str(outcome)
+    assert outcome.closed_by in ("fin", "reset"), str(outcome)
+    assert outcome.seconds < SLACK, str(outcome)
+    assert outcome.transcript.clean, str(outcome)
+    assert watch.grown(DRAINED % "cut"), watch.changes()
+    watch.check()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_client_that_resets_in_the_drain(serve: Serve, stack: Stack, chunked: bool) -> None:
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    # Slow enough that the response is on its way when the reset comes.
+    outcome = strict(
+        replace(
+            UPLOAD,
+            port=server.port,
+            chunked=chunked,
+            pause=0.02,
+            abort_after=2 * MIB,
+            abort_how="reset",
+        )
+    )
+    assert outcome.send_error is None, str(outcome)
+    watch.check()
+    # Where no socket is in reach, nobody can tell a reset from another early end.
+    assert watch.grown(DRAINED % "reset", DRAINED % "unknown"), watch.changes()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_client_that_half_closes_in_the_drain(serve: Serve, stack: Stack, chunked: bool) -> None:
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = reader(
+        replace(
+            UPLOAD,
+            port=server.port,
+            chunked=chunked,
+            pause=0.02,
+            abort_after=2 * MIB,
+            abort_how="half_close",
+            keep_sending=True,
+        )
+    )
+    assert outcome.status == 413, str(outcome)
+    check_end(outcome)
+    assert_clean([outcome])
+    watch.check()
+
+
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_body_longer_than_declared(serve: Serve, stack: Stack) -> None:
+    """What is behind the declared end is not part of the body; here it is no request either."""
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = reader(
+        replace(
+            UPLOAD,
+            port=server.port,
+            headers=(("Content-Length", str(MIB + 1)),),
+            raw_body=b"\0" * (MIB + 1) + b"\xff\x00 no request\r\n\r\n" * 1000,
+            keep_sending=True,
+            timeout=SLACK,
+        )
+    )
+    # The parser of uvicorn with httptools reads ahead, and answers with a 400 of its own before
+    # the app's response has left.
+    assert outcome.status in (400, 413), str(outcome)
+    assert len(outcome.transcript.responses) == 1
+    # A server that keeps the connection may say that the rest is no request.
+    assert not outcome.transcript.stray or outcome.transcript.stray.startswith(b"HTTP/1.1 400")
+    watch.check()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("size", [MIB, 8 * MIB], ids=["1-MiB", "8-MiB"])
+@pytest.mark.parametrize("path", [routes.REFUSE, routes.REFUSE_STREAMING, routes.REFUSE_AFTER])
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_request_pipelined_behind_the_unread_body(
+    serve: Serve, stack: Stack, path: str, size: int, chunked: bool
+) -> None:
+    """It is answered behind the refusal, or not at all where the connection ends with that."""
+    server = serve(stack, settings=CAPS)
+    watch = Watch(server)
+    outcome = strict(
+        replace(
+            UPLOAD,
+            port=server.port,
+            path=path,
+            body_size=size,
+            chunked=chunked,
+            follow_up="pipelined",
+        )
+    )
+    assert outcome.followed_up, str(outcome)
+    assert outcome.status == 413, str(outcome)
+    assert_clean([outcome])
+    response = outcome.response
+    assert response is not None
+    if outcome.second is None:
+        assert not response.keeps_alive, str(outcome)
+        assert outcome.closed_by in ("fin", "reset"), str(outcome)
+    else:
+        assert (outcome.second.status, outcome.second.body) == (200, routes.OK_BODY)
+    watch.check()
+
+
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_a_request_pipelined_behind_more_than_the_cap(serve: Serve, stack: Stack) -> None:
+    """The body is never read to its end, so nothing behind it can have an answer."""
+    server = serve(stack, settings={**CAPS, "max_bytes": 256 * KIB})
+    watch = Watch(server)
+    outcome = reader(replace(UPLOAD, port=server.port, follow_up="pipelined", keep_sending=True))
+    assert outcome.status == 413, str(outcome)
+    assert len(outcome.transcript.responses) == 1, str(outcome)
+    assert outcome.transcript.clean, str(outcome)
+    check_end(outcome)
+    watch.check()
