@@ -5,7 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 LOWEST_VENV ?= .venv-lowest
 RESOLVE_VENV := .venv-resolve
-WORKERS ?= 2
+# More than cores: most tests wait for a client or a server most of the time.
+WORKERS ?= 4
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
@@ -57,7 +58,7 @@ venv: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 demo: $(VENV)/.stamp-demo ## Run the example apps bare and wrapped and print the difference (DEMO_ARGS=--quick)
 	$(BIN)/python -m example_apps.demo $(DEMO_ARGS)
 
-test: $(VENV)/.stamp-test ## Run all tests (WORKERS=2, TEST_ARGS="-k expect")
+test: $(VENV)/.stamp-test ## Run all tests (WORKERS=4, TEST_ARGS="-k expect")
 	$(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),

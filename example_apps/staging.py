@@ -6,6 +6,7 @@ started in a process group of its own, and the whole group is gone when its cont
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import random
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +99,56 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+# Ends the groups that are registered when its standard input ends, which is when the process
+# that registered them is gone, however it went.
+_REAPER: Final = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == '+' else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class _Reaper:
+    """One small process that ends our programs if we are killed and cannot do it ourselves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def tell(self, sign: Literal["+", "-"], group: int) -> None:
+        """Register a process group, or take it from the register."""
+        with self._lock:
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _REAPER],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    text=True,
+                )
+                atexit.register(self._finish)
+            assert self._process.stdin is not None
+            # Without the reaper, a killed test run leaves its servers behind: no reason to fail.
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(f"{sign}{group}\n")
+                self._process.stdin.flush()
+
+    def _finish(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError):
+                self._process.communicate(timeout=5)
+
+
+_reaper = _Reaper()
 
 
 class ServerProcess:
@@ -210,6 +262,7 @@ class ServerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            _reaper.tell("-", process.pid)
         if self._log_path is not None:
             self._last_log = self.log_text()
             self._log_path.unlink(missing_ok=True)
@@ -249,6 +302,7 @@ class ServerProcess:
             )
         finally:
             os.close(log)
+        _reaper.tell("+", self._process.pid)
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

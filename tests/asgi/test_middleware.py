@@ -25,7 +25,11 @@ from cleanclose.asgi import CleanCloseMiddleware, skip
 from cleanclose.core import Cap, Event, Outcome, UploadDrained
 
 Message = Any
-START = {"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"2")]}
+START: Message = {
+    "type": "http.response.start",
+    "status": 413,
+    "headers": [(b"content-length", b"2")],
+}
 BODY = {"type": "http.response.body", "body": b"no"}
 END = {"type": "http.response.body", "body": b"", "more_body": False}
 DISCONNECT = {"type": "http.disconnect"}
@@ -333,13 +337,53 @@ async def test_a_response_that_is_followed_by_reading_keeps_its_body() -> None:
         more = True
         while more:
             message = await receive()
-            assert server.body == b"no"
             got += len(message["body"])
             more = message["more_body"]
+        with anyio.fail_after(5):
+            while not server.body:  # noqa: ASYNC110 - the middleware has no event for it
+                await anyio.sleep(0.001)
         await send(dict(END))
 
     await server.serve(wrap(app))
     assert got == 30
+
+
+@pytest.mark.anyio
+async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
+    """Neither the head that was kept back, nor the message that the server had given."""
+    server = Server(length=10)
+    heard: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def listen() -> None:
+            heard.append(await receive())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await anyio.sleep(0.01)
+            await send(dict(START))
+            server.client_sends(piece(more=False))
+            await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+        await send(dict(BODY))
+
+    await server.serve(wrap(app))
+    assert heard == [piece(more=False)]
+    assert server.sent == [START, BODY]
+
+
+@pytest.mark.anyio
+async def test_headers_may_be_any_iterable() -> None:
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({**START, "headers": (pair for pair in START["headers"])})
+        await send(dict(BODY))
+
+    await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
 
 
 @pytest.mark.anyio

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import weakref
 from typing import Any
@@ -50,7 +51,7 @@ def exchange(
     places: Places | None = None,
     server: Server = TORNADO,
     expects: bool = False,
-    blocking: bool = False,
+    **more: Any,
 ) -> Exchange:
     return Exchange(
         settings or Settings(),
@@ -61,7 +62,7 @@ def exchange(
         expects_continue=expects,
         wake=lambda: None,
         now=0.0,
-        blocking=blocking,
+        **more,
     )
 
 
@@ -152,7 +153,6 @@ def test_an_upload_that_moves_is_not_idle() -> None:
     ex.responded(0.5)
     for second in range(1, 29):
         assert isinstance(ex.body_received(10_000, False, float(second)), Read)
-    assert isinstance(ex.body_moving(29.0), Read)
     assert ex.tick(30.0) == Hold(0.5)
     assert event_of(ex).cap is Cap.MAX_SECONDS
 
@@ -188,6 +188,20 @@ def test_bodies_at_the_limit(length: int, cut: bool) -> None:
     assert (event_of(ex).cap is Cap.MAX_BYTES) is cut
 
 
+def test_the_end_of_a_chunked_body_at_the_limit_is_looked_for() -> None:
+    ex = refused(Settings(max_bytes=100), length=CHUNKED)
+    assert isinstance(ex.body_received(100, False, 0.1), Read)
+    assert ex.body_received(0, True, 0.1) == Done(close=False)
+
+
+def test_a_client_may_wait_for_the_end_of_a_response_without_a_length() -> None:
+    ex = exchange()
+    ex.response_started(413, None, 0.0)
+    ex.response_completed(0.0, 3)
+    ex.tick(0.5)
+    assert ex.responded(0.5) == Read(1.0)
+
+
 def test_without_a_body_limit_of_its_own_nothing_is_read() -> None:
     ex = exchange(Settings(max_bytes=0))
     ex.response_started(413, 3, 0.0)
@@ -203,7 +217,7 @@ def test_a_streaming_response_is_never_held_up() -> None:
     assert ex.response_piece(5, 9.0) == Forward()
     # Its end is, when the body is unread.
     assert ex.response_completed(9.0) == Respond(close=False)
-    assert ex.responded(9.0) == Read(5.0)
+    assert ex.responded(9.0) == Read(1.0)
 
 
 def test_an_application_that_reads_gets_its_response_out_first() -> None:
@@ -240,6 +254,57 @@ def test_only_statuses(status: int, treated: bool) -> None:
     ex.response_started(status, 3, 0.0)
     ex.response_completed(0.0, 3)
     assert ex.treated is treated
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_response_of_another_length_than_it_said_is_the_servers_to_complain_of(
+    size: int,
+) -> None:
+    ex = exchange()
+    ex.response_started(413, 3, 0.0)
+    assert ex.response_completed(0.0, size) == Done(close=False)
+
+
+def test_a_body_that_is_all_there_needs_no_last_word() -> None:
+    ex = exchange()
+    ex.app_read(0.0)
+    ex.body_received(LONG, False, 0.0)
+    ex.response_started(200, 3, 0.0)
+    assert ex.response_completed(0.0, 3) == Done(close=False)
+    assert ex.event(1.0) is None
+
+
+def test_a_response_that_the_server_could_not_send_was_not_delivered() -> None:
+    ex = refused()
+    ex.body_received(LONG, True, 0.1)
+    ex.response_lost()
+    assert (event_of(ex).outcome, event_of(ex).status) == (Outcome.UNKNOWN, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "mechanism"),
+    [
+        (ConnectionResetError(errno.ECONNRESET, "x"), Mechanism.RESET),
+        (BrokenPipeError(errno.EPIPE, "x"), Mechanism.BROKEN_PIPE),
+        (ConnectionAbortedError(errno.ECONNABORTED, "x"), Mechanism.ABORTED),
+        (TimeoutError(), Mechanism.TIMEOUT),
+        (OSError("without a number"), Mechanism.UNKNOWN),
+        (None, Mechanism.UNKNOWN),
+    ],
+    ids=repr,
+)
+def test_mechanisms(error: Exception | None, mechanism: Mechanism) -> None:
+    assert Mechanism.of(error) is mechanism
+    if error is not None:
+        ex = refused()
+        ex.reading_failed(error, 0.1)
+        assert event_of(ex).mechanism is mechanism
+
+
+def test_what_is_no_error_of_the_connection_is_one_of_the_body() -> None:
+    ex = refused()
+    ex.reading_failed(ValueError("chunk"), 0.1)
+    assert event_of(ex).cap is Cap.MALFORMED
 
 
 def test_switching_protocols_is_left_alone() -> None:
@@ -322,6 +387,12 @@ class TestPlaces:
         first.body_received(1, False, 0.0)
         assert isinstance(refused(places=places).step(0.0), Read)
 
+    def test_a_worker_that_holds_turns_nobody_away(self) -> None:
+        places = Places.for_workers(2, most=100)
+        first = refused(Settings(max_bytes=1), places=places, blocking=True)
+        first.body_received(1, False, 0.0)
+        assert isinstance(refused(places=places, blocking=True).step(0.0), Read)
+
     def test_the_place_is_free_in_the_end(self) -> None:
         places = Places(reading=1, inside=1)
         for _ in range(5):
@@ -401,6 +472,21 @@ class TestBlocking:
     def test_a_small_one_does_not(self) -> None:
         ex = refused(Settings.for_blocking(), blocking=True)
         assert ex.tick(0.5) == Respond(close=True)
+
+    def test_a_reading_without_a_limit_keeps_nothing_waiting(self) -> None:
+        ex = refused(Settings.for_blocking(), blocking=True, unbounded=True)
+        assert ex.step(0.0) == Respond(close=True)
+        assert isinstance(ex.responded(0.0), Read)
+
+    def test_the_servers_patience_with_its_worker_is_not_used_up(self) -> None:
+        ex = refused(Settings.for_blocking(), blocking=True, worker_timeout=3.0)
+        ex.tick(0.5)
+        assert ex.responded(0.5) == Read(1.0)
+        late = exchange(blocking=True, worker_timeout=30.0)
+        late.response_started(413, 3, 20.0)
+        late.response_completed(20.0, 3)
+        assert late.tick(20.0) == Respond(close=True)
+        assert late.responded(20.0) == Hold(0.5)
 
     def test_a_limit_sends_it_all_the_same(self) -> None:
         ex = exchange(Settings.for_blocking(), blocking=True)

@@ -42,6 +42,8 @@ def length(
         ("1.5", None, NO_BODY),
         ("", None, NO_BODY),
         ("٣", None, NO_BODY),
+        # More digits than int() takes.
+        ("9" * 5000, None, NO_BODY),
         (None, "chunked", CHUNKED),
         (None, "gzip, Chunked", CHUNKED),
         (None, "chunked, gzip", NO_BODY),

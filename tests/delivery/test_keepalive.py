@@ -59,6 +59,7 @@ def test_the_next_request_is_served(
     assert_clean(outcomes)
 
 
+@pytest.mark.negative_control
 @pytest.mark.parametrize("stack", [stack("tornado"), stack("gunicorn-gthread")], ids=str)
 def test_without_the_middleware_the_connection_is_gone(
     serve: Serve, tally: Tally, stack: Stack

@@ -98,6 +98,7 @@ def test_nginx_passes_the_refusal_on_when_the_cap_is_far_below_the_body(
     assert_clean(outcomes)
 
 
+@pytest.mark.negative_control
 @pytest.mark.parametrize("buffering", BUFFERING)
 @pytest.mark.parametrize(
     "stack", [stack("uvicorn-h11"), stack("uvicorn-httptools"), stack("tornado")], ids=str

@@ -58,6 +58,7 @@ def test_an_upload_over_the_limit_gets_a_413(
     assert_clean(outcomes)
 
 
+@pytest.mark.negative_control
 @pytest.mark.parametrize("chunked", FRAMING)
 def test_without_the_middleware_it_is_lost(serve: Serve, tally: Tally, chunked: bool) -> None:
     server = serve(TORNADO, wrapped=False, env=SMALL)

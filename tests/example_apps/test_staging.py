@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -131,6 +132,29 @@ def test_a_program_that_ignores_sigterm_is_killed() -> None:
     server.stop()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
+
+
+def test_nothing_outlives_a_starter_that_is_killed() -> None:
+    code = (
+        "import time\n"
+        "from example_apps.staging import ServerProcess\n"
+        f"server = ServerProcess({SERVER!r})\n"
+        "server.start()\n"
+        "print(server.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        assert _runs(pid)
+        starter.kill()
+    deadline = time.monotonic() + 10
+    while _runs(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _runs(pid)
 
 
 def test_claimed_ports_differ() -> None:

@@ -22,7 +22,7 @@ from tests.support.apps import routes
 if TYPE_CHECKING:
     from cleanclose.core import SettingsOptions
 
-__all__ = ["FRAMEWORKS", "SERVERS", "STACKS", "TORNADO", "Stack", "stack"]
+__all__ = ["FRAMEWORKS", "SERVERS", "STACKS", "TORNADO", "Stack", "gunicorn", "stack"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -103,7 +103,8 @@ def _uvicorn(name: str, app: str, loop: str, http: str, **env: str) -> Stack:
     )
 
 
-def _gunicorn(name: str, app: str, *arguments: str, threads: bool) -> Stack:
+def gunicorn(name: str, app: str, *arguments: str, threads: bool) -> Stack:
+    """A gunicorn with one of the apps, and more arguments."""
     return Stack(
         name=name,
         interface="wsgi",
@@ -125,8 +126,8 @@ SERVERS: Final = (
     _uvicorn("uvicorn-h11", "raw_asgi", "asyncio", "h11"),
     _uvicorn("uvicorn-httptools", "raw_asgi", "asyncio", "httptools"),
     _uvicorn("uvicorn-uvloop", "raw_asgi", "uvloop", "httptools"),
-    _gunicorn("gunicorn-sync", "raw_wsgi", "--worker-class=sync", threads=False),
-    _gunicorn(
+    gunicorn("gunicorn-sync", "raw_wsgi", "--worker-class=sync", threads=False),
+    gunicorn(
         "gunicorn-gthread",
         "raw_wsgi",
         "--worker-class=gthread",
@@ -141,7 +142,7 @@ SERVERS: Final = (
 FRAMEWORKS: Final = (
     _uvicorn("starlette", "starlette_app", "uvloop", "httptools"),
     _uvicorn("starlette-base-http", "starlette_app", "asyncio", "h11", TEST_BASE_HTTP="1"),
-    _gunicorn(
+    gunicorn(
         "flask",
         "flask_app",
         "--worker-class=gthread",

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from tornado import httpserver, httputil, iostream, netutil, routing, web
@@ -103,6 +103,20 @@ class OptsOut(web.RequestHandler):
     def data_received(self, chunk: bytes) -> None: ...
 
 
+@web.stream_request_body
+class WrongLength(web.RequestHandler):
+    raised: ClassVar[list[str]] = []
+
+    def prepare(self) -> None:
+        self.set_header("Content-Length", "10")
+        try:
+            self.finish("four")
+        except httputil.HTTPOutputError as error:
+            self.raised.append(type(error).__name__)
+
+    def data_received(self, chunk: bytes) -> None: ...
+
+
 class Buffered(web.RequestHandler):
     def get(self) -> None:
         self.finish("got")
@@ -123,6 +137,7 @@ def application() -> web.Application:
             ("/raises-limit", RaisesTheLimit),
             ("/flushes", Flushes),
             ("/opts-out", OptsOut),
+            ("/wrong-length", WrongLength),
             ("/", Buffered),
         ],
         log_function=say_nothing,
@@ -321,6 +336,35 @@ def test_a_chunk_without_sense_gets_no_second_answer(
     assert transcript.stray == b""
     event = the_event(events)
     assert (event.outcome, event.cap) == (Outcome.CUT, Cap.MALFORMED)
+
+
+def test_a_client_that_half_closes_gets_its_answer(server: Running) -> None:
+    """Tornado closes at the end of the stream, with the answer still kept back."""
+    seen = server.post("/prepare", abort_after=MIB, abort_how="half_close")
+    assert seen.status == 413
+
+
+def test_closing_all_connections_does_not_wait_for_a_turn() -> None:
+    app = install(application(), max_draining=1)
+    with serving(app) as running:
+        clients: list[socket.socket] = []
+        for _ in range(3):
+            client = socket.create_connection(("127.0.0.1", running.port))
+            client.sendall(b"POST /prepare HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n\r\n")
+            client.sendall(b"x" * 100_000)
+            clients.append(client)
+        time.sleep(0.5)
+        started = time.monotonic()
+    # The limits are 5 seconds without a byte, and 30 of waiting for a turn.
+    assert time.monotonic() - started < 4
+    for client in clients:
+        client.close()
+
+
+def test_a_handlers_wrong_length_is_its_own_error(server: Running) -> None:
+    seen = server.post("/wrong-length", 1000)
+    assert seen.response is None or not seen.response.complete
+    assert WrongLength.raised == ["HTTPOutputError"]
 
 
 def test_a_handler_that_was_refused_cannot_answer_too(events: list[Event]) -> None:

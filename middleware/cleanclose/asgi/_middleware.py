@@ -50,6 +50,9 @@ class CleanCloseMiddleware:
     Websockets, lifespan and requests without a body pass through. All attributes of the wrapped
     application stay reachable.
 
+    It belongs outermost: what stands around it waits with it until the delivery is over, and the
+    answers that something around it gives to an application's exception do not pass it.
+
     Args:
         app: The ASGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
@@ -180,14 +183,17 @@ class _Connection:
         if exchange.treated:
             # What the servers themselves say once a response is complete.
             return {"type": "http.disconnect"}
-        await self._do(exchange.app_read(time.monotonic()))
+        # What is kept back goes out by the delivery: an application may cancel its receive(), and
+        # neither a message that was taken from the server nor a head may be lost with it.
+        exchange.app_read(time.monotonic())
+        self._notify()
         self._app_receiving += 1
         try:
             message = await self._server_receive()
         finally:
             self._app_receiving -= 1
             self._notify()
-        await self._do(self._tell(message))
+        self._tell(message)
         return message
 
     async def send(self, message: Message) -> None:
@@ -199,8 +205,10 @@ class _Connection:
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
                     exchange.leave_alone()
-                headers = _headers(message.get("headers", ()))
-                length = response_length(headers.get(b"content-length"))
+                # Any iterable will do, and it may be for one reading only.
+                headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+                message = {**message, "headers": headers}
+                length = response_length(_headers(headers).get(b"content-length"))
                 step = exchange.response_started(message["status"], length, now)
             case "http.response.body":
                 size = len(message.get("body", b""))

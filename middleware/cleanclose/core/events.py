@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from typing import ClassVar
+import errno
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 __all__ = ["Cap", "Event", "Facts", "Mechanism", "Outcome", "UploadDrained"]
 
@@ -20,6 +22,27 @@ class Mechanism(enum.StrEnum):
     CANCELLED = "cancelled"
     STREAM_RESET = "stream_reset"
     UNKNOWN = "unknown"
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> Mechanism:
+        """The mechanism behind an error which came out of the peer's own connection.
+
+        Args:
+            error: The error; None if the interface gave none.
+        """
+        if isinstance(error, TimeoutError):
+            return cls.TIMEOUT
+        if isinstance(error, OSError) and error.errno is not None:
+            return _BY_ERRNO.get(error.errno, cls.UNKNOWN)
+        return cls.UNKNOWN
+
+
+_BY_ERRNO: Final[Mapping[int, Mechanism]] = {
+    errno.ECONNRESET: Mechanism.RESET,
+    errno.ECONNABORTED: Mechanism.ABORTED,
+    errno.EPIPE: Mechanism.BROKEN_PIPE,
+    errno.ETIMEDOUT: Mechanism.TIMEOUT,
+}
 
 
 class Outcome(enum.StrEnum):

@@ -116,7 +116,7 @@ class Happening(enum.Enum):
     HEAD_LEFT_ALONE = "the same, and nothing is to be done about this response"
     PIECE = "the application sent a piece of the response, not the last"
     COMPLETE = "the response is complete, the body is not, and there is room to read"
-    COMPLETE_EXPECTED = "the same, while the client still waits for a 100"
+    COMPLETE_RESPOND_FIRST = "the same, and the response must not wait for the body"
     COMPLETE_QUEUED = "the same, and others read already"
     COMPLETE_LEFT_ALONE = "the response is complete and nothing is to be done about the body"
     COMPLETE_REFUSED = "the response is complete, and reading is out of the question"
@@ -158,9 +158,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.OPEN, _H.COMPLETE): (_S.DRAINING, _NOTHING),
     (_S.KEPT, _H.COMPLETE): (_S.DRAINING, _NOTHING),
     (_S.STREAMING, _H.COMPLETE): (_S.LINGERING, _KEPT),
-    (_S.OPEN, _H.COMPLETE_EXPECTED): (_S.LINGERING, _CLOSE),
-    (_S.KEPT, _H.COMPLETE_EXPECTED): (_S.LINGERING, _CLOSE),
-    (_S.STREAMING, _H.COMPLETE_EXPECTED): (_S.LINGERING, _KEPT),
+    (_S.OPEN, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _CLOSE),
+    (_S.KEPT, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _CLOSE),
+    (_S.STREAMING, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _KEPT),
     (_S.OPEN, _H.COMPLETE_QUEUED): (_S.QUEUED, _CLOSE),
     (_S.KEPT, _H.COMPLETE_QUEUED): (_S.QUEUED, _CLOSE),
     (_S.STREAMING, _H.COMPLETE_QUEUED): (_S.QUEUED, _KEPT),
@@ -225,6 +225,11 @@ class Exchange:
         expects_continue: Whether the client announced that it waits for a 100.
         blocking: Whether sending and reading exclude each other, as on a WSGI server: a large
             response then goes out only when the body has ended or a limit is reached.
+        unbounded: Whether a reading may take longer than it is asked to: nothing must wait for
+            it then, least of all the response.
+        worker_timeout: Seconds after which the server kills a worker that is busy with one
+            request; None if it does not. Delivering takes half of that at most, from the
+            request's start.
         wake: Called (from any thread) when a `Hold` may be over early. It must not raise.
         now: The request's start.
     """
@@ -234,6 +239,7 @@ class Exchange:
         "_blocking",
         "_cap",
         "_close",
+        "_deadline",
         "_drained",
         "_facts",
         "_idle_since",
@@ -255,6 +261,7 @@ class Exchange:
         "_state",
         "_status",
         "_treated",
+        "_unbounded",
         "_unreadable",
         "_wake",
         "body_complete",
@@ -273,6 +280,8 @@ class Exchange:
         wake: Callable[[], None],
         now: float,
         blocking: bool = False,
+        unbounded: bool = False,
+        worker_timeout: float | None = None,
     ) -> None:
         self._settings = settings
         self._places = places
@@ -281,6 +290,8 @@ class Exchange:
         self._length = length
         self._awaits_continue = expects_continue and server.sends_continue is not Continue.EAGER
         self._blocking = blocking
+        self._unbounded = unbounded
+        self._deadline = math.inf if worker_timeout is None else now + worker_timeout / 2
         self._wake = wake
         self._started = now
 
@@ -368,6 +379,8 @@ class Exchange:
         if self.response_complete:
             return self.step(now)
         self._response_size += last_size
+        if self._response_left is not None:
+            self._response_left -= last_size
         self.response_complete = True
         if self._state is State.DONE:
             # Abandoned before: a place that is taken now would never be given back.
@@ -401,11 +414,6 @@ class Exchange:
             return self._happen(Happening.BODY_END, now)
         return self.tick(now)
 
-    def body_moving(self, now: float) -> Step:
-        """Bytes of the body have arrived, but not yet enough of them to be read."""
-        self._idle_since = now
-        return self.tick(now)
-
     def peer_gone(self, mechanism: Mechanism, now: float) -> Step:
         """The peer has left; the exchange's own connection says so.
 
@@ -422,10 +430,30 @@ class Exchange:
                 self._conclude(Outcome.RESET)
         return self._happen(Happening.PEER_GONE, now)
 
+    def reading_failed(self, error: Exception, now: float) -> Step:
+        """Reading the body raised, whoever read.
+
+        An OSError is the connection's. Anything else is a server's own word for a body that it
+        cannot make out: gunicorn's errors for a bad chunk are no OSErrors.
+
+        Args:
+            error: What was raised.
+            now: The time.
+        """
+        if isinstance(error, OSError):
+            return self.peer_gone(Mechanism.of(error), now)
+        return self.body_malformed(now)
+
     def body_malformed(self, now: float) -> Step:
         """The server cannot make out the rest of the body."""
         self._unreadable = True
         return self._cut(Cap.MALFORMED, Happening.MALFORMED, now)
+
+    def response_lost(self) -> None:
+        """The server could not send the response, although the body was read to its end."""
+        if self._outcome is Outcome.DELIVERED:
+            self._outcome = Outcome.UNKNOWN
+        self._sent = False
 
     def abandoned(self, now: float) -> Step:
         """The exchange cannot go on: its task is cancelled, or the server is stopping."""
@@ -452,8 +480,7 @@ class Exchange:
                 return self._happen(Happening.RESPOND_AFTER, now)
         elif state in _READING:
             cap, deadline = self._reading_deadline()
-            # A body that has come to its declared end has only its end left to be told of.
-            if self._drained >= settings.max_bytes and self._received != self._length:
+            if self._is_past(settings.max_bytes):
                 return self._cut(Cap.MAX_BYTES, Happening.CAP, now)
             if now >= deadline:
                 return self._cut(cap, Happening.CAP, now)
@@ -536,7 +563,14 @@ class Exchange:
         )
 
     def _completion(self) -> Happening:
-        if self.body_complete or self._unreadable or self._is_left_alone():
+        if (
+            self.body_complete
+            or self._received == self._length
+            or self._unreadable
+            or self._is_left_alone()
+            # Shorter or longer than it said: an error, and the server's to raise at once.
+            or self._response_left not in (None, 0)
+        ):
             return Happening.COMPLETE_LEFT_ALONE
         self._treated = True
         if self._awaits_continue and self._server.sends_continue is Continue.LATE:
@@ -548,7 +582,18 @@ class Exchange:
             return Happening.COMPLETE_REFUSED
         if not place.reading:
             return Happening.COMPLETE_QUEUED
-        return Happening.COMPLETE_EXPECTED if self._awaits_continue else Happening.COMPLETE
+        if self._awaits_continue or self._unbounded:
+            return Happening.COMPLETE_RESPOND_FIRST
+        return Happening.COMPLETE
+
+    def _is_past(self, max_bytes: int) -> bool:
+        if self._received == self._length:
+            # Only its end is left to be told of.
+            return False
+        if self._length == CHUNKED and max_bytes > 0:
+            # The end of a chunked body is a piece of its own, which may come next.
+            return self._drained > max_bytes
+        return self._drained >= max_bytes
 
     def _respond_at(self) -> float:
         if self._blocking and self._response_size > SMALL_RESPONSE:
@@ -564,9 +609,14 @@ class Exchange:
             # A client which waits for its 100 sends nothing, and closes when it is answered.
             # Only one that did not wait has bytes under way.
             idle = min(idle, settings.hold_seconds)
+        elif self._sent and self._response_left is None and not self._blocking:
+            # The response ends where the exchange does. A client that has stopped sending may
+            # be waiting for that.
+            idle = min(idle, 2 * settings.hold_seconds)
         deadlines = [
             (self._idle_since + idle, Cap.IDLE_SECONDS),
             (since + settings.max_seconds, Cap.MAX_SECONDS),
+            (self._deadline, Cap.MAX_SECONDS),
         ]
         if settings.min_rate > 0:
             too_slow_at = since + max(MIN_RATE_GRACE, self._drained / settings.min_rate)
@@ -616,7 +666,11 @@ class Exchange:
                 self._place.leave()
                 self._place = None
         elif state is State.HOLDING and self._place is not None:
-            self._place.stop_reading()
+            if self._blocking:
+                # So short a wait may take any worker: the next one would else be turned away.
+                self._place.leave()
+            else:
+                self._place.stop_reading()
 
 
 def _do_nothing() -> None:

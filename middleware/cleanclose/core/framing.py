@@ -56,8 +56,9 @@ def response_length(content_length: str | None) -> int | None:
 
 
 def _decimal(value: str) -> int | None:
-    # int() alone would take "+5", "1_000" and digits of other scripts, which no server should.
-    return int(value) if value.isascii() and value.isdigit() else None
+    # int() alone would take "+5", "1_000" and digits of other scripts, which no server should,
+    # and raise for thousands of digits.
+    return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else None
 
 
 def wants_continue(expect: str | None) -> bool:

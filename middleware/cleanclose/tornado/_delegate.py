@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import http.client
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,6 @@ from tornado import httputil, web
 from cleanclose.core import (
     CHUNKED,
     NO_BODY,
-    Mechanism,
     Places,
     Reporter,
     Settings,
@@ -28,13 +26,6 @@ __all__ = ["Delegate", "StartRequest"]
 StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
 
 _TOO_LARGE: Final = 413
-
-_MECHANISMS: Final = {
-    errno.ECONNRESET: Mechanism.RESET,
-    errno.ECONNABORTED: Mechanism.ABORTED,
-    errno.EPIPE: Mechanism.BROKEN_PIPE,
-    errno.ETIMEDOUT: Mechanism.TIMEOUT,
-}
 
 
 class Delegate(httputil.HTTPMessageDelegate):
@@ -144,7 +135,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         if delivery is None:
             self._inner.on_connection_close()
             return
-        delivery.do(delivery.exchange.peer_gone(self._mechanism(), delivery.now))
+        delivery.closed()
         self._inner.on_connection_close()
         delivery.do(delivery.exchange.abandoned(delivery.now))
 
@@ -220,15 +211,6 @@ class Delegate(httputil.HTTPMessageDelegate):
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is not None:
             await waiting
-
-    def _mechanism(self) -> Mechanism:
-        stream: Any = self._request_conn.stream
-        error: object = None if stream is None else stream.error
-        if error is None:
-            return Mechanism.EOF
-        if isinstance(error, OSError) and error.errno is not None:
-            return _MECHANISMS.get(error.errno, Mechanism.UNKNOWN)
-        return Mechanism.UNKNOWN
 
 
 @web.stream_request_body

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from cleanclose.core import (
     Forward,
     Hold,
     Keep,
+    Mechanism,
     Places,
     Read,
     Reporter,
@@ -69,7 +71,7 @@ class Delivery:
         self._pieces: list[bytes] = []
         self._app_finished = False
         self._finished = False
-        self._guarded = False
+        self._guarded: Any = None
         self._timer: object = None
         self._timer_at = 0.0
         self._unread: asyncio.Future[None] | None = None
@@ -115,8 +117,16 @@ class Delivery:
         if isinstance(self.exchange.step(self.now), Hold):
             if self._unread is None:
                 self._unread = asyncio.get_running_loop().create_future()
+                # Tornado would notice only when it reads on.
+                self.connection.stream.set_close_callback(self.closed)
             return self._unread
         return None
+
+    def closed(self) -> None:
+        """The connection is closed. By whom tornado does not tell, unless there was an error."""
+        stream = self.connection.stream
+        error = None if stream is None else stream.error
+        self.do(self.exchange.peer_gone(Mechanism.of(error), self.now))
 
     def do(self, step: Step) -> None:
         """Carry out a step."""
@@ -143,21 +153,35 @@ class Delivery:
             if not self._unread.done():
                 self._unread.set_result(None)
             self._unread = None
+            if self.connection.stream is not None:
+                self.connection.stream.set_close_callback(None)
 
     def _guard(self) -> None:
-        """Keep tornado from writing: a complete response is being delivered.
+        """Keep tornado from writing, and from closing: a complete response is being delivered.
 
         What it would write is a 100 that the client does not need any more, or a bare 400
-        behind the response.
+        behind the response. What it closes for (the end of the stream, a line too long) must
+        not take a response with it that is still kept back.
         """
-        if not self._guarded:
-            self._guarded = True
-            self.connection.stream.write = self._write_of_tornado
+        if self._guarded is None:
+            self._guarded = stream = self.connection.stream
+            stream.write = self._write_of_tornado
+            stream.close = self._close_of_tornado
 
     def _unguard(self) -> None:
-        if self._guarded:
-            self._guarded = False
-            del self.connection.stream.write
+        stream, self._guarded = self._guarded, None
+        if stream is not None:
+            del stream.write
+            del stream.close
+
+    def _close_of_tornado(self, exc_info: Any = False) -> None:
+        stream = self.connection.stream
+        error: object = sys.exc_info()[1] if exc_info is True else exc_info and exc_info[1]
+        if isinstance(error, Exception):
+            self.do(self.exchange.reading_failed(error, self.now))
+        else:
+            self.do(self.exchange.peer_gone(Mechanism.UNKNOWN, self.now))
+        stream.close(exc_info)
 
     def _write_of_tornado(self, data: bytes) -> asyncio.Future[None]:
         if data.startswith(b"HTTP/1.1 100"):
@@ -195,15 +219,16 @@ class Delivery:
             self._timer = None
 
     def _flush(self, *, close: bool) -> None:
-        if self._head is not None:
-            start_line, headers = self._head
-            self._head = None
+        head, self._head = self._head, None
+        pieces = b"".join(self._pieces)
+        self._pieces.clear()
+        if head is not None:
+            start_line, headers = head
             if close:
                 headers["Connection"] = "close"
-            self.connection.write_headers(start_line, headers, b"".join(self._pieces))
-        elif self._pieces:
-            self.connection.write(b"".join(self._pieces))
-        self._pieces.clear()
+            self.connection.write_headers(start_line, headers, pieces)
+        elif pieces:
+            self.connection.write(pieces)
 
     def _finish(self, *, close: bool) -> None:
         if self._finished or not self._app_finished:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import TracebackType
+from types import GeneratorType, TracebackType
 from typing import Any, Final, Unpack
 
 from cleanclose.core import (
@@ -106,6 +107,7 @@ class CleanCloseMiddleware:
         server = wsgi_server(environ)
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         response: object = getattr(start_response, "__self__", None)
+        sock: object = environ.get(server.socket_key) if server.socket_key else None
         exchange = Exchange(
             self._settings,
             self._places_for(response),
@@ -121,14 +123,15 @@ class CleanCloseMiddleware:
             wake=_nobody_waits,
             now=time.monotonic(),
             blocking=True,
+            unbounded=not isinstance(sock, socket.socket),
+            worker_timeout=_worker_timeout(environ, response),
         )
         stream = environ["wsgi.input"]
-        sock: object = environ.get(server.socket_key) if server.socket_key else None
 
         def source() -> Source:
             return open_source(stream, sock, response)
 
-        connection = _Connection(exchange, source, length, self._reporter, start_response)
+        connection = _Connection(exchange, source, length, self._reporter, start_response, response)
         environ[_ENVIRON_KEY] = exchange
         environ["wsgi.input"] = CountingInput(
             stream, connection.app_reads, connection.app_read, connection.failed
@@ -181,8 +184,12 @@ class _Connection:
         length: int,
         reporter: Reporter,
         start_response: StartResponse,
+        response: object,
     ) -> None:
         self.exchange = exchange
+        # gunicorn's Response.force_close: it puts Connection: close into the head, and keeps
+        # the connection from being used again.
+        self._force_close: object = getattr(response, "force_close", None)
         self.pending: deque[bytes] = deque()
         self._open_source = source
         self._source: Source | None = None
@@ -224,10 +231,7 @@ class _Connection:
 
     def app_reads(self) -> None:
         self.sent(self.exchange.app_read(time.monotonic()))
-        if self.pending and self._server_write is not None:
-            # The piece which was kept because it seemed to be the last.
-            while self.pending:
-                self._server_write(self.pending.popleft())
+        self._write_pending()
 
     def app_read(self, size: int, *, at_end: bool) -> None:
         self._count(size, at_end=at_end)
@@ -237,24 +241,30 @@ class _Connection:
     def next_piece(self, pieces: Iterator[bytes]) -> bytes | None:
         """The next piece for the server; None at the end.
 
-        A piece that may be the last is kept until the application has said whether it is: what
-        it does then takes no time, or it reads, and that lets the piece go.
+        A piece that may be the last is kept until the application has said whether it is. Not
+        if it comes straight from a generator: what that does behind its last piece may take any
+        time.
         """
         exchange = self.exchange
+        may_wait = not isinstance(pieces, GeneratorType)
         try:
             while True:
                 try:
                     piece = next(pieces)
                 except StopIteration:
-                    self._carry_out(exchange.response_completed(time.monotonic()))
+                    self._close_if(self._carry_out(exchange.response_completed(time.monotonic())))
                     break
                 self.pending.append(piece)
                 step = exchange.response_piece(len(piece), time.monotonic())
-                if not (isinstance(step, Keep) and piece):
-                    self.sent(step)
-                    break
+                if isinstance(step, Keep) and piece:
+                    if may_wait:
+                        continue
+                    step = exchange.release(time.monotonic())
+                self.sent(step)
+                break
         except BaseException:
             exchange.abandoned(time.monotonic())
+            self._write_pending()
             raise
         return self.pending.popleft() if self.pending else None
 
@@ -263,25 +273,37 @@ class _Connection:
         if isinstance(step, Respond) and not self.exchange.treated:
             self.exchange.responded(time.monotonic())
 
-    def close(self) -> None:
-        """The server has written what it will write: see the delivery through."""
+    def close(self, *, all_sent: bool = True) -> None:
+        """The server has written what it will write: see the delivery through.
+
+        Args:
+            all_sent: Whether the server has asked for all of the response.
+        """
         exchange = self.exchange
         now = time.monotonic()
         step = exchange.app_ended(now)
+        if not all_sent:
+            exchange.response_lost()
         if isinstance(step, Respond):
             step = exchange.responded(now)
         try:
-            step = self._carry_out(step)
+            self._close_if(self._carry_out(step))
         except BaseException:
-            step = exchange.abandoned(time.monotonic())
+            self._close_if(exchange.abandoned(time.monotonic()))
             raise
         finally:
-            if self._source is not None:
-                self._source.finish(close=isinstance(step, Done) and step.close)
-                self._source = None
             self._reporter.report(exchange.event(time.monotonic()))
 
+    def _write_pending(self) -> None:
+        """Let the piece go which was kept because it seemed to be the last."""
+        while self.pending and self._server_write is not None:
+            self._server_write(self.pending.popleft())
+
     # The steps.
+
+    def _close_if(self, step: Step) -> None:
+        if isinstance(step, Respond | Done) and step.close and callable(self._force_close):
+            self._force_close()
 
     def _carry_out(self, step: Step) -> Step:
         while True:
@@ -300,30 +322,15 @@ class _Connection:
             self._source = self._open_source()
         try:
             result = self._source.read(self._left, seconds)
-        except Exception as error:  # noqa: BLE001 - failed() tells the core what it was
+        except Exception as error:  # noqa: BLE001 - the core is told what it was
             return self.failed(error)
         if isinstance(result, Piece):
             return self._count(result.size, at_end=result.ended)
-        if result.moving:
-            return exchange.body_moving(time.monotonic())
         return exchange.tick(time.monotonic())
 
     def failed(self, error: Exception) -> Step:
         """Reading the body failed, whoever read."""
-        now = time.monotonic()
-        match error:
-            case ConnectionResetError():
-                return self.exchange.peer_gone(Mechanism.RESET, now)
-            case BrokenPipeError():
-                return self.exchange.peer_gone(Mechanism.BROKEN_PIPE, now)
-            case TimeoutError():
-                return self.exchange.peer_gone(Mechanism.TIMEOUT, now)
-            case OSError():
-                return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
-            case _:
-                # A server's own words for a body that it cannot make out; gunicorn's are no
-                # OSError.
-                return self.exchange.body_malformed(now)
+        return self.exchange.reading_failed(error, time.monotonic())
 
     def _count(self, size: int, *, at_end: bool) -> Step:
         now = time.monotonic()
@@ -345,6 +352,7 @@ class _Body:
         self._result = result
         self._pieces: Iterator[bytes] | None = None
         self._closed = False
+        self._all_sent = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -356,6 +364,7 @@ class _Body:
             self._pieces = iter(self._result)
         piece = self._connection.next_piece(self._pieces)
         if piece is None:
+            self._all_sent = True
             raise StopIteration
         return piece
 
@@ -369,7 +378,7 @@ class _Body:
             if close is not None:
                 close()
         finally:
-            self._connection.close()
+            self._connection.close(all_sent=self._all_sent)
 
 
 class _SizedBody(_Body):
@@ -378,6 +387,14 @@ class _SizedBody(_Body):
     def __len__(self) -> int:
         size: int = len(self._result)  # type: ignore[arg-type]
         return size
+
+
+def _worker_timeout(environ: Environ, response: object) -> float | None:
+    # gunicorn's sync worker says that it is alive between two requests only.
+    timeout: object = getattr(getattr(response, "cfg", None), "timeout", None)
+    if environ.get("wsgi.multithread") or not isinstance(timeout, int | float) or timeout <= 0:
+        return None
+    return float(timeout)
 
 
 def _nobody_waits() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import selectors
 import socket
 import ssl
@@ -16,7 +17,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, Protocol
 
-__all__ = ["Nothing", "Piece", "Source", "open_source"]
+__all__ = ["Piece", "Source", "open_source"]
 
 _PIECE: Final = 64 * 1024
 _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
@@ -24,49 +25,33 @@ _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of the body was read and discarded.
+    """A piece of the body arrived, and was or will be discarded.
 
     Args:
         size: Its length in bytes.
-        ended: Whether there is no more to read: the body's end, or the peer's.
+        ended: Whether there is no more to come: the body's end, or the peer's.
     """
 
     size: int
     ended: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Nothing:
-    """Nothing could be read in time.
-
-    Args:
-        moving: Whether bytes have arrived meanwhile, too few to be read.
-    """
-
-    moving: bool
-
-
 class Source(Protocol):
     """Where the rest of a body is read from."""
 
-    def read(self, left: int | None, seconds: float) -> Piece | Nothing:
+    def read(self, left: int | None, seconds: float) -> Piece | None:
         """Read and discard a piece.
 
         Args:
-            left: How many bytes of the body are left; None if it is chunked.
+            left: How many bytes of the body are still to come; None if it is chunked.
             seconds: How long to wait for it.
+
+        Returns:
+            The piece; None if nothing came in time.
 
         Raises:
             OSError: The connection failed.
             Exception: Whatever the server raises for a body that it cannot make out.
-        """
-        ...
-
-    def finish(self, *, close: bool) -> None:
-        """There will be no more reading.
-
-        Args:
-            close: Whether the connection must not be used again.
         """
         ...
 
@@ -79,13 +64,14 @@ def open_source(stream: Any, sock: object, response: object) -> Source:
         sock: The client's socket as found in the environ, or None.
         response: The server's object behind ``start_response``, or None.
     """
-    if isinstance(sock, socket.socket):
-        unreader = _gunicorn_unreader(stream, response)
-        if unreader is not None:
-            return _GunicornSource(stream, sock, unreader)
-        if hasattr(stream, "read1") and not isinstance(sock, ssl.SSLSocket):
-            return _BufferedSource(stream, sock)
-    return _BlindSource(stream)
+    if not isinstance(sock, socket.socket):
+        return _BlindSource(stream)
+    unreader = _gunicorn_unreader(stream, response)
+    if unreader is not None:
+        return _GunicornSource(stream, sock, unreader)
+    if hasattr(stream, "read1") and not isinstance(sock, ssl.SSLSocket):
+        return _BufferedSource(stream, sock)
+    return _BoundedSource(stream, sock)
 
 
 class _BlindSource:
@@ -97,13 +83,25 @@ class _BlindSource:
     def __init__(self, stream: Any) -> None:
         self._read = getattr(stream, "read1", stream.read)
 
-    def read(self, left: int | None, seconds: float) -> Piece | Nothing:
+    def read(self, left: int | None, seconds: float) -> Piece | None:
         size = min(left or _PIECE, _PIECE // 4)
         data: bytes = self._read(size)
         return Piece(len(data), ended=len(data) == left or not data)
 
-    def finish(self, *, close: bool) -> None:
-        pass
+
+class _BoundedSource(_BlindSource):
+    """A stream of an unknown kind over a known socket: the socket's time-out bounds each wait.
+
+    What a stream is good for after a time-out is not known either, so that is its end.
+    """
+
+    def __init__(self, stream: Any, sock: socket.socket) -> None:
+        super().__init__(stream)
+        self._sock = sock
+
+    def read(self, left: int | None, seconds: float) -> Piece | None:
+        with _timeout(self._sock, seconds):
+            return super().read(left, seconds)
 
 
 class _BufferedSource:
@@ -113,19 +111,16 @@ class _BufferedSource:
         self._stream = stream
         self._sock = sock
 
-    def read(self, left: int | None, seconds: float) -> Piece | Nothing:
+    def read(self, left: int | None, seconds: float) -> Piece | None:
         size = min(left or _PIECE, _PIECE)
         # Not a socket time-out: after one of those, SocketIO refuses to read ever again.
         with _timeout(self._sock, 0):
             data = self._read1(size)
             if data is None:
                 if not _readable(self._sock, seconds):
-                    return Nothing(moving=False)
+                    return None
                 data = self._read1(size) or b""
         return Piece(len(data), ended=len(data) == left or not data)
-
-    def finish(self, *, close: bool) -> None:
-        pass
 
     def _read1(self, size: int) -> bytes | None:
         readable = _readable(self._sock, 0)
@@ -138,7 +133,7 @@ class _GunicornSource:
     """``gunicorn.http.body.Body``, whose buffered reading ends at a deadline.
 
     gunicorn receives through ``Unreader.sock``, an attribute of all its versions from 20 to 27.
-    For as long as the discarding lasts, a stand-in is in its place which gives up in time.
+    For the length of each reading, a stand-in is in its place which gives up in time.
     """
 
     _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -147,49 +142,49 @@ class _GunicornSource:
         self._body = body
         self._unreader = unreader
         self._sock = sock
-        self._before: float | None = sock.gettimeout()
         self._patient = _PatientSocket(sock)
-        self._raw = False
-        self._tail = b""
-        unreader.sock = self._patient
+        buffered = getattr(unreader, "buf", None)
+        self._untold = buffered.tell() if isinstance(buffered, io.BytesIO) else 0
+        """Bytes that came with the request's head. Not known to be more than a chunk's framing."""
+        self._ahead = 0
+        """Bytes that have been told of, and wait in gunicorn's buffer."""
+        self._framing_lost = False
 
-    def read(self, left: int | None, seconds: float) -> Piece | Nothing:
+    def read(self, left: int | None, seconds: float) -> Piece | None:
         patient = self._patient
-        received = patient.received
         patient.deadline = time.monotonic() + seconds
-        if self._raw:
-            return self._read_raw()
-        size = min(left or _PIECE, _PIECE)
-        try:
-            data: bytes = self._body.read(size)
-        except _NOT_YET:
-            # What has arrived stays in gunicorn's buffer, but the reader of a chunked body is
-            # a generator, and dead now.
-            self._raw = left is None
-            return Nothing(moving=patient.received > received)
-        return Piece(len(data), ended=len(data) == left or len(data) < size)
+        received = patient.received
+        # The response is written to the same socket, with the time-out that it had.
+        with _timeout(self._sock, seconds):
+            self._unreader.sock = patient
+            try:
+                if self._framing_lost:
+                    return self._read_raw()
+                size = min(left + self._ahead, _PIECE) if left is not None else _PIECE
+                data: bytes = self._body.read(size)
+            except _NOT_YET:
+                # What has arrived stays in gunicorn's buffer, but the reader of a chunked body
+                # is a generator, and dead now.
+                self._framing_lost = left is None
+                return self._told_ahead(patient.received - received + self._untold)
+            finally:
+                self._unreader.sock = self._sock
+        self._untold = 0
+        known = min(self._ahead, len(data))
+        self._ahead -= known
+        ended = len(data) < size or (left is not None and len(data) - known == left)
+        return Piece(len(data) - known, ended)
 
-    def finish(self, *, close: bool) -> None:
-        if close:
-            # A read that fails is how gunicorn learns that a connection cannot be kept;
-            # Parser.finish_body would else wait 5 s for the rest.
-            self._patient.closed = True
-            with contextlib.suppress(Exception):
-                while self._body.read(_PIECE):
-                    pass
-        self._unreader.sock = self._sock
-        with contextlib.suppress(OSError):
-            self._sock.settimeout(self._before)
+    def _told_ahead(self, size: int) -> Piece | None:
+        self._untold = 0
+        self._ahead += size
+        return Piece(size, ended=False) if size else None
 
-    def _read_raw(self) -> Piece | Nothing:
+    def _read_raw(self) -> Piece:
         # The framing is lost, and with it the connection; what is left is to see the sender
         # through to what looks like its end.
-        try:
-            data = self._patient.recv(_PIECE)
-        except _NOT_YET:
-            return Nothing(moving=False)
-        self._tail = (self._tail + data[-len(self._LAST_CHUNK) :])[-len(self._LAST_CHUNK) :]
-        at_end = self._tail == self._LAST_CHUNK and not _readable(self._sock, 0)
+        data = self._patient.recv(_PIECE)
+        at_end = self._patient.tail == self._LAST_CHUNK and not _readable(self._sock, 0)
         return Piece(len(data), ended=not data or at_end)
 
 
@@ -200,14 +195,13 @@ class _PatientSocket:
         self._sock = sock
         self.deadline = 0.0
         self.received = 0
-        self.closed = False
+        self.tail = b""
 
     def recv(self, size: int) -> bytes:
-        if self.closed:
-            raise TimeoutError
         self._sock.settimeout(max(0.0, self.deadline - time.monotonic()))
         data = self._sock.recv(size)
         self.received += len(data)
+        self.tail = (self.tail + data[-5:])[-5:]
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -215,15 +209,17 @@ class _PatientSocket:
 
 
 def _gunicorn_unreader(body: Any, response: object) -> Any:
-    """The Unreader of this connection; None if the body is not gunicorn's."""
+    """The Unreader of this connection; None if the body is not gunicorn's, or out of reach.
+
+    A chunked body needs the response too: its framing can be lost, and only the response can
+    close the connection then.
+    """
     if type(body).__module__ != "gunicorn.http.body":
         return None
-    # ChunkedReader has it only inside its generator; the request behind the response always.
-    for holder in (getattr(body, "reader", None), getattr(response, "req", None)):
-        unreader = getattr(holder, "unreader", None)
-        if hasattr(unreader, "sock"):
-            return unreader
-    return None
+    unreader = getattr(getattr(response, "req", None), "unreader", None)
+    if unreader is None:
+        unreader = getattr(getattr(body, "reader", None), "unreader", None)
+    return unreader if hasattr(unreader, "sock") else None
 
 
 def _readable(sock: socket.socket, seconds: float) -> bool:
@@ -239,4 +235,5 @@ def _timeout(sock: socket.socket, seconds: float) -> Generator[None]:
     try:
         yield
     finally:
-        sock.settimeout(before)
+        with contextlib.suppress(OSError):
+            sock.settimeout(before)
