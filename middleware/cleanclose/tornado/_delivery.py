@@ -176,7 +176,10 @@ class Delivery:
 
     def _close_of_tornado(self, exc_info: Any = False) -> None:
         stream = self.connection.stream
-        error: object = sys.exc_info()[1] if exc_info is True else exc_info and exc_info[1]
+        # IOStream.close takes an exception, a triple, or True for the one that is being handled.
+        error: Any = sys.exc_info()[1] if exc_info is True else exc_info
+        if type(error) is tuple:
+            error = error[1]
         if isinstance(error, Exception):
             self.do(self.exchange.reading_failed(error, self.now))
         else:
