@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from tornado import httputil
 from tornado.ioloop import IOLoop
@@ -177,9 +177,9 @@ class Delivery:
     def _close_of_tornado(self, exc_info: Any = False) -> None:
         stream = self.connection.stream
         # IOStream.close takes an exception, a triple, or True for the one that is being handled.
-        error: Any = sys.exc_info()[1] if exc_info is True else exc_info
-        if type(error) is tuple:
-            error = error[1]
+        error: object = sys.exc_info()[1] if exc_info is True else exc_info
+        if isinstance(error, tuple):
+            error = cast("tuple[object, ...]", error)[1]
         if isinstance(error, Exception):
             self.do(self.exchange.reading_failed(error, self.now))
         else:
