@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pytest
 
+from cleanclose.core import Outlet, Reporter
 from example_apps.staging import NginxProxy, ServerProcess, find_program
 from tests.support.stacks import Stack
 
@@ -144,6 +145,17 @@ class Tally:
         """In this row, so many of so many responses arrived at this kind of client."""
         figures = {"delivered": delivered, "tries": tries, "note": note}
         self._properties.append((_TALLY, [row, client, wrapped, figures]))
+
+
+@pytest.fixture(autouse=True)
+def outlets_raise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An outlet that fails fails the test, but where its failing is the subject."""
+
+    def failed(reporter: Reporter, outlet: Outlet, error: Exception) -> None:
+        raise error
+
+    if request.path.name != "test_outlets.py":
+        monkeypatch.setattr(Reporter, "_failed", failed)
 
 
 @pytest.fixture(scope="session")
