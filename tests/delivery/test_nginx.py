@@ -81,11 +81,8 @@ def test_nginx_passes_the_refusal_on_when_the_cap_is_far_below_the_body(
     require_program("nginx")
     server = serve(stack, settings={"max_bytes": 256 * KIB})
     nginx = serve.behind_nginx(server, buffering=buffering, upstream_http=upstream_http)
-    # On gthread half of the threads may linger, here 2, and each hold takes 0.5 s. Uploads that
-    # come faster than that get their response and an end at once, which nginx may make a 502.
-    interval = 0.4 if stack.name == "gunicorn-gthread" else 0.0
     upload = replace(UPLOAD, port=nginx.port, body_size=64 * MIB)
-    outcomes = repeat(strict, upload, TRIES, interval=interval)
+    outcomes = repeat(strict, upload, TRIES)
     seen = statuses(outcomes)
     tally(
         f"{stack} nginx {'' if buffering else 'un'}buffered 256 KiB of 64 MiB",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -16,13 +15,9 @@ Client = Callable[[Upload], Outcome]
 _SHOWN: Final = 5
 
 
-def repeat(client: Client, upload: Upload, tries: int, *, interval: float = 0.0) -> list[Outcome]:
-    """The outcomes of so many tries, one after the other, with a pause before each."""
-    outcomes: list[Outcome] = []
-    for _ in range(tries):
-        time.sleep(interval)
-        outcomes.append(client(upload))
-    return outcomes
+def repeat(client: Client, upload: Upload, tries: int) -> list[Outcome]:
+    """The outcomes of so many tries, one after the other."""
+    return [client(upload) for _ in range(tries)]
 
 
 def arrived(outcome: Outcome, scenario: Scenario) -> bool:
