@@ -100,6 +100,6 @@ def test_bars() -> None:
     )
     report = Report(costs=[cost])
     assert not report.broken()
-    report.costs[0] = replace(cost, added_to_forwarding=BAR + 0.1)
+    report.costs[0] = replace(cost, to_forwarding=BAR + 0.1)
     report.garbage.append(Garbage(what="ASGI GET", bare=0, cleanclose=2))
     assert len(report.broken()) == 2

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Unpack
 
 import anyio
 
 from cleanclose.asgi._runtime import Runtime, current_runtime
+from cleanclose.asgi._witness import (
+    HttpWatch,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    UploadWatch,
+    WebSocketWatch,
+)
 from cleanclose.core import (
+    CHUNKED,
+    COMPLETE,
+    CURRENT,
     NO_BODY,
+    OPEN,
     Done,
     Exchange,
-    Facts,
     Forward,
     Hold,
     Keep,
@@ -26,6 +38,8 @@ from cleanclose.core import (
     Settings,
     SettingsOptions,
     Step,
+    Watch,
+    Witness,
     asgi_server,
     body_length,
     response_length,
@@ -34,13 +48,13 @@ from cleanclose.core import (
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
+# Looked up once: this is done for every request.
+_clock: Final = time.monotonic
+_new_watch: Final = object.__new__
+_enter: Final = CURRENT.set
 _SCOPE_KEY: Final = "cleanclose.exchange"
 
 
@@ -75,7 +89,7 @@ class CleanCloseMiddleware:
         self._places = Places(
             reading=self._settings.max_draining, inside=self._settings.max_lingering
         )
-        self._reporter = Reporter(outlets)
+        self._reporter = Reporter(outlets, levels=self._settings.level_table())
 
     def __getattr__(self, name: str) -> Any:
         if name == "app":
@@ -85,15 +99,38 @@ class CleanCloseMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        for name, _ in scope["headers"]:
-            if name == b"content-length" or name == b"transfer-encoding":
-                break
+        now = _clock()
+        watch: HttpWatch | WebSocketWatch
+        if scope["type"] == "http":
+            # Looking through the headers is a good part of what a GET costs, and what a body
+            # might mean in one nobody knows (RFC 9110, sections 9.3.1 and 9.3.2).
+            if scope["method"] not in ("GET", "HEAD"):
+                for name, _ in scope["headers"]:
+                    if name == b"content-length" or name == b"transfer-encoding":
+                        await self._serve_upload(scope, receive, send, now)
+                        return
+            watch = _new_watch(HttpWatch)
+            watch.started = now
+            watch.progress = OPEN
+            watch.scope = scope
+            watch.server_receive = receive
+            watch.send_to = send
+        elif scope["type"] == "websocket":
+            watch = WebSocketWatch(scope, receive, send, now)
         else:
             await self.app(scope, receive, send)
             return
+        _enter(watch)
+        try:
+            await self.app(scope, watch.receive, watch.send)
+        except BaseException as error:
+            if not self._ended(watch, error):
+                raise
+        else:
+            if watch.progress != COMPLETE:
+                self._ended(watch, None)
+
+    async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
         length = body_length(
             method=scope["method"],
@@ -102,42 +139,74 @@ class CleanCloseMiddleware:
             transfer_encoding=headers.get(b"transfer-encoding"),
             upgrade=headers.get(b"upgrade"),
         )
-        if length == NO_BODY:
-            await self.app(scope, receive, send)
-            return
-        await self._serve(scope, receive, send, length, wants_continue(headers.get(b"expect")))
+        watch = UploadWatch(
+            scope, receive, send, now, length if length not in (NO_BODY, CHUNKED) else None
+        )
+        _enter(watch)
+        connection: _Connection | None = None
+        if length != NO_BODY:
+            connection = self._connection(watch, scope, receive, send, headers, length, now)
+            watch.stand_behind(connection.receive, connection.send)
+        try:
+            try:
+                await self.app(scope, watch.receive, watch.send)
+            except BaseException:
+                if connection is not None:
+                    await connection.close(failed=True)
+                raise
+            if connection is not None:
+                await connection.close(failed=False)
+        except BaseException as error:
+            if not self._ended(watch, error, connection):
+                raise
+        else:
+            self._ended(watch, None, connection)
+        finally:
+            watch.stand_alone()
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, length: int, expects_continue: bool
-    ) -> None:
-        server = asgi_server(receive)
-        client = scope.get("client")
-        connection = _Connection(receive, send)
+    def _ended(
+        self,
+        watch: Watch,
+        error: BaseException | None,
+        connection: _Connection | None = None,
+    ) -> bool:
+        """Report what there is to report.
+
+        Returns:
+            Whether the error ends here: the peer has left, and that is all there was to it.
+        """
+        watch.ask()
+        now = time.monotonic()
+        drained = None if connection is None else connection.exchange.event(now)
+        end = watch.app_ended(now, error, told=drained is not None)
+        self._reporter.report(drained)
+        for event in end.events:
+            self._reporter.report(event)
+        return end.quiet
+
+    def _connection(
+        self,
+        watch: UploadWatch,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        headers: Mapping[bytes, str],
+        length: int,
+        now: float,
+    ) -> _Connection:
+        connection = _Connection(watch, receive, send)
         connection.exchange = exchange = Exchange(
             self._settings,
             self._places,
-            server=server,
-            facts=Facts(
-                framework="asgi",
-                server=server.name,
-                method=scope["method"],
-                client=str(client[0]) if client else None,
-            ),
+            server=asgi_server(receive, send),
+            facts=watch.facts(),
             length=length,
-            expects_continue=expects_continue,
+            expects_continue=wants_continue(headers.get(b"expect")),
             wake=connection.wake,
-            now=time.monotonic(),
+            now=now,
         )
         scope[_SCOPE_KEY] = exchange
-        try:
-            await self.app(scope, connection.receive, connection.send)
-        except BaseException:
-            await connection.close(failed=True)
-            raise
-        else:
-            await connection.close(failed=False)
-        finally:
-            self._reporter.report(exchange.event(time.monotonic()))
+        return connection
 
 
 def skip(scope: Scope) -> None:
@@ -162,7 +231,8 @@ class _Connection:
 
     exchange: Exchange
 
-    def __init__(self, receive: Receive, send: Send) -> None:
+    def __init__(self, watch: Watch, receive: Receive, send: Send) -> None:
+        self._watch = watch
         self._server_receive = receive
         self._server_send = send
         self._kept: list[Message] = []
@@ -253,8 +323,14 @@ class _Connection:
                 with anyio.move_on_after(1, shield=True):
                     await self._delivered.wait()
                 raise
-        if self._error is not None and not failed:
-            raise self._error
+        error = self._error
+        if error is None:
+            return
+        if isinstance(error, OSError):
+            self._watch.response_failed()
+            self._watch.peer_gone(Witness.SEND, time.monotonic(), error)
+        if not failed:
+            raise error
 
     def wake(self) -> None:
         """The exchange's turn has come. From any thread."""

@@ -3,11 +3,19 @@
 from cleanclose.core.counters import reset, snapshot
 from cleanclose.core.events import (
     Cap,
+    ClientDeparted,
     Event,
     Facts,
     Mechanism,
     Outcome,
+    Phase,
+    ResponseUndelivered,
+    Side,
+    TruncatedUpload,
     UploadDrained,
+    UpstreamReset,
+    Verdict,
+    Witness,
 )
 from cleanclose.core.exchange import (
     TRANSITIONS,
@@ -23,6 +31,8 @@ from cleanclose.core.exchange import (
     Step,
 )
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
+from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
 from cleanclose.core.places import Place, Places
 from cleanclose.core.servers import (
@@ -34,16 +44,35 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.tracing import trace_id
+from cleanclose.core.watch import (
+    COMPLETE,
+    CURRENT,
+    GONE,
+    OPEN,
+    STREAMING,
+    End,
+    Watch,
+    client_gone,
+    current,
+)
 
 __all__ = [
     "CHUNKED",
+    "COMPLETE",
+    "CURRENT",
+    "GONE",
     "NO_BODY",
+    "OPEN",
+    "STREAMING",
     "TORNADO",
     "TRANSITIONS",
     "UNKNOWN",
     "Cap",
+    "ClientDeparted",
     "Continue",
     "Done",
+    "End",
     "Event",
     "Exchange",
     "Facts",
@@ -51,26 +80,41 @@ __all__ = [
     "Happening",
     "Hold",
     "Keep",
+    "Levels",
     "Mechanism",
     "Outcome",
     "Outlet",
+    "Phase",
     "Place",
     "Places",
     "Read",
     "Reporter",
     "Respond",
+    "ResponseUndelivered",
     "Server",
     "Settings",
     "SettingsOptions",
+    "Side",
     "State",
     "Step",
     "StructlogOutlet",
+    "TruncatedUpload",
     "UploadDrained",
+    "UpstreamReset",
+    "Verdict",
+    "Watch",
+    "Witness",
     "asgi_server",
     "body_length",
+    "client_gone",
+    "current",
+    "judge",
+    "mark",
+    "marked",
     "reset",
     "response_length",
     "snapshot",
+    "trace_id",
     "wants_continue",
     "wsgi_server",
 ]

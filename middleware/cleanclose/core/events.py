@@ -6,9 +6,70 @@ import dataclasses
 import enum
 import errno
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import ClassVar, Final, cast
 
-__all__ = ["Cap", "Event", "Facts", "Mechanism", "Outcome", "UploadDrained"]
+__all__ = [
+    "Cap",
+    "ClientDeparted",
+    "Event",
+    "Facts",
+    "Mechanism",
+    "Outcome",
+    "Phase",
+    "ResponseUndelivered",
+    "Side",
+    "TruncatedUpload",
+    "UploadDrained",
+    "UpstreamReset",
+    "Verdict",
+    "Witness",
+]
+
+
+class Side(enum.StrEnum):
+    """Who ended it."""
+
+    CLIENT = "client"
+    SERVER = "server"
+    """This process: it is stopping, or a limit of its own was reached."""
+    UPSTREAM = "upstream"
+    UNKNOWN = "unknown"
+
+
+class Phase(enum.StrEnum):
+    """How far the exchange had come."""
+
+    CONNECT = "connect"
+    TLS_HANDSHAKE = "tls_handshake"
+    REQUEST_HEADERS = "request_headers"
+    REQUEST_BODY = "request_body"
+    HANDLER = "handler"
+    RESPONSE_START = "response_start"
+    RESPONSE_BODY = "response_body"
+    KEEPALIVE_IDLE = "keepalive_idle"
+    WEBSOCKET = "websocket"
+    TLS_SHUTDOWN = "tls_shutdown"
+
+
+class Witness(enum.StrEnum):
+    """Where on the exchange's own connection it was seen that the peer had left."""
+
+    RECEIVE = "receive"
+    """ASGI: what the server's ``receive`` said or raised."""
+    SEND = "send"
+    """ASGI: what the server's ``send`` raised."""
+    INPUT = "wsgi.input"
+    """WSGI: what reading the body raised, or that it ended too soon."""
+    WRITE = "write"
+    """What writing the response raised: WSGI's write callable, a tornado write future."""
+    CLOSE = "close"
+    """WSGI: the server closed the response before it had asked for all of it."""
+    STREAM = "iostream"
+    """Tornado: the IOStream of this very request was closed."""
+    SOCKET = "socket"
+    """The kernel, asked about the client's socket."""
+    SERVER = "server"
+    """The server's own object behind the interface has taken note of it."""
 
 
 class Mechanism(enum.StrEnum):
@@ -79,22 +140,47 @@ class Cap(enum.StrEnum):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What a shim knows of a request from the start.
+class Verdict:
+    """Whose fault it was, and what it rests on.
 
-    Only ``framework`` and ``server`` may ever be a metric's labels.
+    Args:
+        side: Who ended it.
+        phase: How far the exchange had come.
+        mechanism: How, as far as the interface tells.
+        witnesses: Where it was seen. Without one nothing is ever the client's.
+    """
+
+    side: Side
+    phase: Phase
+    mechanism: Mechanism = Mechanism.UNKNOWN
+    witnesses: tuple[Witness, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What a shim knows of a request.
+
+    Only ``framework``, ``server`` and ``route`` may ever be a metric's labels.
 
     Args:
         framework: ``asgi``, ``wsgi`` or ``tornado``.
         server: The server's name, ``unknown`` if it is not one we recognise.
-        method: The request's method.
+        method: The request's method; ``WEBSOCKET`` for a websocket.
         client: The peer's address, if known.
+        route: The route's pattern, where the framework has told it.
+        request_id: The request's ``X-Request-ID``, if it had one.
+        trace_id: The trace id of its ``traceparent`` (W3C Trace Context, 3.2), if it had one.
+        idempotency_key: The request's ``Idempotency-Key``, if it had one.
     """
 
     framework: str
     server: str
     method: str
     client: str | None = None
+    route: str | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+    idempotency_key: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,13 +202,22 @@ class Event:
         plain: dict[str, object] = {}
         for field in dataclasses.fields(self):
             value: object = getattr(self, field.name)
-            if isinstance(value, Facts):
+            if isinstance(value, Facts | Verdict):
                 plain.update(
-                    (part.name, getattr(value, part.name)) for part in dataclasses.fields(value)
+                    (part.name, _plain(getattr(value, part.name)))
+                    for part in dataclasses.fields(value)
                 )
-            else:
-                plain[field.name] = value.value if isinstance(value, enum.StrEnum) else value
+            elif not isinstance(value, BaseException):
+                plain[field.name] = _plain(value)
         return {key: value for key, value in plain.items() if value is not None}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, enum.StrEnum):
+        return value.value
+    if isinstance(value, tuple):
+        return ",".join(map(str, cast("tuple[object, ...]", value)))
+    return value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,3 +243,85 @@ class UploadDrained(Event):
     bytes_in: int = 0
     drained: int = 0
     expected_in: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ClientDeparted(Event):
+    """The peer left before the exchange was complete.
+
+    Args:
+        verdict: Whose fault, when, how, and where it was seen.
+        status: The response's status; None if none of the response was sent before.
+        bytes_in: Bytes of the request's body that the application has received.
+        expected_in: The body's declared length; None if it has none.
+        bytes_out: Bytes of the response's body that were handed to the server before.
+        wasted_seconds: For how many seconds the handler went on after the peer had gone; None
+            where the moment of the departure is not known.
+        nginx: What nginx's access log has for the same thing. Never written to a socket.
+        haproxy: HAProxy's termination state for it.
+        envoy: Envoy's response flag for it.
+    """
+
+    name: ClassVar[str] = "client_departed"
+
+    verdict: Verdict
+    status: int | None = None
+    bytes_in: int = 0
+    expected_in: int | None = None
+    bytes_out: int = 0
+    wasted_seconds: float | None = None
+    nginx: str = "499"
+    haproxy: str = "CD"
+    envoy: str = "DC"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ResponseUndelivered(ClientDeparted):
+    """The peer left, and will not know that an unsafe request of its was carried out.
+
+    A POST, PUT, PATCH or DELETE was answered with a status below 400, and nothing of that
+    answer had left. A client that tries again does it twice, unless there is an idempotency key.
+
+    Args:
+        verdict: See `ClientDeparted`, as for all other fields.
+    """
+
+    name: ClassVar[str] = "response_undelivered"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TruncatedUpload(ClientDeparted):
+    """The peer left in the middle of an upload, and the server calls what it sent the whole.
+
+    Args:
+        verdict: See `ClientDeparted`, as for all other fields.
+        accepted: Whether the application answered with a status below 400 all the same.
+    """
+
+    name: ClassVar[str] = "truncated_upload"
+
+    accepted: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class UpstreamReset(Event):
+    """Something that the application itself is connected to reset the connection.
+
+    Args:
+        verdict: Whose fault, when and how.
+        error: The error's class.
+        library: The library it came through, if it can be told.
+        likely_cause: What such an error most often means, where that is known.
+        restored: Whether the server would have taken it for its client's and hidden it.
+        exception: The error itself, for an outlet that can show a traceback. No field of a
+            log line.
+    """
+
+    name: ClassVar[str] = "upstream_reset"
+
+    verdict: Verdict
+    error: str
+    library: str | None = None
+    likely_cause: str | None = None
+    restored: bool = False
+    exception: BaseException | None = None

@@ -1,4 +1,4 @@
-"""How loud an event is: a table."""
+"""How loud an event is: a table, and the rows that a user has changed."""
 
 from __future__ import annotations
 
@@ -6,22 +6,99 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from cleanclose.core.events import Cap, Event, UploadDrained
+from cleanclose.core.events import (
+    Cap,
+    ClientDeparted,
+    Event,
+    Phase,
+    Side,
+    TruncatedUpload,
+    UploadDrained,
+)
 
-__all__ = ["level_of"]
+__all__ = ["DEFAULT", "GRADED", "Levels", "row_of"]
 
-_CUT: Final[Mapping[Cap, int]] = {
-    # The operator's own limit turned a client away unheard: that is a consequence to know of.
-    Cap.MAX_LINGERING: logging.WARNING,
+DEFAULT: Final[Mapping[str, int]] = {
+    # A client which left or was too slow harmed nobody.
+    "upload_drained": logging.DEBUG,
+    "client_departed": logging.DEBUG,
+    "client_departed.midway": logging.DEBUG,
+    "truncated_upload": logging.DEBUG,
+    # Consequences, which somebody should know of.
+    "upload_drained.max_lingering": logging.WARNING,
+    "client_departed.server": logging.WARNING,
+    "response_undelivered": logging.WARNING,
+    "truncated_upload.accepted": logging.WARNING,
+    # Not the client's.
+    "upstream_reset": logging.ERROR,
 }
+"""The level of each row.
+
+``upload_drained.max_lingering``: the operator's own limit turned a client away unheard.
+``client_departed.midway``: work was lost; the client left in the middle of its upload, of the
+handler or of the response. ``client_departed.server``: this process cut the client, because it
+is stopping. ``truncated_upload.accepted``: a short body was taken for the whole.
+"""
+
+GRADED: Final[Mapping[str, int]] = {
+    "client_departed.midway": logging.INFO,
+    "truncated_upload": logging.INFO,
+}
+"""What ``graded_levels=True`` sets apart."""
+
+_MIDWAY: Final = frozenset(
+    {Phase.REQUEST_BODY, Phase.HANDLER, Phase.RESPONSE_START, Phase.RESPONSE_BODY}
+)
 
 
-def level_of(event: Event) -> int:
-    """The level of an event, as one of logging's numbers.
+class Levels:
+    """The table of levels, with a user's own rows.
 
-    A client which left or was too slow harmed nobody: debug. A response that was probably lost
-    for want of room is the operator's business: warning.
+    Args:
+        graded: Whether a departure that cost work is info instead of debug.
+        rows: The user's own rows, by the names in `DEFAULT`: one of logging's numbers each.
+
+    Raises:
+        ValueError: A row is none of the table's, or its level is no level.
     """
-    if isinstance(event, UploadDrained) and event.cap is not None:
-        return _CUT.get(event.cap, logging.DEBUG)
-    return logging.DEBUG
+
+    def __init__(self, *, graded: bool = False, rows: Mapping[str, int] | None = None) -> None:
+        table = {**DEFAULT, **(GRADED if graded else {})}
+        for name, level in (rows or {}).items():
+            if name not in table:
+                known = ", ".join(DEFAULT)
+                raise ValueError(f"levels has a row {name!r}; its rows are {known}")
+            table[name] = _checked(name, level)
+        self._table = table
+
+    def of(self, event: Event) -> int:
+        """The level of an event, as one of logging's numbers."""
+        return self._table[row_of(event)]
+
+    def of_row(self, row: str) -> int:
+        """The level of a row of `DEFAULT`."""
+        return self._table[row]
+
+
+def _checked(name: str, level: object) -> int:
+    if isinstance(level, bool) or not isinstance(level, int) or level < 0:
+        raise ValueError(
+            f"levels[{name!r}] must be one of logging's numbers, 0 or more, not {level!r}"
+        )
+    return level
+
+
+def row_of(event: Event) -> str:
+    """The row of the table which an event belongs to."""
+    name = event.name
+    match event:
+        case UploadDrained(cap=Cap.MAX_LINGERING):
+            return f"{name}.max_lingering"
+        case TruncatedUpload(accepted=True):
+            return f"{name}.accepted"
+        case ClientDeparted() if name == ClientDeparted.name:
+            if event.verdict.side is Side.SERVER:
+                return f"{name}.server"
+            return f"{name}.midway" if event.verdict.phase in _MIDWAY else name
+        case _:
+            return name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import Event
-from cleanclose.core.levels import level_of
+from cleanclose.core.events import Event, UpstreamReset
+from cleanclose.core.levels import Levels
 
 __all__ = ["Outlet", "Reporter", "StructlogOutlet"]
 
@@ -31,16 +31,20 @@ class StructlogOutlet:
     the event goes to the standard library's logger ``cleanclose`` as ``name key=value …``, so
     that debug events stay silent until somebody asks for them: structlog's own default would
     print each one.
+
+    Args:
+        levels: How loud each event is. Default: the table as it stands.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, levels: Levels | None = None) -> None:
+        self._levels = levels or Levels()
         self._configured: Any = structlog.get_logger(LOGGER_NAME)
         self._plain: Any = structlog.wrap_logger(
             logging.getLogger(LOGGER_NAME),
             wrapper_class=structlog.stdlib.BoundLogger,
             processors=[
                 structlog.stdlib.filter_by_level,
-                structlog.processors.KeyValueRenderer(key_order=["event"]),
+                _as_logging_arguments,
             ],
             context_class=dict,
             cache_logger_on_first_use=False,
@@ -49,7 +53,22 @@ class StructlogOutlet:
     def __call__(self, event: Event, /) -> None:
         """Log the event at its level."""
         logger = self._configured if structlog.is_configured() else self._plain
-        logger.log(level_of(event), event.name, **event.fields())
+        fields = event.fields()
+        if isinstance(event, UpstreamReset) and event.restored:
+            # Nobody else will show it.
+            fields["exc_info"] = event.exception
+        logger.log(self._levels.of(event), event.name, **fields)
+
+
+_RENDER: Final = structlog.processors.KeyValueRenderer(key_order=["event"])
+
+
+def _as_logging_arguments(
+    logger: Any, method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[str, str], dict[str, Any]]:
+    exc_info = event.pop("exc_info", None)
+    # An argument of its own: a field may have a per cent sign.
+    return ("%s", str(_RENDER(logger, method, event))), {"exc_info": exc_info}
 
 
 class Reporter:
@@ -57,13 +76,18 @@ class Reporter:
 
     Args:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
+        levels: How loud each event is, for that one.
         counters: What counts. Default: this process's counters.
     """
 
     def __init__(
-        self, outlets: Sequence[Outlet] | None = None, *, counters: Counters = PROCESS
+        self,
+        outlets: Sequence[Outlet] | None = None,
+        *,
+        levels: Levels | None = None,
+        counters: Counters = PROCESS,
     ) -> None:
-        self._outlets = tuple(outlets) if outlets is not None else (StructlogOutlet(),)
+        self._outlets = tuple(outlets) if outlets is not None else (StructlogOutlet(levels),)
         self._counters = counters
         self._reported: set[int] = set()
 

@@ -36,11 +36,14 @@ class Server:
         name: The server's name, as events give it.
         sends_continue: When it sends ``100 Continue``.
         socket_key: The key of the WSGI environ which holds the client's socket, if any.
+        gone_attribute: The attribute, with dots, of the object behind ``receive`` which is true
+            once the peer has left before the response was complete, if there is one.
     """
 
     name: str
     sends_continue: Continue
     socket_key: str | None = None
+    gone_attribute: str | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE)
@@ -51,7 +54,15 @@ TORNADO: Final = Server("tornado", Continue.LAZY)
 
 _ASGI: Final[Mapping[str, Server]] = {
     # RequestResponseCycle.receive sends it; .send clears the flag with the response's start.
-    "uvicorn": Server("uvicorn", Continue.LAZY),
+    # Its connection_lost sets RequestResponseCycle.disconnected unless the response is complete.
+    "uvicorn": Server("uvicorn", Continue.LAZY, gone_attribute="disconnected"),
+    # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get.
+    "hypercorn": Server("hypercorn", Continue.LATE),
+    # Server.create_application does the same.
+    "daphne": Server("daphne", Continue.LATE),
+    # ASGIProtocol.connection_lost sets it. What receive() itself takes note of is no sign:
+    # whoever gives up a call of it leaves it closed.
+    "gunicorn": Server("gunicorn-asgi", Continue.LATE, gone_attribute="protocol._closed"),
 }
 
 _WSGI: Final[Mapping[str, Server]] = {
@@ -62,17 +73,23 @@ _WSGI: Final[Mapping[str, Server]] = {
 }
 
 
-def asgi_server(receive: object) -> Server:
-    """The server behind an ASGI ``receive`` callable.
+def asgi_server(receive: object, send: object = None) -> Server:
+    """The server behind the callables that an ASGI application gets.
 
     Args:
         receive: The callable as the server gave it. Behind a middleware which wraps it the
             server is unknown.
+        send: The other one, for servers whose ``receive`` is a plain queue's.
     """
-    module: object = getattr(receive, "__module__", None)
-    if not isinstance(module, str):
-        return UNKNOWN
-    return _ASGI.get(module.partition(".")[0], UNKNOWN)
+    package = _package(receive)
+    if package == "asyncio":
+        package = _package(getattr(send, "func", send))
+    return _ASGI.get(package, UNKNOWN)
+
+
+def _package(call: object) -> str:
+    module: object = getattr(call, "__module__", None)
+    return module.partition(".")[0] if isinstance(module, str) else ""
 
 
 def wsgi_server(environ: Mapping[str, Any]) -> Server:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TypedDict, Unpack
+
+from cleanclose.core.levels import Levels
 
 __all__ = ["Settings", "SettingsOptions"]
 
@@ -24,11 +26,14 @@ class SettingsOptions(TypedDict, total=False):
     max_draining: int
     max_lingering: int
     only_statuses: Collection[int] | None
+    quiet_logs: bool
+    graded_levels: bool
+    levels: Mapping[str, int] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How long, and for how much, a connection is kept open for an early response.
+    """How long a connection is kept open for an early response, and how loud departures are.
 
     Args:
         max_bytes: How many bytes of a request body are discarded at most, per request.
@@ -55,6 +60,13 @@ class Settings:
             Without effect on WSGI, where none waits.
         only_statuses: If given, only responses with one of these status codes are treated.
             Default: all of them.
+        quiet_logs: Whether the records that servers and frameworks log about a client's
+            departure are lowered to the level of its event
+            (`cleanclose.integrations.stdlib.install_quiet_logs`). Default True.
+        graded_levels: Whether a departure that cost work (in the middle of an upload, of the
+            handler or of the response) is info instead of debug. Default False.
+        levels: Rows of the table of levels (`cleanclose.core.levels.DEFAULT`) to be replaced,
+            by name, each by one of logging's numbers. Default: none.
 
     Raises:
         ValueError: A value has the wrong type or is out of its range. The message names the
@@ -70,6 +82,9 @@ class Settings:
     max_draining: int = 100
     max_lingering: int = 1000
     only_statuses: Collection[int] | None = None
+    quiet_logs: bool = True
+    graded_levels: bool = False
+    levels: Mapping[str, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"):
@@ -78,6 +93,15 @@ class Settings:
         _check_count("max_draining", self.max_draining, lowest=1)
         _check_count("max_lingering", self.max_lingering, lowest=self.max_draining)
         object.__setattr__(self, "only_statuses", _checked_statuses(self.only_statuses))
+        for name in ("quiet_logs", "graded_levels"):
+            _check_flag(name, getattr(self, name))
+        object.__setattr__(self, "levels", _checked_levels(self.levels))
+        # Raises for a row or a level that is none.
+        self.level_table()
+
+    def level_table(self) -> Levels:
+        """The table of levels with this user's rows."""
+        return Levels(graded=self.graded_levels, rows=self.levels)
 
     @classmethod
     def for_blocking(cls, **options: Unpack[SettingsOptions]) -> Settings:
@@ -98,6 +122,19 @@ def _check_number(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a number of 0 or more, not {value!r}")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of 0 or more, not {value!r}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def _checked_levels(value: object) -> dict[str, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, Mapping):
+        raise ValueError(f"levels must be a mapping of rows to logging's numbers, not {value!r}")
+    return dict(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
 
 
 def _check_count(name: str, value: object, *, lowest: int) -> None:

@@ -1,0 +1,332 @@
+"""What the witnesses of one exchange have seen of its peer, and what follows at its end.
+
+`Watch` does no I/O and reads no clock. A shim tells it what passes through the callables which
+it gave to the application; that is the provenance on which every verdict rests.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+from typing import Any, Final
+
+from cleanclose.core.events import (
+    ClientDeparted,
+    Event,
+    Facts,
+    Mechanism,
+    Phase,
+    ResponseUndelivered,
+    Side,
+    TruncatedUpload,
+    UpstreamReset,
+    Verdict,
+    Witness,
+)
+from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.upstreams import chain, library_of, likely_cause_of
+
+__all__ = [
+    "COMPLETE",
+    "CURRENT",
+    "GONE",
+    "OPEN",
+    "STREAMING",
+    "End",
+    "Watch",
+    "client_gone",
+    "current",
+]
+
+UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Methods that change something (all but the safe ones of RFC 9110, section 9.2.1, and those
+which end no exchange of their own)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """What follows from the end of an exchange.
+
+    Args:
+        events: What there is to report: one event for a departure, one for an upstream's reset.
+        quiet: Whether the application's exception ends here: the peer had left, and that is all
+            there was to it.
+    """
+
+    events: list[Event]
+    quiet: bool
+
+
+OPEN: Final = 0
+"""Nothing of the response's body has been handed over."""
+STREAMING: Final = 1
+"""Pieces of it have, but not the last."""
+COMPLETE: Final = 2
+"""The application has handed over all of its response."""
+GONE: Final = 3
+"""The peer has left before that."""
+
+
+class Watch:
+    """One exchange's peer, as its witnesses see it.
+
+    A shim has a class of its own, with what it gives to the application and with the facts.
+
+    Nearly every exchange is over without anything to say. So only what these need is set at the
+    start, in slots; all else has its default on the class.
+
+    Args:
+        now: The request's start, in seconds on any clock that only goes forward.
+    """
+
+    __slots__ = ("__dict__", "progress", "started")
+
+    started: float
+    progress: int
+    """How far the response has come: `OPEN` and so on. A shim may set it to `COMPLETE` by itself
+    where it is `OPEN`, which is what nearly every request takes; for all else there are methods.
+    """
+    is_websocket: bool = False
+    """Whether the exchange is a websocket's."""
+    body_complete: bool = True
+    """Whether the application has been given all of the request's body."""
+    bytes_in: int = 0
+    """Bytes of the request's body that it has been given."""
+    expected_in: int | None = None
+    """The body's declared length, if it has one."""
+    bytes_out: int = 0
+    """Bytes of the response's body that have been handed to the server, but for the last piece."""
+    departure: Verdict | None = None
+    """What the witnesses say; None if none has seen the peer leave."""
+    stopping: bool = False
+    """Whether the process is stopping: who ends the exchange then is not the client."""
+    ended: bool = False
+    """Whether the exchange is over; its witnesses prove nothing about what comes after."""
+    _gone_at: float | None = None
+    _bytes_out_before: int = 0
+    _completed_in_vain: bool = False
+    _truncated: bool = False
+
+    def __init__(self, now: float) -> None:
+        self.started = now
+        self.progress = OPEN
+
+    @property
+    def status(self) -> int | None:
+        """The response's status, once the application has begun to respond: the shim's to say."""
+        raise NotImplementedError
+
+    def facts(self) -> Facts:
+        """The facts of this exchange. The shim's to say, and asked for only when needed."""
+        raise NotImplementedError
+
+    def ask(self) -> None:
+        """Ask whether the peer has left, where that can be asked at no cost: the shim's to do.
+
+        `peer_gone` is called if it has.
+        """
+
+    def find_witness(self, error: BaseException) -> None:
+        """Look whether an error came out of the exchange's connection: the shim's to do.
+
+        For what passed through where nothing of ours stood: `peer_gone` is called if it did.
+        """
+
+    @property
+    def response_complete(self) -> bool:
+        """Whether the application has handed over all of its response, be it in vain."""
+        return self.progress == COMPLETE or self._completed_in_vain
+
+    @property
+    def phase(self) -> Phase:
+        """How far the exchange has come."""
+        if self.is_websocket:
+            return Phase.WEBSOCKET
+        if self.status is not None:
+            return Phase.RESPONSE_BODY if self.bytes_out else Phase.RESPONSE_START
+        return Phase.HANDLER if self.body_complete else Phase.REQUEST_BODY
+
+    def response_piece(self, size: int) -> None:
+        """The application has handed over a piece of its response, and more may come."""
+        self.bytes_out += size
+        if self.progress == OPEN:
+            self.progress = STREAMING
+
+    def response_completed(self) -> None:
+        """The application has handed over all of its response."""
+        if self.progress == GONE:
+            self._completed_in_vain = True
+        else:
+            self.progress = COMPLETE
+
+    def response_failed(self) -> None:
+        """What was complete for the application could not be sent."""
+        if self.progress == COMPLETE:
+            self._completed_in_vain = True
+            self.progress = STREAMING if self.bytes_out else OPEN
+
+    def peer_gone(
+        self,
+        witness: Witness,
+        now: float,
+        error: BaseException | None = None,
+        mechanism: Mechanism | None = None,
+        *,
+        late: bool = False,
+    ) -> None:
+        """A witness has seen that the peer has left.
+
+        After a complete response this is no departure: there was nothing left to stay for.
+
+        Args:
+            witness: Where it was seen.
+            now: The time.
+            error: What came out of the connection, if it was an exception. It is marked.
+            mechanism: How the peer left; what the error says if it is not given.
+            late: Whether the witness was only asked now, so that the departure's own moment is
+                not known.
+        """
+        if self.progress == COMPLETE:
+            return
+        mechanism = mechanism or Mechanism.of(error)
+        known = self.departure
+        if known is None:
+            self._gone_at = None if late else now
+            self._bytes_out_before = self.bytes_out
+            side = Side.SERVER if self.stopping else Side.CLIENT
+            phase = self.phase
+            witnesses: tuple[Witness, ...] = (witness,)
+        else:
+            side, phase, witnesses = known.side, known.phase, known.witnesses
+            if known.mechanism is not Mechanism.UNKNOWN:
+                mechanism = known.mechanism
+            if witness not in witnesses:
+                witnesses = (*witnesses, witness)
+        self.progress = GONE
+        self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
+        if error is not None:
+            mark(error, self.departure)
+
+    def body_truncated(self, now: float) -> None:
+        """The body ended before its declared length, and the server calls that its end.
+
+        Args:
+            now: The time.
+        """
+        self._truncated = True
+        self.peer_gone(Witness.INPUT, now, mechanism=Mechanism.EOF)
+
+    def judge(self, error: BaseException) -> Verdict:
+        """Whose fault an exception is that came up in this exchange."""
+        if not self.ended:
+            for each in chain(error):
+                if marked(each) is None:
+                    self.find_witness(each)
+        return judge(error, None if self.ended else self.departure, self.phase)
+
+    def app_ended(
+        self,
+        now: float,
+        error: BaseException | None = None,
+        *,
+        told: bool = False,
+        restored: bool = False,
+    ) -> End:
+        """The application has returned or raised, and the exchange is over.
+
+        Args:
+            now: The time.
+            error: What it raised, if it did.
+            told: Whether the end of this exchange is told by another event already.
+            restored: Whether the server would have hidden the error.
+
+        Returns:
+            What there is to report, and whether the error ends here.
+        """
+        events: list[Event] = []
+        quiet = False
+        if error is not None and not isinstance(error, Exception):
+            self._cancelled(now)
+        elif error is not None:
+            verdict = self.judge(error)
+            quiet = verdict.side in (Side.CLIENT, Side.SERVER)
+            if verdict.side is Side.UPSTREAM:
+                events.append(self._upstream_reset(error, verdict, now, restored=restored))
+        if self.departure is not None and not told:
+            events.append(self._departed(self.departure, now, failed=error is not None))
+        self.ended = True
+        return End(events=events, quiet=quiet)
+
+    def _cancelled(self, now: float) -> None:
+        """Somebody ended the exchange from outside: if it was not the peer, it was this process.
+
+        That is a server which is stopping, or a time limit around the application.
+        """
+        if self.progress in (OPEN, STREAMING):
+            self.stopping = True
+            self.peer_gone(Witness.SERVER, now, mechanism=Mechanism.CANCELLED)
+
+    def _upstream_reset(
+        self, error: BaseException, verdict: Verdict, now: float, *, restored: bool
+    ) -> UpstreamReset:
+        return UpstreamReset(
+            facts=self.facts(),
+            age_ms=self._age(now),
+            verdict=verdict,
+            error=f"{type(error).__module__}.{type(error).__qualname__}",
+            library=library_of(error),
+            likely_cause=likely_cause_of(error),
+            restored=restored,
+            exception=error,
+        )
+
+    def _departed(self, verdict: Verdict, now: float, *, failed: bool) -> ClientDeparted:
+        facts = self.facts()
+        completed = self.response_complete and not failed
+        accepted = completed and self.status is not None and self.status < 400
+        wasted = 0.0 if self._gone_at is None else now - self._gone_at
+        # A status that was made after the peer had gone was never sent.
+        sent = verdict.phase in (Phase.RESPONSE_START, Phase.RESPONSE_BODY)
+        common: dict[str, Any] = {
+            "facts": facts,
+            "age_ms": self._age(now),
+            "verdict": verdict,
+            "bytes_in": self.bytes_in,
+            "expected_in": self.expected_in,
+            "bytes_out": self._bytes_out_before,
+            "wasted_seconds": round(wasted, 6) if wasted > 0 else None,
+        }
+        if self._truncated:
+            return TruncatedUpload(status=self.status, accepted=accepted, **common)
+        if accepted and facts.method in UNSAFE_METHODS and not sent:
+            return ResponseUndelivered(status=self.status, **common)
+        return ClientDeparted(status=self.status if sent else None, **common)
+
+    def _age(self, now: float) -> float:
+        return round((now - self.started) * 1000, 3)
+
+
+CURRENT: Final[contextvars.ContextVar[Watch | None]] = contextvars.ContextVar(
+    "cleanclose_watch", default=None
+)
+"""The exchange that this task or thread works for."""
+
+
+def current() -> Watch | None:
+    """The exchange that this task or thread works for; None outside of one."""
+    return CURRENT.get()
+
+
+def client_gone() -> bool:
+    """Whether the client of the request that is being handled here has left.
+
+    For handlers, sync or async, whose work is for nobody then. It waits for nothing. How much it
+    can see depends on the server: what the application's own ``receive()`` brought, what the
+    server knows, what the kernel says of the socket where one is in reach. False where nothing
+    can be seen, outside of a request, and where the middleware is not installed.
+    """
+    watch = current()
+    if watch is None or watch.ended:
+        return False
+    watch.ask()
+    return watch.departure is not None
