@@ -199,7 +199,8 @@ def print_report(report: Report, effort: Effort, console: Console) -> None:
     console.print(
         "Times: the least disturbed round. Ratios of whole costs: the median of the rounds'"
         " own.\nadded / added: what cleanclose adds to the bare cost, divided by what the"
-        f" forwarding wrapper adds.\nThe bar for ASGI GET: {report.bar} times the forwarding wrapper.\n",
+        f" forwarding wrapper adds.\nThe bar for ASGI GET: {report.bar} times the forwarding"
+        " wrapper.\n",
         highlight=False,
     )
     garbage = Table(title="Objects per request left to the cyclic collector", title_justify="left")

@@ -472,7 +472,6 @@ async def test_requests_without_a_body_go_straight_to_the_server(
     ]
 
 
-
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_request_leaves_nothing_to_the_cyclic_collector(anyio_backend: str) -> None:
