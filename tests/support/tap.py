@@ -1,0 +1,75 @@
+"""What a server process logs and reports, as JSON lines: for the tests about noise.
+
+A record is taken where it goes to its handlers, behind all filters and levels: what is not taken
+here no handler could have shown.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from cleanclose.core import Event
+
+__all__ = ["PATH_VARIABLE", "Tap", "outlets", "read_tap", "tap_logging"]
+
+PATH_VARIABLE: Final = "TEST_TAP"
+"""The environment variable that names the file."""
+
+_LOCK: Final = threading.Lock()
+
+
+class Tap:
+    """An outlet that writes each event, with its level left to the records."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Write one event."""
+        _write({"event": event.name, **event.fields()})
+
+
+def outlets() -> list[Tap]:
+    """The outlets for an app under test."""
+    return [Tap()]
+
+
+def tap_logging() -> None:
+    """Write every record that reaches its handlers; for an app's module, at import."""
+    original = logging.Logger.callHandlers
+
+    def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        _write(
+            {
+                "logger": record.name,
+                "level": record.levelno,
+                "message": record.getMessage(),
+                "error": None if error is None else type(error).__name__,
+                "original_level": getattr(record, "original_level", None),
+            }
+        )
+        original(self, record)
+
+    if PATH_VARIABLE in os.environ:
+        logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+
+
+def read_tap(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The records and the events that a server has written so far."""
+    records: list[Mapping[str, Any]] = []
+    events: list[Mapping[str, Any]] = []
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            entry: dict[str, Any] = json.loads(line)
+            (events if "event" in entry else records).append(entry)
+    return records, events
+
+
+def _write(entry: Mapping[str, object]) -> None:
+    line = json.dumps(entry, default=str) + "\n"
+    with _LOCK, Path(os.environ[PATH_VARIABLE]).open("a", encoding="utf-8") as file:
+        file.write(line)
