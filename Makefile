@@ -43,7 +43,7 @@ $(VENV)/.stamp-demo: pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,'.[demo]')
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt
-	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group test)
+	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group test --group stacks)
 
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group dev)
@@ -62,10 +62,10 @@ test: $(VENV)/.stamp-test ## Run all tests (WORKERS=4, TEST_ARGS="-k expect")
 	$(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),
-# says nothing about this project.
+# says nothing about this project. The stacks have no lower bounds: nobody installs them with us.
 test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed versions
 	$(LOWEST_VENV)/bin/python -m pytest $(TEST_FLAGS) \
-	  -m "not distribution and not negative_control" \
+	  -m "not distribution and not negative_control and not stacks" \
 	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
 
 coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
