@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import enum
 import inspect
+import logging
 import re
 import sys
 import textwrap
@@ -21,15 +22,25 @@ from typing import Final
 from cleanclose.core import (
     TRANSITIONS,
     Cap,
+    ClientDeparted,
     Event,
     Facts,
     Happening,
+    Mechanism,
     Outcome,
+    Phase,
+    ResponseUndelivered,
     Settings,
+    Side,
     State,
+    TruncatedUpload,
     UploadDrained,
+    UpstreamReset,
+    Verdict,
+    Witness,
     snapshot,
 )
+from cleanclose.core.levels import DEFAULT, GRADED
 
 FOLDER: Final = Path(__file__).parent
 
@@ -99,30 +110,101 @@ def caps() -> str:
     return _table(("cap", "meaning"), rows)
 
 
-def fields() -> str:
-    """The fields of the event, as a log line has them."""
+def common_fields() -> str:
+    """The fields that every event has, as a log line has them."""
+    return _fields(Facts, Event)
+
+
+def drained_fields() -> str:
+    """The fields of `upload_drained`."""
+    return _fields(UploadDrained)
+
+
+def departed_fields() -> str:
+    """The fields of `client_departed` and of the events that are a kind of it."""
+    return _fields(Verdict, ClientDeparted, TruncatedUpload)
+
+
+def upstream_fields() -> str:
+    """The fields of `upstream_reset`."""
+    return _fields(Verdict, UpstreamReset)
+
+
+def departures() -> str:
+    """The events that tell of a departure, by what they are about."""
     rows: list[tuple[str, str]] = []
-    for holder in (Facts, Event, UploadDrained):
+    for event in (ClientDeparted, ResponseUndelivered, TruncatedUpload):
+        summary = (inspect.getdoc(event) or "").split("\n\n")[0]
+        rows.append((f"`{event.name}`", _markdown(summary)))
+    return _table(("event", "meaning"), rows)
+
+
+def closed_sets() -> str:
+    """The values of a verdict's parts."""
+    rows: list[tuple[str, str, str]] = []
+    for name, documented in (
+        ("side", Side),
+        ("phase", Phase),
+        ("mechanism", Mechanism),
+        ("witnesses", Witness),
+    ):
+        meanings = _member_docs(documented)
         rows += [
-            (f"`{name}`", meaning)
-            for name, meaning in _arguments(holder).items()
-            if name != "facts"
+            (f"`{name}`", f"`{member.value}`", meanings.get(member.name, ""))
+            for member in documented
         ]
-    return _table(("field", "meaning"), rows)
+    return _table(("field", "value", "meaning"), rows)
+
+
+def levels() -> str:
+    """The table of levels."""
+    rows = [
+        (
+            f"`{row}`",
+            logging.getLevelName(level).lower(),
+            logging.getLevelName(GRADED.get(row, level)).lower(),
+        )
+        for row, level in DEFAULT.items()
+    ]
+    return _table(("row", "level", "with `graded_levels`"), rows)
 
 
 def counters() -> str:
-    """The names in a snapshot."""
-    return "```\n" + "\n".join(snapshot()) + "\n```"
+    """The names in a snapshot, each with the values that its labels have from the start."""
+    families: dict[str, dict[str, list[str]]] = {}
+    for key in snapshot():
+        name, _, labels = key.partition("{")
+        family = families.setdefault(name, {})
+        for label, value in re.findall(r'(\w+)="([^"]*)"', labels):
+            values = family.setdefault(label, [])
+            if value not in values:
+                values.append(value)
+    rows = [
+        (
+            f"`{name}`",
+            "; ".join(
+                f"`{label}`: " + ", ".join(f"`{value}`" for value in values)
+                for label, values in labels.items()
+            ),
+        )
+        for name, labels in families.items()
+    ]
+    return _table(("counter", "labels"), rows)
 
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "closing-rules.md": {"transitions": transitions, "happenings": happenings},
     "settings.md": {"settings": settings},
     "events-and-counters.md": {
-        "fields": fields,
+        "common_fields": common_fields,
+        "drained_fields": drained_fields,
         "outcomes": outcomes,
         "caps": caps,
+        "departures": departures,
+        "departed_fields": departed_fields,
+        "upstream_fields": upstream_fields,
+        "closed_sets": closed_sets,
+        "levels": levels,
         "counters": counters,
     },
 }
@@ -167,6 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for page in old:
         sys.stdout.write(f"{page} {'is not up to date' if check else 'rewritten'}\n")
     return 1 if check and old else 0
+
+
+def _fields(*holders: type) -> str:
+    found: dict[str, str] = {}
+    for holder in holders:
+        for name, meaning in _arguments(holder).items():
+            if name not in ("facts", "verdict", "exception"):
+                found.setdefault(name, meaning)
+    return _table(("field", "meaning"), [(f"`{name}`", text) for name, text in found.items()])
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -100,13 +100,15 @@ def test_the_readme_has_every_setting_and_its_default() -> None:
     assert list(rows) == [field.name for field in dataclasses.fields(Settings)]
     for name, told in rows.items():
         for value in (getattr(settings, name), getattr(blocking, name)):
-            assert said(value) in told, f"{name} is {value!r}, the README says {told}"
+            assert said(name, value) in told, f"{name} is {value!r}, the README says {told}"
 
 
-def said(value: object) -> str:
+def said(setting: str, value: object) -> str:
     """How the README writes a default."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
     if value is None:
-        return "all"
+        return "all" if setting == "only_statuses" else "none"
     if isinstance(value, int) and value % (1024 * 1024) == 0:
         return f"{value // (1024 * 1024)} MiB"
     assert isinstance(value, int | float)
