@@ -82,10 +82,14 @@ def judge(error: BaseException, departure: Verdict | None, phase: Phase) -> Verd
     proof = _proof(error, departure)
     if proof is not None:
         return proof
-    lost = lost_upstream(error)
+    lost = lost_upstream(error, _is_marked)
     if lost is None:
         return Verdict(side=Side.UNKNOWN, phase=phase)
     return Verdict(side=Side.UPSTREAM, phase=phase, mechanism=Mechanism.of(lost))
+
+
+def _is_marked(error: BaseException) -> bool:
+    return marked(error) is not None
 
 
 def _proof(error: BaseException, departure: Verdict | None) -> Verdict | None:

@@ -77,13 +77,20 @@ LIKELY_CAUSES: Final[Mapping[str, str]] = {
 """What an error most often means, by module and name of its class."""
 
 
-def lost_upstream(error: BaseException) -> BaseException | None:
+def lost_upstream(
+    error: BaseException, is_clients: Callable[[BaseException], bool]
+) -> BaseException | None:
     """The exception in an error's chain which says that a connection was lost; None if none does.
 
     Args:
         error: An error which is not the client's.
+        is_clients: Whether an exception in its chain is the client's all the same: that one says
+            nothing about an upstream.
     """
-    return next((each for each in chain(error) if _is_reset(each) or _says_lost(each)), None)
+    for each in chain(error):
+        if (_is_reset(each) or _says_lost(each)) and not is_clients(each):
+            return each
+    return None
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
