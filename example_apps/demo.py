@@ -169,7 +169,7 @@ class Tally:
     delivered: int = 0
     instead: Counter[str] = field(default_factory=Counter[str])
     loud_lines: int = 0
-    counters: dict[str, int] = field(default_factory=dict[str, int])
+    counters: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def complete(self) -> bool:
@@ -225,7 +225,7 @@ _LOUD_LINE: Final = re.compile(
     r"|^Exception (?:ignored|in thread)",
     re.MULTILINE,
 )
-_COUNTER: Final = re.compile(r'cleanclose_(?P<name>\w+)_total(?:\{\w+="(?P<label>\w+)"\})?')
+_COUNTER: Final = re.compile(r"cleanclose_(?P<name>\w+)_total(?:\{(?P<labels>.*)\})?")
 
 
 def count_loud_lines(log: str) -> int:
@@ -233,20 +233,39 @@ def count_loud_lines(log: str) -> int:
     return len(_LOUD_LINE.findall(log))
 
 
-def counters_in_words(counters: Mapping[str, int]) -> str:
+def counters_in_words(counters: Mapping[str, float]) -> str:
     """Write what has been counted in a few words; zeros are left out."""
-    events: list[str] = []
-    sizes: list[str] = []
-    for key, value in sorted(counters.items()):
+    found: dict[str, float] = {}
+    for key, value in counters.items():
         match = _COUNTER.fullmatch(key)
-        if match is None or not value:
-            continue
-        name = match["name"].replace("_", " ")
-        if name.endswith(" bytes"):
-            sizes.append(f"{size_in_words(value)} {name.removesuffix(' bytes')}")
-        else:
-            events.append(f"{value} {match['label'] or name}")
-    return ", ".join(events + sizes) or "all 0"
+        if match is not None and value:
+            words = _counter_in_words(match["name"], match["labels"] or "")
+            found[words] = found.get(words, 0) + value
+    events = [f"{value:g} {words}" for words, value in sorted(found.items()) if words[0] != "*"]
+    amounts = [
+        f"{size_in_words(int(value))} drained" if words == "*bytes" else f"{value:.1f} s wasted"
+        for words, value in sorted(found.items())
+        if words[0] == "*"
+    ]
+    return ", ".join(events + amounts) or "all 0"
+
+
+def _counter_in_words(name: str, labels: str) -> str:
+    """What a counter is called in the table; with a star in front if it counts no events."""
+    values: dict[str, str] = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+    match name:
+        case "drained_bytes":
+            return "*bytes"
+        case "wasted_seconds":
+            return "*seconds"
+        case "departures":
+            return f"left in the {values['phase'].replace('_', ' ')}"
+        case "early_responses":
+            return values["outcome"]
+        case "cut_uploads":
+            return f"by {values['cap']}"
+        case _:
+            return name.replace("_", " ")
 
 
 def size_in_words(size: int) -> str:
@@ -319,11 +338,11 @@ class Stage:
             timeout=30.0,
         )
 
-    def _counters(self) -> dict[str, int]:
+    def _counters(self) -> dict[str, float]:
         connection = http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=10)
         try:
             connection.request("GET", "/counters")
-            counters: dict[str, int] = json.loads(connection.getresponse().read())
+            counters: dict[str, float] = json.loads(connection.getresponse().read())
         finally:
             connection.close()
         return counters

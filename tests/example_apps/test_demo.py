@@ -49,9 +49,14 @@ def test_counters_in_words() -> None:
         'cleanclose_early_responses_total{outcome="cut"}': 0,
         "cleanclose_drained_bytes_total": 48 * 1024 * 1024,
         "cleanclose_outlet_errors_total": 1,
+        'cleanclose_departures_total{side="client",phase="request_body",mechanism="eof"}': 2,
+        'cleanclose_departures_total{side="client",phase="request_body",mechanism="reset"}': 2,
+        "cleanclose_wasted_seconds_total": 0.25,
         "something_else": 5,
     }
-    assert demo.counters_in_words(counters) == "3 delivered, 1 outlet errors, 48 MiB drained"
+    assert demo.counters_in_words(counters) == (
+        "3 delivered, 4 left in the request body, 1 outlet errors, 48 MiB drained, 0.2 s wasted"
+    )
     assert demo.counters_in_words({}) == "all 0"
 
 
