@@ -27,6 +27,9 @@ from cleanclose.core import (
     Step,
 )
 
+ROUNDING = 1e-9
+"""Seconds by which a sum of floats may be off."""
+
 
 class ExchangeMachine(RuleBasedStateMachine):
     """Plays an application, a client, a server and a shim which keeps to the steps."""
@@ -178,7 +181,8 @@ class ExchangeMachine(RuleBasedStateMachine):
         step = self.exchange.step(self.now)
         if isinstance(step, Read | Hold | Keep):
             seconds = step.seconds if isinstance(step, Hold) else step.at_most_seconds
-            assert 0 <= seconds <= self.limits.max_seconds
+            # (now + limit) - now is a rounding more than the limit, now and then.
+            assert 0 <= seconds <= self.limits.max_seconds + ROUNDING
 
     @invariant()
     def all_waits_together_have_a_limit(self) -> None:
@@ -186,7 +190,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         if self.completed_at is not None and self.exchange.treated:
             limits = self.limits
             most = 2 * limits.max_seconds + limits.hold_seconds + limits.respond_after
-            assert self.now - self.completed_at <= most
+            assert self.now - self.completed_at <= most + ROUNDING
 
     @invariant()
     def no_more_than_max_bytes_and_a_piece_is_read(self) -> None:
