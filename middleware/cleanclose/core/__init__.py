@@ -1,6 +1,7 @@
 """The shared core: no framework, no I/O, no clock of its own."""
 
 from cleanclose.core.counters import reset, snapshot
+from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
     ClientDeparted,
@@ -41,6 +42,7 @@ from cleanclose.core.servers import (
     Continue,
     Server,
     asgi_server,
+    is_servers_own,
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
@@ -98,6 +100,7 @@ __all__ = [
     "State",
     "Step",
     "StructlogOutlet",
+    "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",
     "UpstreamReset",
@@ -108,6 +111,7 @@ __all__ = [
     "body_length",
     "client_gone",
     "current",
+    "is_servers_own",
     "judge",
     "mark",
     "marked",

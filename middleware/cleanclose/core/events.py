@@ -291,7 +291,7 @@ class ResponseUndelivered(ClientDeparted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TruncatedUpload(ClientDeparted):
-    """The peer left in the middle of an upload, and the server calls what it sent the whole.
+    """The peer left in the middle of an upload, and what it sent was taken for the whole.
 
     Args:
         verdict: See `ClientDeparted`, as for all other fields.

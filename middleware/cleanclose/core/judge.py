@@ -8,7 +8,6 @@ it was.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
@@ -30,6 +29,7 @@ WRAPPERS: Final = frozenset(
         "uvicorn.protocols.utils.ClientDisconnected",
         "gunicorn.asgi.protocol.ClientDisconnected",
         "gunicorn.asgi.websocket.WebSocketDisconnected",
+        "waitress.channel.ClientDisconnected",
     }
 )
 """What frameworks and servers raise when the peer has gone, by module and name."""
@@ -47,17 +47,28 @@ def mark(error: BaseException, verdict: Verdict) -> None:
         error: The exception.
         verdict: What its witness knows.
     """
-    note = (verdict.phase.value, verdict.mechanism.value, *(w.value for w in verdict.witnesses))
-    with contextlib.suppress(AttributeError, TypeError):
-        setattr(error, _MARK, note)
+    note = (
+        _name_of(type(error)),
+        # What it was raised from by then. The application can give it another cause.
+        "" if error.__cause__ is None else _name_of(type(error.__cause__)),
+        verdict.phase.value,
+        verdict.mechanism.value,
+        *(witness.value for witness in verdict.witnesses),
+    )
+    # Not by setattr: an exception may be a frozen dataclass.
+    vars(error)[_MARK] = note
 
 
 def marked(error: BaseException) -> Verdict | None:
     """The verdict that a witness has left on an exception; None if there is none."""
-    note: tuple[str, ...] | None = getattr(error, _MARK, None)
+    # Not by getattr: some exceptions hand any name on to another object.
+    note: tuple[str, ...] | None = vars(error).get(_MARK)
     if note is None:
         return None
-    phase, mechanism, *witnesses = note
+    name, _, phase, mechanism, *witnesses = note
+    if name != _name_of(type(error)):
+        # Somebody has copied all attributes of the one to another.
+        return None
     return Verdict(
         side=Side.CLIENT,
         phase=Phase(phase),
@@ -93,16 +104,70 @@ def _is_marked(error: BaseException) -> bool:
 
 
 def _proof(error: BaseException, departure: Verdict | None) -> Verdict | None:
-    proofs = [_proof(leaf, departure) for leaf in leaves(error)]
-    if proofs:
-        return proofs[0] if None not in proofs else None
+    proof: Verdict | None = None
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if _hides_a_loss(each):
+            return None
+        held = leaves(each)
+        if held:
+            # A group that was raised from something else is about that, too.
+            waiting.extend(held if each.__cause__ is None else (*held, each.__cause__))
+            continue
+        found = _proof_of_one(each, departure)
+        if found is None:
+            return None
+        proof = proof or found
+    return proof
+
+
+def _proof_of_one(error: BaseException, departure: Verdict | None) -> Verdict | None:
     mark_ = marked(error)
     if mark_ is not None:
         # The exchange may know more: that the process was stopping, or how the peer left.
-        return departure or mark_
+        return None if _has_another_cause(error) else departure or mark_
     if departure is None or not _is_wrapper(error) or _wraps_another(error):
         return None
     return departure
+
+
+def _has_another_cause(error: BaseException) -> bool:
+    """Whether the application has raised the client's error again, from one of its own."""
+    cause = error.__cause__
+    return (
+        cause is not None
+        and marked(cause) is None
+        and _name_of(type(cause)) != vars(error)[_MARK][1]
+    )
+
+
+def _hides_a_loss(error: BaseException) -> bool:
+    """Whether an upstream's loss was being handled, or had been left to a ``finally``.
+
+    Which of the two cannot be told, and of the second nobody else would speak.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        # What the server itself has raised it from is of the same connection.
+        waiting.append(each.__cause__)
+        context = each.__context__
+        if context is None or context is each.__cause__:
+            continue
+        if _is_marked(context) or _is_wrapper(context):
+            waiting.append(context)
+        elif lost_upstream(context, _is_marked) is not None:
+            return True
+    return False
 
 
 def _wraps_another(error: BaseException) -> bool:
@@ -118,16 +183,24 @@ def _wraps_another(error: BaseException) -> bool:
         below = error.__cause__ or error.__context__
         if below is None or marked(below) is not None:
             return False
-        if not _is_wrapper(below) and (error.__cause__ is not None or _may_be_another(below)):
+        if not _is_wrapper(below) and (error.__cause__ is not None or _may_be_another(below, seen)):
             return True
         error = below
     return False
 
 
-def _may_be_another(error: BaseException) -> bool:
-    # Any OSError may be the reset of something else, time-outs included, and so may a group.
-    return isinstance(error, OSError | EOFError | BaseExceptionGroup)
+def _may_be_another(error: BaseException, seen: set[int]) -> bool:
+    held = leaves(error)
+    if held:
+        # Frameworks raise a group's only leaf by itself, and then the group is its context.
+        return any(id(leaf) not in seen and not _is_marked(leaf) for leaf in held)
+    # Any OSError may be the reset of something else, time-outs included.
+    return isinstance(error, OSError | EOFError)
 
 
 def _is_wrapper(error: BaseException) -> bool:
-    return any(f"{cls.__module__}.{cls.__qualname__}" in WRAPPERS for cls in type(error).__mro__)
+    return any(_name_of(cls) in WRAPPERS for cls in type(error).__mro__)
+
+
+def _name_of(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

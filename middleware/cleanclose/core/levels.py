@@ -14,9 +14,10 @@ from cleanclose.core.events import (
     Side,
     TruncatedUpload,
     UploadDrained,
+    Verdict,
 )
 
-__all__ = ["DEFAULT", "GRADED", "Levels", "row_of"]
+__all__ = ["DEFAULT", "GRADED", "Levels", "row_of", "row_of_departure"]
 
 DEFAULT: Final[Mapping[str, int]] = {
     # A client which left or was too slow harmed nobody.
@@ -97,8 +98,14 @@ def row_of(event: Event) -> str:
         case TruncatedUpload(accepted=True):
             return f"{name}.accepted"
         case ClientDeparted() if name == ClientDeparted.name:
-            if event.verdict.side is Side.SERVER:
-                return f"{name}.server"
-            return f"{name}.midway" if event.verdict.phase in _MIDWAY else name
+            return row_of_departure(event.verdict)
         case _:
             return name
+
+
+def row_of_departure(verdict: Verdict) -> str:
+    """The row of the table for a departure that did no more harm than its verdict says."""
+    name = ClientDeparted.name
+    if verdict.side is Side.SERVER:
+        return f"{name}.server"
+    return f"{name}.midway" if verdict.phase in _MIDWAY else name

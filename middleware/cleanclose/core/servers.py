@@ -9,10 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+import errno
+import ssl
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-__all__ = ["TORNADO", "UNKNOWN", "Continue", "Server", "asgi_server", "wsgi_server"]
+__all__ = [
+    "TORNADO",
+    "UNKNOWN",
+    "Continue",
+    "Server",
+    "asgi_server",
+    "is_servers_own",
+    "wsgi_server",
+]
 
 
 class Continue(enum.Enum):
@@ -36,14 +46,38 @@ class Server:
         name: The server's name, as events give it.
         sends_continue: When it sends ``100 Continue``.
         socket_key: The key of the WSGI environ which holds the client's socket, if any.
-        gone_attribute: The attribute, with dots, of the object behind ``receive`` which is true
-            once the peer has left before the response was complete, if there is one.
+        gone_attributes: The attributes, with dots, of the object behind ASGI's ``receive``, of
+            which one is there and is true once the peer has left.
+        gone_is_settled: Whether that attribute stays false for a peer which leaves when the
+            response is complete.
+        lost_code: The code, without a reason, that the server gives for a websocket which was
+            lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
+        hides_after_end: Whether it says nothing, at its usual level, about an exception that an
+            ASGI application raises behind its complete response.
+        gone_key: The key of the WSGI environ which holds a callable that says so, if any.
+        input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
+            if it does and the environ does not.
+        head_attribute: Where the object behind WSGI's ``start_response`` gathers the headers, as
+            an attribute with dots, if a second call adds to them. (PEP 3333 wants it to replace
+            them.)
+        hides: Whether the server takes such an exception of a WSGI application for its
+            client's: it says nothing of it, or lays it at the client's door, and sends no 500.
+            None where that is not known.
+        answers: Whether it answers 500 to the other exceptions of that kind.
     """
 
     name: str
     sends_continue: Continue
     socket_key: str | None = None
-    gone_attribute: str | None = None
+    gone_attributes: tuple[str, ...] = ()
+    gone_is_settled: bool = False
+    lost_code: int = 1006
+    hides_after_end: bool = False
+    gone_key: str | None = None
+    input_socket: str | None = None
+    head_attribute: str | None = None
+    hides: Callable[[OSError], bool] | None = None
+    answers: bool = True
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE)
@@ -54,23 +88,127 @@ TORNADO: Final = Server("tornado", Continue.LAZY)
 
 _ASGI: Final[Mapping[str, Server]] = {
     # RequestResponseCycle.receive sends it; .send clears the flag with the response's start.
-    # Its connection_lost sets RequestResponseCycle.disconnected unless the response is complete.
-    "uvicorn": Server("uvicorn", Continue.LAZY, gone_attribute="disconnected"),
+    # Its connection_lost sets RequestResponseCycle.disconnected unless the response is complete,
+    # and says 1005 to websockets (WSProtocol, WebSocketsSansIOProtocol). WebSocketProtocol, the
+    # older one, is a WebSocketServerProtocol of websockets with its `closed`.
+    "uvicorn": Server(
+        "uvicorn",
+        Continue.LAZY,
+        gone_attributes=("disconnected", "closed"),
+        gone_is_settled=True,
+        lost_code=1005,
+    ),
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get.
     "hypercorn": Server("hypercorn", Continue.LATE),
     # Server.create_application does the same.
     "daphne": Server("daphne", Continue.LATE),
-    # ASGIProtocol.connection_lost sets it. What receive() itself takes note of is no sign:
-    # whoever gives up a call of it leaves it closed.
-    "gunicorn": Server("gunicorn-asgi", Continue.LATE, gone_attribute="protocol._closed"),
+    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. What receive() itself
+    # takes note of is no sign: whoever gives up a call of it leaves it closed.
+    # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
+    # exception.
+    "gunicorn": Server(
+        "gunicorn-asgi",
+        Continue.LATE,
+        gone_attributes=("protocol._closed", "_eof"),
+        hides_after_end=True,
+    ),
+    # Compiled: nothing behind its callables can be asked. It says 1005 to websockets, too.
+    "granian": Server("granian", Continue.LATE, lost_code=1005),
 }
+
+
+def _hidden_by_gunicorn(error: OSError) -> bool:
+    # handle() of each worker. Every SSLError is the client's there: the end of a connection is a
+    # debug line, all others are a 403 and an "Invalid request".
+    return isinstance(error, ssl.SSLError) or error.errno in _IGNORED_BY_GUNICORN
+
+
+_IGNORED_BY_GUNICORN: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+
+def _hidden_by_werkzeug(error: OSError) -> bool:
+    # WSGIRequestHandler.run_wsgi, connection_dropped_errors.
+    return isinstance(error, ConnectionError | TimeoutError | ssl.SSLEOFError)
+
+
+def _hidden_by_wsgiref(error: OSError) -> bool:
+    # BaseHandler.run.
+    return isinstance(error, ConnectionAbortedError | BrokenPipeError | ConnectionResetError)
+
+
+def _hidden_by_gevent(error: OSError) -> bool:
+    # WSGIHandler.ignored_socket_errors.
+    return error.args[:1] in ((errno.EPIPE,), (errno.ECONNRESET,))
+
+
+_IGNORED_BY_CHEROOT: Final = frozenset(
+    {
+        errno.EPIPE,
+        errno.EBADF,
+        errno.ENOTSOCK,
+        errno.ETIMEDOUT,
+        errno.ECONNREFUSED,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.ENETRESET,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
+    }
+)
+"""cheroot.errors.socket_errors_to_ignore."""
+
+
+def _hidden_by_cheroot(error: OSError) -> bool:
+    # HTTPConnection.communicate looks at the first argument; a time-out becomes a 408.
+    first = error.args[0] if error.args else None
+    timeouts = ("timed out", "The read operation timed out")
+    return first in timeouts or first in _IGNORED_BY_CHEROOT
+
+
+def _hides_nothing(error: OSError) -> bool:
+    return False
+
 
 _WSGI: Final[Mapping[str, Server]] = {
     # gunicorn.http.wsgi.create sends it before the application is called.
-    "gunicorn.socket": Server("gunicorn", Continue.EAGER, "gunicorn.socket"),
+    "gunicorn.socket": Server(
+        "gunicorn",
+        Continue.EAGER,
+        "gunicorn.socket",
+        head_attribute="headers",
+        hides=_hidden_by_gunicorn,
+        # handle() of each worker: a "Socket error processing request", and an empty reply.
+        answers=False,
+    ),
     # WSGIRequestHandler.run_wsgi sends it first of all.
-    "werkzeug.socket": Server("werkzeug", Continue.EAGER, "werkzeug.socket"),
+    "werkzeug.socket": Server(
+        "werkzeug", Continue.EAGER, "werkzeug.socket", hides=_hidden_by_werkzeug
+    ),
 }
+
+_WSGI_PACKAGES: Final[Mapping[str, Server]] = {
+    # HTTPChannel.service logs and answers whatever Task.service lets through, which is
+    # everything unless log_socket_errors is turned off.
+    "waitress": Server(
+        "waitress",
+        Continue.LATE,
+        gone_key="waitress.client_disconnected",
+        hides=_hides_nothing,
+    ),
+    "cheroot": Server(
+        "cheroot",
+        Continue.LATE,
+        input_socket="rfile.raw._sock",
+        head_attribute="req.outheaders",
+        hides=_hidden_by_cheroot,
+    ),
+    "wsgiref": Server("wsgiref", Continue.LATE, input_socket="raw._sock", hides=_hidden_by_wsgiref),
+    "gevent": Server(
+        "gevent", Continue.LATE, input_socket="rfile.raw._sock", hides=_hidden_by_gevent
+    ),
+}
+"""By the package of the server's ``start_response``. They have sent a 100 where `Continue.LATE`
+says that they may still do so: nothing has been tried with it."""
 
 
 def asgi_server(receive: object, send: object = None) -> Server:
@@ -82,19 +220,38 @@ def asgi_server(receive: object, send: object = None) -> Server:
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
     package = _package(receive)
-    if package == "asyncio":
+    if package in ("asyncio", "trio"):
         package = _package(getattr(send, "func", send))
     return _ASGI.get(package, UNKNOWN)
 
 
 def _package(call: object) -> str:
     module: object = getattr(call, "__module__", None)
+    if module is None:
+        # A compiled method has none, but its object's class does.
+        module = type(getattr(call, "__self__", None)).__module__
     return module.partition(".")[0] if isinstance(module, str) else ""
 
 
-def wsgi_server(environ: Mapping[str, Any]) -> Server:
-    """The server behind a WSGI environ."""
+def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Server:
+    """The server behind a WSGI environ.
+
+    Args:
+        environ: The environ.
+        start_response: The callable as the server gave it, for servers that leave nothing of
+            theirs in the environ. Behind a middleware which wraps it those are unknown.
+    """
     for key, server in _WSGI.items():
         if key in environ:
             return server
-    return UNKNOWN
+    return _WSGI_PACKAGES.get(_package(start_response), UNKNOWN)
+
+
+def is_servers_own(call: object, server: Server) -> bool:
+    """Whether a callable is the server's, and not that of a middleware in front of it.
+
+    Args:
+        call: What the application, or a middleware inside, was given to call.
+        server: The server, as it was recognised.
+    """
+    return _package(call) == server.name

@@ -6,7 +6,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 __all__ = [
     "LIKELY_CAUSES",
@@ -17,6 +17,8 @@ __all__ = [
     "likely_cause_of",
     "lost_upstream",
 ]
+
+Answer = TypeVar("Answer")
 
 _RESETS: Final = frozenset(
     {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN}
@@ -29,52 +31,186 @@ def _always(error: Any) -> bool:
 
 def _has_no_sqlstate(error: Any) -> bool:
     # What the database itself says has one; what libpq says of the connection has none.
-    return getattr(error, "sqlstate", None) is None and getattr(error, "pgcode", None) is None
+    if getattr(error, "sqlstate", None) is not None or getattr(error, "pgcode", None) is not None:
+        return False
+    # Never connected: psycopg's words, and those of psycopg2, which are libpq's.
+    return not str(error).startswith(
+        ("connection failed", "connection timeout", "connection to server", "could not")
+    )
+
+
+def _is_used_after(error: Any) -> bool:
+    # asyncpg's words, and those of psycopg2. For asyncpg they are the only ones about a
+    # connection that broke while it lay idle.
+    return str(error) in ("connection is closed", "connection already closed")
+
+
+def _code(error: Any) -> object:
+    return error.args[0] if error.args else None
+
+
+# CR_SERVER_GONE_ERROR, CR_SERVER_LOST, CR_SERVER_LOST_EXTENDED of MySQL's client errors;
+# ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED (MariaDB) and ER_CLIENT_INTERACTION_TIMEOUT (MySQL) of
+# its server's.
+_LOST_TO_MYSQL: Final = frozenset({2006, 2013, 2055, 1053, 1927, 4031})
 
 
 def _is_lost_to_mysql(error: Any) -> bool:
-    # CR_SERVER_GONE_ERROR, CR_SERVER_LOST, CR_SERVER_LOST_EXTENDED of MySQL's client errors.
-    return bool(error.args) and error.args[0] in (2006, 2013, 2055)
+    return _code(error) in _LOST_TO_MYSQL
+
+
+def _is_closed_mysql(error: Any) -> bool:
+    # pymysql's whole word for a connection which it has closed, mostly upon an error.
+    return tuple(error.args) == (0, "")
+
+
+def _has_no_errno(error: Any) -> bool:
+    # One with an errno is judged by that: it may be a refused connection.
+    return getattr(error, "errno", None) is None
+
+
+def _says_closed(error: Any) -> bool:
+    # The same class says that the peer broke the protocol.
+    text = str(error)
+    return any(word in text for word in ("disconnected", "closed", "ConnectionTerminated"))
+
+
+def _is_lost_to_urllib3(error: Any) -> bool:
+    # The same class says that the response was malformed.
+    return any(
+        _is_reset(each)
+        or each == "Response ended prematurely"
+        or "http.client.IncompleteRead" in _names(each)
+        for each in error.args
+    )
+
+
+def _is_lost_to_requests(error: Any) -> bool:
+    # The same class says that a connection could not be made.
+    return any(
+        _is_reset(each)
+        or ("urllib3.exceptions.ProtocolError" in _names(each) and _is_lost_to_urllib3(each))
+        for each in error.args
+    )
+
+
+def _was_connected_to_redis(error: Any) -> bool:
+    # Subclasses say that there was no place in the pool, no access, or no data yet.
+    name = "redis.exceptions.ConnectionError"
+    return next(iter(_names(error))) == name and " connecting to " not in str(error)
 
 
 LOST: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "aiohttp.client_exceptions.ClientOSError": _always,
+    "aiohttp.client_exceptions.ClientOSError": _has_no_errno,
     "aiohttp.client_exceptions.ClientPayloadError": _always,
     "aiohttp.client_exceptions.ServerDisconnectedError": _always,
+    "aiormq.exceptions.ConnectionClosed": _always,
+    "amqp.exceptions.RecoverableConnectionError": _always,
+    "asyncio.exceptions.IncompleteReadError": _always,
+    "asyncpg.exceptions.AdminShutdownError": _always,
     "asyncpg.exceptions.ConnectionDoesNotExistError": _always,
+    "asyncpg.exceptions.CrashShutdownError": _always,
+    "asyncpg.exceptions.IdleInTransactionSessionTimeoutError": _always,
+    "asyncpg.exceptions.IdleSessionTimeoutError": _always,
+    "asyncpg.exceptions._base.InterfaceError": _is_used_after,
+    "http.client.IncompleteRead": _always,
     "httpcore.ReadError": _always,
-    "httpcore.RemoteProtocolError": _always,
+    "httpcore.RemoteProtocolError": _says_closed,
     "httpcore.WriteError": _always,
     "httpx.ReadError": _always,
-    "httpx.RemoteProtocolError": _always,
+    "httpx.RemoteProtocolError": _says_closed,
     "httpx.WriteError": _always,
-    "pika.exceptions.ConnectionClosed": _always,
+    "pika.exceptions.AMQPHeartbeatTimeout": _always,
+    "pika.exceptions.ChannelWrongStateError": _always,
+    "pika.exceptions.ConnectionBlockedTimeout": _always,
+    "pika.exceptions.ConnectionClosedByBroker": _always,
     "pika.exceptions.ConnectionWrongStateError": _always,
     "pika.exceptions.StreamLostError": _always,
     "psycopg.OperationalError": _has_no_sqlstate,
     "psycopg.errors.AdminShutdown": _always,
+    "psycopg.errors.CrashShutdown": _always,
+    "psycopg.errors.IdleInTransactionSessionTimeout": _always,
+    "psycopg.errors.IdleSessionTimeout": _always,
+    "psycopg2.InterfaceError": _is_used_after,
     "psycopg2.OperationalError": _has_no_sqlstate,
     "psycopg2.errors.AdminShutdown": _always,
+    "psycopg2.errors.CrashShutdown": _always,
+    "psycopg2.errors.IdleInTransactionSessionTimeout": _always,
+    "psycopg2.errors.IdleSessionTimeout": _always,
     "pymongo.errors.AutoReconnect": _always,
+    "pymysql.err.InterfaceError": _is_closed_mysql,
     "pymysql.err.OperationalError": _is_lost_to_mysql,
-    "redis.exceptions.ConnectionError": _always,
+    "redis.exceptions.ConnectionError": _was_connected_to_redis,
+    "requests.exceptions.ChunkedEncodingError": _is_lost_to_requests,
+    "requests.exceptions.ConnectionError": _is_lost_to_requests,
+    "smtplib.SMTPServerDisconnected": _always,
     "tornado.iostream.StreamClosedError": _always,
     "tornado.simple_httpclient.HTTPStreamClosedError": _always,
     "tornado.websocket.WebSocketClosedError": _always,
-    "urllib3.exceptions.ProtocolError": _always,
+    "urllib3.exceptions.ProtocolError": _is_lost_to_urllib3,
     "websockets.exceptions.ConnectionClosedError": _always,
 }
-"""Classes, by module and name, which say that a client library lost its connection, and what
-else has to hold where the same class says other things as well."""
+"""Classes, by module and name, which say that a client library lost its connection, or was to
+use one that is lost; and what else has to hold where the same class says other things as well.
 
-LIKELY_CAUSES: Final[Mapping[str, str]] = {
-    # pika's BlockingConnection answers heartbeats only while it is inside a call of its own.
-    # A connection that lies idle between two requests misses them, and the broker closes it.
-    "pika.exceptions.StreamLostError": "missed heartbeats",
-    "pika.exceptions.AMQPHeartbeatTimeout": "missed heartbeats",
-    "pika.exceptions.ConnectionClosedByBroker": "closed by the broker",
+A connection that was never made (refused, no such host, no access) is not lost."""
+
+
+def _means(cause: str) -> Callable[[Any], str | None]:
+    def say(error: Any) -> str:
+        return cause
+
+    return say
+
+
+def _mysql_cause(error: Any) -> str | None:
+    return _MYSQL_CAUSES.get(_code(error))
+
+
+_MYSQL_CAUSES: Final[Mapping[object, str]] = {
+    1053: "the server is stopping",
+    1927: "killed by an administrator",
+    # The one says it of a connection that it finds closed when it begins to send.
+    2006: "idle for longer than the server's wait_timeout",
+    4031: "idle for longer than the server's wait_timeout",
 }
-"""What an error most often means, by module and name of its class."""
+_MISSED: Final = _means("missed heartbeats")
+_ADMIN: Final = _means("ended by an administrator, or the server is stopping")
+_CRASH: Final = _means("the server has crashed")
+_IDLE: Final = _means("idle for longer than the server's idle_session_timeout")
+_IN_TRANSACTION: Final = _means(
+    "idle for longer than the server's idle_in_transaction_session_timeout"
+)
+_USED_AFTER: Final = _means("used after it was lost or closed")
+
+LIKELY_CAUSES: Final[Mapping[str, Callable[[Any], str | None]]] = {
+    "asyncpg.exceptions.AdminShutdownError": _ADMIN,
+    "asyncpg.exceptions.CrashShutdownError": _CRASH,
+    "asyncpg.exceptions.IdleInTransactionSessionTimeoutError": _IN_TRANSACTION,
+    "asyncpg.exceptions.IdleSessionTimeoutError": _IDLE,
+    "asyncpg.exceptions._base.InterfaceError": _USED_AFTER,
+    # pika's BlockingConnection answers heartbeats only while it is inside a call of its own.
+    # A connection that lies idle between two requests misses them, and the broker closes it:
+    # without a word, so that the next call finds a reset.
+    "pika.exceptions.StreamLostError": _MISSED,
+    "pika.exceptions.AMQPHeartbeatTimeout": _MISSED,
+    "pika.exceptions.ChannelWrongStateError": _USED_AFTER,
+    "pika.exceptions.ConnectionBlockedTimeout": _means("the broker is out of memory or disk"),
+    "pika.exceptions.ConnectionClosedByBroker": _means("closed by the broker"),
+    "pika.exceptions.ConnectionWrongStateError": _USED_AFTER,
+    "psycopg.errors.AdminShutdown": _ADMIN,
+    "psycopg.errors.CrashShutdown": _CRASH,
+    "psycopg.errors.IdleInTransactionSessionTimeout": _IN_TRANSACTION,
+    "psycopg.errors.IdleSessionTimeout": _IDLE,
+    "psycopg2.InterfaceError": _USED_AFTER,
+    "psycopg2.errors.AdminShutdown": _ADMIN,
+    "psycopg2.errors.CrashShutdown": _CRASH,
+    "psycopg2.errors.IdleInTransactionSessionTimeout": _IN_TRANSACTION,
+    "psycopg2.errors.IdleSessionTimeout": _IDLE,
+    "pymysql.err.InterfaceError": _USED_AFTER,
+    "pymysql.err.OperationalError": _mysql_cause,
+}
+"""What an error most often means, by module and name of its class; None where it tells nothing."""
 
 
 def lost_upstream(
@@ -82,15 +218,22 @@ def lost_upstream(
 ) -> BaseException | None:
     """The exception in an error's chain which says that a connection was lost; None if none does.
 
+    One of the operating system's own comes first: it knows how the connection was lost.
+
     Args:
         error: An error which is not the client's.
         is_clients: Whether an exception in its chain is the client's all the same: that one says
             nothing about an upstream.
     """
+    said: BaseException | None = None
     for each in chain(error):
-        if (_is_reset(each) or _says_lost(each)) and not is_clients(each):
+        if is_clients(each):
+            continue
+        if _is_reset(each):
             return each
-    return None
+        if said is None and _says_lost(each):
+            said = each
+    return said
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -125,59 +268,84 @@ def leaves(error: BaseException) -> tuple[BaseException, ...]:
 def likely_cause_of(error: BaseException) -> str | None:
     """What such an error most often means, if it is known."""
     for each in chain(error):
-        for name in _names(each):
-            if name in LIKELY_CAUSES:
-                return LIKELY_CAUSES[name]
+        name = _lost_name(each)
+        cause = _ask(LIKELY_CAUSES[name], each) if name in LIKELY_CAUSES else None
+        if cause is not None:
+            return cause
     return None
 
 
-def library_of(error: BaseException) -> str | None:
-    """The library that an error came through: the package of its class, or of its last frame.
+def library_of(error: BaseException, is_clients: Callable[[BaseException], bool]) -> str | None:
+    """The library that lost its connection.
+
+    That is the one whose own word for it is in the error's chain, the outermost first; else the
+    one that stands between the application and the error's innermost frame.
 
     Args:
         error: The error.
+        is_clients: Whether an exception in its chain is the client's all the same.
 
     Returns:
-        The name of a top-level package that is not Python's own; None where there is none, as
-        for a plain socket used by a script.
+        The name of a top-level package that is installed and not Python's own; None where there
+        is none, as for a plain socket which the application uses itself.
     """
-    for each in chain(error):
-        package = type(each).__module__.partition(".")[0]
-        if _is_library(package):
-            return package
-    for each in chain(error):
-        for package in _packages(each.__traceback__):
+    own = [each for each in chain(error) if not is_clients(each)]
+    for each in own:
+        if _says_lost(each):
+            package = _lost_name(each).partition(".")[0]
             if _is_library(package):
                 return package
+    for each in own:
+        if _is_reset(each):
+            for package in _packages(each.__traceback__):
+                if _is_library(package):
+                    return package
     return None
 
 
 def _packages(traceback: TracebackType | None) -> Iterator[str]:
-    """The packages that an error passed, the innermost first, as far as they are installed."""
+    """The installed packages that an error passed inside of the application, innermost first.
+
+    What called the application (a framework, a server) has nothing to do with its upstreams.
+    """
     modules: list[tuple[str, str]] = []
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        modules.append((traceback.tb_frame.f_globals.get("__name__", ""), code.co_filename))
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        modules.append((module, code.co_filename))
         traceback = traceback.tb_next
     for module, file in reversed(modules):
-        # The application's own modules are no library.
+        package = module.partition(".")[0]
         if "site-packages" in file or "dist-packages" in file:
-            yield module.partition(".")[0]
+            yield package
+        elif package not in sys.stdlib_module_names:
+            return
 
 
 def _is_library(package: str) -> bool:
     return bool(package) and package not in sys.stdlib_module_names and package != "cleanclose"
 
 
-def _is_reset(error: BaseException) -> bool:
+def _is_reset(error: object) -> bool:
     return isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError) or (
         isinstance(error, OSError) and error.errno in _RESETS
     )
 
 
 def _says_lost(error: BaseException) -> bool:
-    return any(name in LOST and LOST[name](error) for name in _names(error))
+    return bool(_lost_name(error))
 
 
-def _names(error: BaseException) -> Iterator[str]:
+def _lost_name(error: BaseException) -> str:
+    return next((name for name in _names(error) if name in LOST and _ask(LOST[name], error)), "")
+
+
+def _ask(rule: Callable[[Any], Answer], error: BaseException) -> Answer | None:
+    try:
+        return rule(error)
+    except Exception:  # noqa: BLE001 - a foreign class's own __str__, say; the request goes on
+        return None
+
+
+def _names(error: object) -> Iterator[str]:
     return (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)

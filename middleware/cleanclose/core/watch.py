@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final
 
 from cleanclose.core.events import (
@@ -29,6 +31,7 @@ from cleanclose.core.upstreams import chain, library_of, likely_cause_of
 __all__ = [
     "COMPLETE",
     "CURRENT",
+    "DEPARTURE_LISTENERS",
     "GONE",
     "OPEN",
     "STREAMING",
@@ -67,6 +70,11 @@ GONE: Final = 3
 """The peer has left before that."""
 
 
+DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
+"""Called whenever a witness sees a peer leave, before anybody logs a word about it. They must not
+raise."""
+
+
 class Watch:
     """One exchange's peer, as its witnesses see it.
 
@@ -100,6 +108,8 @@ class Watch:
     """What the witnesses say; None if none has seen the peer leave."""
     stopping: bool = False
     """Whether the process is stopping: who ends the exchange then is not the client."""
+    cut_short: bool = False
+    """Whether the application was told in the middle of the body that no more of it will come."""
     ended: bool = False
     """Whether the exchange is over; its witnesses prove nothing about what comes after."""
     _gone_at: float | None = None
@@ -130,6 +140,32 @@ class Watch:
         """Look whether an error came out of the exchange's connection: the shim's to do.
 
         For what passed through where nothing of ours stood: `peer_gone` is called if it did.
+        """
+
+    def is_sending(self, frame: FrameType) -> bool:
+        """Whether a frame of the call stack is the server's own send, for this exchange.
+
+        The shim's to say. Whatever the server's code does inside of it happens on the
+        exchange's connection.
+        """
+        return False
+
+    def is_aftermath(self, error: BaseException) -> bool:
+        """Whether an error is the server's own, from its work behind this exchange.
+
+        The shim's to say: asked once the exchange is over and its peer had left. The error must
+        have come out of a lost connection, and nobody's code but the server's may have been
+        there.
+        """
+        return False
+
+    def ask_transport(self, transport: object) -> None:
+        """Ask whether the peer has reset this connection of the exchange: the shim's to do.
+
+        `peer_gone` is called if it has.
+
+        Args:
+            transport: The asyncio transport that the server's own send has written to in vain.
         """
 
     @property
@@ -206,15 +242,18 @@ class Watch:
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
             mark(error, self.departure)
+        for listener in DEPARTURE_LISTENERS:
+            listener()
 
-    def body_truncated(self, now: float) -> None:
+    def body_truncated(self, now: float, error: BaseException | None = None) -> None:
         """The body ended before its declared length, and the server calls that its end.
 
         Args:
             now: The time.
+            error: What the application gets for it, if it is an exception. It is marked.
         """
         self._truncated = True
-        self.peer_gone(Witness.INPUT, now, mechanism=Mechanism.EOF)
+        self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:
         """Whose fault an exception is that came up in this exchange."""
@@ -250,7 +289,8 @@ class Watch:
         elif error is not None:
             verdict = self.judge(error)
             quiet = verdict.side in (Side.CLIENT, Side.SERVER)
-            if verdict.side is Side.UPSTREAM:
+            # What a server would hide is told, whatever it is: nobody else will.
+            if verdict.side is Side.UPSTREAM or (restored and not quiet):
                 events.append(self._upstream_reset(error, verdict, now, restored=restored))
         if self.departure is not None and not told:
             events.append(self._departed(self.departure, now, failed=error is not None))
@@ -274,7 +314,7 @@ class Watch:
             age_ms=self._age(now),
             verdict=verdict,
             error=f"{type(error).__module__}.{type(error).__qualname__}",
-            library=library_of(error),
+            library=library_of(error, _is_clients),
             likely_cause=likely_cause_of(error),
             restored=restored,
             exception=error,
@@ -296,7 +336,8 @@ class Watch:
             "bytes_out": self._bytes_out_before,
             "wasted_seconds": round(wasted, 6) if wasted > 0 else None,
         }
-        if self._truncated:
+        if self._truncated or (accepted and self.cut_short):
+            # Falcon's ASGI stream, for one, gives such a body to the handler like any other.
             return TruncatedUpload(status=self.status, accepted=accepted, **common)
         if accepted and facts.method in UNSAFE_METHODS and not sent:
             return ResponseUndelivered(status=self.status, **common)
@@ -304,6 +345,10 @@ class Watch:
 
     def _age(self, now: float) -> float:
         return round((now - self.started) * 1000, 3)
+
+
+def _is_clients(error: BaseException) -> bool:
+    return marked(error) is not None
 
 
 CURRENT: Final[contextvars.ContextVar[Watch | None]] = contextvars.ContextVar(

@@ -1,0 +1,160 @@
+"""Whose departure a log record tells of, if it tells of one: the same verdict, for what is logged.
+
+What frameworks, servers and asyncio log by themselves never passes a middleware. Here is what a
+record must show before its level may be lowered.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import traceback
+from collections.abc import Iterable, Mapping
+from types import FrameType
+from typing import Final
+
+from cleanclose.core.events import Phase, Side, Verdict
+from cleanclose.core.judge import judge
+from cleanclose.core.watch import Watch, current
+
+__all__ = ["fields_of", "verdict_of_errors", "verdict_of_record"]
+
+_AT_MOST_FRAMES: Final = 64
+
+_WRITES_IN_VAIN: Final[Mapping[str, frozenset[str]]] = {
+    # Transports say these once somebody has written to a lost connection several times
+    # (asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES), and no word about the connection.
+    "asyncio": frozenset({"socket.send() raised exception.", "SSL connection is closed"}),
+}
+
+_WHILE_HANDLING: Final[Mapping[str, frozenset[str]]] = {
+    # RequestHandler.send_error says it about the exception that is being handled.
+    "tornado.general": frozenset({"Cannot send error response after headers written"}),
+}
+
+
+def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
+    """What a record's departure was, if that is all that the record tells of.
+
+    It must be called in the call which logs: the call stack and the live exception are proofs.
+
+    Args:
+        record: The record. It is not changed.
+
+    Returns:
+        A verdict with `Side.CLIENT` or `Side.SERVER`; None for every other record.
+    """
+    errors = list(_errors_in(record))
+    if errors:
+        return verdict_of_errors(errors)
+    if not isinstance(record.msg, str):
+        return None
+    if record.msg in _WRITES_IN_VAIN.get(record.name, ()):
+        return _verdict_of_write()
+    error = sys.exception()
+    if error is None:
+        return None
+    verdict = verdict_of_errors([error])
+    if verdict is None or record.msg in _WHILE_HANDLING.get(record.name, ()):
+        return verdict
+    return verdict if _shows(record.getMessage(), error) else None
+
+
+def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
+    """What the departure was that all of these errors come from.
+
+    Args:
+        errors: Exceptions that are logged together.
+
+    Returns:
+        The first one's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is none, or
+        if one of them is anything else, or may be.
+    """
+    watch = current()
+    first: Verdict | None = None
+    for error in errors:
+        verdict = _verdict_of(error, watch)
+        if verdict.side not in (Side.CLIENT, Side.SERVER):
+            return None
+        first = first or verdict
+    return first
+
+
+def _verdict_of(error: BaseException, watch: Watch | None) -> Verdict:
+    if watch is None:
+        return judge(error, None, Phase.HANDLER)
+    if watch.ended and watch.departure is not None and watch.is_aftermath(error):
+        return watch.departure
+    return watch.judge(error)
+
+
+def fields_of(verdict: Verdict) -> dict[str, str]:
+    """A verdict for a log line that others have made: every name begins with ``cleanclose_``."""
+    return {
+        "cleanclose_side": verdict.side.value,
+        "cleanclose_phase": verdict.phase.value,
+        "cleanclose_mechanism": verdict.mechanism.value,
+        "cleanclose_witnesses": ",".join(verdict.witnesses),
+    }
+
+
+def _errors_in(record: logging.LogRecord) -> Iterable[BaseException]:
+    if record.exc_info and record.exc_info[1] is not None:
+        yield record.exc_info[1]
+    if isinstance(record.msg, BaseException):
+        yield record.msg
+    arguments = record.args or ()
+    for argument in arguments.values() if isinstance(arguments, Mapping) else arguments:
+        if isinstance(argument, BaseException):
+            yield argument
+
+
+def _shows(text: str, error: BaseException) -> bool:
+    """Whether a text ends with this very exception's traceback, as it is printed."""
+    if "Traceback (most recent call last):" not in text:
+        return False
+    return text.rstrip().endswith("".join(traceback.format_exception(error)).rstrip())
+
+
+def _verdict_of_write() -> Verdict | None:
+    """The verdict about a write to the exchange's own connection, which is lost."""
+    watch = current()
+    if watch is None or watch.ended:
+        return None
+    is_own, transport = _own_write(watch)
+    if not is_own:
+        return None
+    if watch.departure is None:
+        watch.ask()
+    if watch.departure is None and transport is not None:
+        # An application that writes without a pause gives the server no time to take note.
+        watch.ask_transport(transport)
+    return watch.departure
+
+
+def _own_write(watch: Watch) -> tuple[bool, object]:
+    """Whether nothing but the server's code stands between its send and the logging call.
+
+    A connection of the application's own, and one of another middleware's, is written to by
+    code of theirs: inside of the server's send there is none.
+
+    Returns:
+        That, and the transport which was written to, if it can be seen.
+    """
+    packages: set[str] = set()
+    transport: object = None
+    frame: FrameType | None = inspect.currentframe()
+    for _ in range(_AT_MOST_FRAMES):
+        if frame is None:
+            break
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if watch.is_sending(frame):
+            return packages <= {package}, transport
+        # The logging call itself is looked at from inside.
+        if package not in ("logging", "cleanclose", "asyncio"):
+            packages.add(package)
+        elif package == "asyncio" and transport is None:
+            transport = frame.f_locals.get("self")
+        frame = frame.f_back
+    return False, None

@@ -1,0 +1,441 @@
+"""The two-witness rule, and every way that we could think of to get around it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import errno
+import pickle
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from cleanclose.core import (
+    Mechanism,
+    Phase,
+    Side,
+    Verdict,
+    Witness,
+    judge,
+    mark,
+    marked,
+)
+from cleanclose.core.judge import WRAPPERS
+from cleanclose.core.upstreams import LOST
+
+GONE = Verdict(
+    side=Side.CLIENT,
+    phase=Phase.RESPONSE_BODY,
+    mechanism=Mechanism.RESET,
+    witnesses=(Witness.SEND,),
+)
+STOPPING = dataclasses.replace(GONE, side=Side.SERVER)
+
+
+def class_named(name: str, *bases: type[BaseException]) -> type[BaseException]:
+    module, _, qualname = name.rpartition(".")
+    return type(qualname, bases or (Exception,), {"__module__": module, "__qualname__": qualname})
+
+
+WRAPPER = class_named("starlette.requests.ClientDisconnect")
+REDIS_LOST = class_named("redis.exceptions.ConnectionError")
+
+
+def reset() -> ConnectionResetError:
+    return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+
+def clients(error: BaseException | None = None) -> BaseException:
+    error = error or reset()
+    mark(error, GONE)
+    return error
+
+
+def side_of(error: BaseException, departure: Verdict | None = GONE) -> Side:
+    return judge(error, departure, Phase.HANDLER).side
+
+
+def raised(raise_it: Callable[[], None]) -> BaseException:
+    try:
+        raise_it()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it is what the test wants
+        return error
+    raise AssertionError("nothing was raised")
+
+
+# Marks.
+
+
+def test_a_marked_exception_is_the_clients_with_what_its_witness_knew() -> None:
+    assert judge(clients(), None, Phase.HANDLER) == GONE
+
+
+def test_the_exchange_may_know_more_than_the_mark() -> None:
+    assert side_of(clients(), STOPPING) is Side.SERVER
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        reset(),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        ConnectionAbortedError(errno.ECONNABORTED, "aborted"),
+        OSError(errno.ECONNRESET, "Connection reset by peer"),
+        *(
+            class_named(name)()
+            for name in LOST
+            if LOST[name] is LOST["pika.exceptions.StreamLostError"]
+        ),
+    ],
+    ids=lambda error: type(error).__qualname__,
+)
+def test_class_errno_and_text_never_suffice(error: BaseException) -> None:
+    for departure in (None, GONE, STOPPING):
+        assert side_of(error, departure) is Side.UPSTREAM
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Connection reset by peer"),
+        RuntimeError("client disconnected"),
+        TimeoutError(),
+        asyncio.CancelledError(),
+        KeyboardInterrupt(),
+        FileNotFoundError(errno.ENOENT, "no such file"),
+        EOFError(),
+    ],
+    ids=lambda error: type(error).__qualname__,
+)
+def test_anything_else_is_unknown_however_gone_the_client_is(error: BaseException) -> None:
+    for departure in (None, GONE, STOPPING):
+        assert side_of(error, departure) is Side.UNKNOWN
+
+
+def test_another_exception_of_the_same_class_and_args_is_not_marked() -> None:
+    clients()
+    assert side_of(reset()) is Side.UPSTREAM
+
+
+def test_a_marked_exception_can_be_pickled_and_copied() -> None:
+    error = clients()
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(other) is ConnectionResetError
+        assert other.args == error.args
+        assert marked(other) == GONE
+
+
+class Slotted(Exception):
+    __slots__ = ("one",)
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int = 1
+
+
+class Delegating(Exception):
+    """As urllib's HTTPError, which asks the response for any name that it has not."""
+
+    def __getattr__(self, name: str) -> object:
+        return "a string"
+
+
+@pytest.mark.parametrize("cls", [Slotted, Frozen, Delegating])
+def test_odd_exceptions_can_be_marked_and_are_not_by_themselves(cls: type[Exception]) -> None:
+    assert marked(cls()) is None
+    assert side_of(cls()) is Side.UNKNOWN
+    assert side_of(clients(cls())) is Side.CLIENT
+
+
+def test_an_error_with_the_attributes_of_a_clients_is_not_the_clients() -> None:
+    class SaveFailed(Exception):
+        def __init__(self, original: BaseException) -> None:
+            super().__init__("could not save")
+            self.__dict__.update(original.__dict__)
+
+    assert side_of(SaveFailed(clients())) is Side.UNKNOWN
+
+
+def test_a_marked_exception_does_not_refer_to_anything_of_the_exchange() -> None:
+    error = clients()
+    (note,) = vars(error).values()
+    assert type(note) is tuple
+    assert {type(part) for part in cast("tuple[object, ...]", note)} == {str}
+
+
+# Raised from, raised during.
+
+
+def test_an_error_raised_from_a_clients_is_the_applications() -> None:
+    def app() -> None:
+        raise RuntimeError("could not save") from clients()
+
+    assert side_of(raised(app)) is Side.UNKNOWN
+
+
+def test_a_reset_raised_from_a_clients_is_an_upstreams() -> None:
+    def app() -> None:
+        raise reset() from clients()
+
+    assert side_of(raised(app)) is Side.UPSTREAM
+
+
+def test_an_error_raised_while_handling_a_clients_is_not_the_clients() -> None:
+    def app() -> None:
+        try:
+            raise clients()
+        except OSError:
+            raise KeyError("id")  # noqa: B904 - the context is the subject
+
+    assert side_of(raised(app)) is Side.UNKNOWN
+
+
+def test_a_clients_error_raised_again_from_an_upstreams_is_the_upstreams() -> None:
+    def app() -> None:
+        try:
+            raise clients()
+        except OSError as client_error:
+            try:
+                raise reset()
+            except OSError as upstream_error:
+                raise client_error from upstream_error
+
+    assert side_of(raised(app)) is Side.UPSTREAM
+
+
+def test_a_clients_error_raised_again_from_a_bug_is_the_bugs() -> None:
+    def app() -> None:
+        raise clients() from ValueError()
+
+    assert side_of(raised(app)) is Side.UNKNOWN
+
+
+def test_what_the_server_raised_it_from_is_no_other_cause() -> None:
+    def server() -> None:
+        raise class_named("uvicorn.protocols.utils.ClientDisconnected", OSError)() from reset()
+
+    error = raised(server)
+    mark(error, GONE)
+    assert side_of(error) is Side.CLIENT
+    assert side_of(error, None) is Side.CLIENT
+
+
+@pytest.mark.parametrize("lost", [reset(), REDIS_LOST()], ids=["reset", "redis"])
+@pytest.mark.parametrize("clients_own", [clients(), WRAPPER()], ids=["marked", "wrapper"])
+def test_an_upstreams_loss_under_a_clients_error_is_not_hidden(
+    clients_own: BaseException, lost: BaseException
+) -> None:
+    def app() -> None:
+        try:
+            raise lost
+        finally:
+            raise clients_own
+
+    error = raised(app)
+    clients_own.__context__, before = None, clients_own.__context__
+    assert side_of(error) is Side.CLIENT
+    clients_own.__context__ = before
+    assert side_of(error) is Side.UPSTREAM
+    clients_own.__context__ = None
+
+
+def test_an_upstreams_loss_deep_under_a_clients_error_is_not_hidden() -> None:
+    def app() -> None:
+        try:
+            try:
+                raise reset()
+            except OSError:
+                raise KeyError("id")  # noqa: B904 - the context is the subject
+        finally:
+            server()
+
+    def server() -> None:
+        try:
+            raise class_named("websockets.exceptions.ConnectionClosedError")()
+        except Exception as error:
+            raise class_named("uvicorn.protocols.utils.ClientDisconnected", OSError)() from error
+
+    error = raised(app)
+    mark(error, GONE)
+    assert side_of(error) is Side.UPSTREAM
+    assert side_of(clients(raised(server))) is Side.CLIENT
+
+
+def test_an_error_that_was_handled_with_exceptions_in_between_stays_the_clients() -> None:
+    def app() -> None:
+        try:
+            dict[str, str]()["cached"]
+        except KeyError:
+            raise clients() from None
+
+    assert side_of(raised(app)) is Side.CLIENT
+
+
+# Wrappers.
+
+
+@pytest.mark.parametrize("name", sorted(WRAPPERS))
+def test_a_wrapper_is_the_clients_if_the_exchange_has_a_witness(name: str) -> None:
+    error = class_named(name)()
+    assert side_of(error, None) is not Side.CLIENT
+    assert side_of(error, GONE) is Side.CLIENT
+    assert side_of(error, STOPPING) is Side.SERVER
+    assert side_of(class_named("app.Own", type(error))(), GONE) is Side.CLIENT
+
+
+def test_a_class_with_a_wrappers_name_in_another_module_is_none() -> None:
+    assert side_of(class_named("app.ClientDisconnect")()) is Side.UNKNOWN
+
+
+def test_a_wrapper_from_a_marked_one_is_the_clients() -> None:
+    def framework() -> None:
+        try:
+            raise clients()
+        except OSError as error:
+            raise WRAPPER() from error
+
+    assert side_of(raised(framework)) is Side.CLIENT
+
+
+def test_a_wrapper_from_a_marked_one_needs_the_exchanges_witness_still() -> None:
+    def framework() -> None:
+        raise WRAPPER() from clients()
+
+    assert side_of(raised(framework), None) is Side.UNKNOWN
+
+
+def test_starlettes_word_for_any_oserror_of_a_stream_is_not_the_clients() -> None:
+    def streaming_response() -> None:
+        try:
+            raise reset()
+        except OSError:
+            raise WRAPPER()  # noqa: B904 - as starlette.responses has it
+
+    assert side_of(raised(streaming_response)) is Side.UPSTREAM
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        OSError("disk full"),
+        TimeoutError(),
+        EOFError(),
+        ExceptionGroup("", [ValueError()]),
+        class_named("ssl.SSLError", OSError)(),
+    ],
+    ids=lambda error: type(error).__qualname__,
+)
+def test_a_wrapper_under_anything_that_may_be_another_connections(other: BaseException) -> None:
+    def framework() -> None:
+        try:
+            raise other
+        except BaseException:  # noqa: BLE001 - whatever it is
+            raise WRAPPER()  # noqa: B904 - the context is the subject
+
+    assert side_of(raised(framework)) is not Side.CLIENT
+
+    def with_one_between() -> None:
+        try:
+            framework()
+        except Exception:  # noqa: BLE001 - a wrapper
+            raise WRAPPER()  # noqa: B904 - the context is the subject
+
+    assert side_of(raised(with_one_between)) is not Side.CLIENT
+
+
+@pytest.mark.parametrize("cause", [reset(), ValueError(), WRAPPER], ids=["reset", "bug", "class"])
+def test_a_wrapper_from_something_else_is_not_the_clients(
+    cause: BaseException | type[BaseException],
+) -> None:
+    def app() -> None:
+        raise WRAPPER() from (ValueError() if isinstance(cause, type) else cause)
+
+    assert side_of(raised(app)) is not Side.CLIENT
+
+
+# Groups.
+
+
+def test_a_group_is_the_clients_if_every_leaf_is() -> None:
+    group = BaseExceptionGroup("", [clients(), BaseExceptionGroup("", [WRAPPER(), clients()])])
+    assert side_of(group) is Side.CLIENT
+    assert side_of(group, None) is not Side.CLIENT
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ValueError(), reset(), asyncio.CancelledError(), OSError(), KeyboardInterrupt()],
+    ids=lambda error: type(error).__qualname__,
+)
+@pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
+def test_one_other_leaf_speaks_for_the_group(other: BaseException, deep: bool) -> None:
+    leaf = BaseExceptionGroup("", [clients(), other]) if deep else other
+    for leaves in ([clients(), leaf], [leaf, clients()]):
+        assert side_of(BaseExceptionGroup("", leaves)) is not Side.CLIENT
+
+
+def test_a_marked_group_is_judged_by_its_leaves() -> None:
+    group = ExceptionGroup("", [ValueError()])
+    mark(group, GONE)
+    assert side_of(group) is Side.UNKNOWN
+
+
+def test_a_group_raised_from_something_else_is_about_that_too() -> None:
+    def app() -> None:
+        raise BaseExceptionGroup("", [clients()]) from reset()
+
+    assert side_of(raised(app)) is Side.UPSTREAM
+
+
+def test_an_upstreams_loss_under_a_group_is_not_hidden() -> None:
+    def app() -> None:
+        try:
+            raise reset()
+        finally:
+            raise BaseExceptionGroup("", [clients()])
+
+    assert side_of(raised(app)) is Side.UPSTREAM
+
+
+def test_a_group_with_the_same_leaves_over_and_over_takes_no_time() -> None:
+    group: BaseException = clients()
+    for _ in range(200):
+        group = BaseExceptionGroup("", [group, group])
+    assert side_of(group) is Side.CLIENT
+
+
+def test_a_group_deeper_than_the_stack_is_judged() -> None:
+    group: BaseException = clients()
+    for _ in range(5000):
+        group = BaseExceptionGroup("", [group])
+    assert side_of(group) is Side.CLIENT
+
+
+# Chains that bite their own tails.
+
+
+def test_cyclic_chains_come_to_an_end() -> None:
+    for make in (ValueError, WRAPPER, clients):
+        one, two = make(), make()
+        one.__context__, two.__context__ = two, one
+        assert side_of(one) is side_of(make())
+        one.__cause__, two.__cause__ = two, one
+        side_of(one)
+        one.__cause__ = one
+        side_of(one)
+        one.__cause__ = two.__cause__ = one.__context__ = two.__context__ = None
+
+
+# Odd classes.
+
+
+def test_an_attribute_that_raises_does_not_reach_the_request() -> None:
+    def sqlstate(self: object) -> str:
+        raise RuntimeError("no connection")
+
+    cls = class_named("psycopg.OperationalError")
+    cls.sqlstate = property(sqlstate)  # type: ignore[attr-defined]
+    assert side_of(cls()) is Side.UNKNOWN
