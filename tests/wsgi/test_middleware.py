@@ -19,7 +19,18 @@ from wsgiref.validate import validator
 import pytest
 from werkzeug.serving import make_server as make_werkzeug_server
 
-from cleanclose.core import Cap, Event, Mechanism, Outcome, UploadDrained
+from cleanclose.core import (
+    Cap,
+    ClientDeparted,
+    Event,
+    Mechanism,
+    Outcome,
+    Phase,
+    Side,
+    UploadDrained,
+    Verdict,
+    Witness,
+)
 from cleanclose.doctor.clients import Upload, strict
 from cleanclose.wsgi import CleanCloseMiddleware, skip
 
@@ -178,25 +189,24 @@ def test_the_applications_close_comes_before_the_lingering() -> None:
     assert order == ["closed", "upload_drained"]
 
 
-def test_a_request_without_a_body_is_the_servers_own() -> None:
+def test_a_request_without_a_body_is_not_drained() -> None:
     seen: list[Any] = []
     result = [b"ok"]
 
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
-        seen.extend((environ["wsgi.input"], start_response))
+        seen.append(environ["wsgi.input"])
+        start_response("200 OK", HEADERS)
         return result
 
-    stream, start = io.BytesIO(), object()
+    stream = io.BytesIO()
     for length in ("", "0"):
-        environ: Any = {
-            "REQUEST_METHOD": "GET",
-            "SERVER_PROTOCOL": "HTTP/1.1",
-            "CONTENT_LENGTH": length,
-            "wsgi.input": stream,
-        }
-        start_response: Any = start
-        assert wrap(app)(environ, start_response) is result
-        assert seen[-2:] == [stream, start]
+        environ = environ_of(b"", REQUEST_METHOD="GET", CONTENT_LENGTH=length)
+        environ["wsgi.input"] = stream
+        response: Any = wrap(app)(environ, start)
+        assert seen[-1] is stream
+        assert len(response) == 1
+        assert list(response) == result
+        response.close()
 
 
 def environ_of(body: bytes, **more: Any) -> Any:
@@ -252,7 +262,11 @@ def test_close_before_the_first_piece() -> None:
     result.close()
     result.close()
     assert closed == [True]
-    assert events == []
+    [event] = events
+    assert isinstance(event, ClientDeparted)
+    assert event.verdict == Verdict(
+        side=Side.CLIENT, phase=Phase.RESPONSE_START, witnesses=(Witness.CLOSE,)
+    )
 
 
 def test_errors_of_the_application_pass_untouched() -> None:
@@ -315,8 +329,13 @@ def test_the_opt_out() -> None:
 
 def test_a_chunked_body_whose_end_nobody_tells_is_left_alone() -> None:
     environ = environ_of(b"", HTTP_TRANSFER_ENCODING="chunked")
-    result = wrap(refuse)(environ, start)
-    assert result == [b"no"]
+    events: list[Event] = []
+    stream = environ["wsgi.input"]
+    result: Any = wrap(refuse, events)(environ, start)
+    assert environ["wsgi.input"] is stream
+    assert list(result) == [b"no"]
+    result.close()
+    assert events == []
 
 
 def test_the_other_streams_methods_are_counted_too() -> None:

@@ -2,55 +2,59 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from types import GeneratorType, TracebackType
-from typing import Any, Final, Unpack
+from operator import length_hint
+from typing import Any, Final, Unpack, cast
 
 from cleanclose.core import (
     CHUNKED,
+    COMPLETE,
+    CURRENT,
+    GONE,
     NO_BODY,
-    Done,
+    OPEN,
     Exchange,
-    Facts,
-    Hold,
-    Keep,
-    Mechanism,
     Outlet,
     Places,
-    Read,
     Reporter,
-    Respond,
+    Server,
     Settings,
     SettingsOptions,
-    Step,
+    Side,
+    Verdict,
+    Witness,
     body_length,
-    response_length,
+    is_servers_own,
+    mark,
     wants_continue,
-    wsgi_server,
 )
-from cleanclose.wsgi._input import CountingInput
-from cleanclose.wsgi._source import Piece, Source, open_source
+from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.wsgi._delivery import Delivery
+from cleanclose.wsgi._input import WitnessedInput
+from cleanclose.wsgi._source import Source, open_source
+from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
-Environ = dict[str, Any]
-Headers = list[tuple[str, str]]
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
-Write = Callable[[bytes], object]
-StartResponse = Callable[..., Write]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _ENVIRON_KEY: Final = "cleanclose.exchange"
+# Looked up once: this is done for every request.
+_clock: Final = time.monotonic
+_new_watch: Final = object.__new__
+_enter: Final = CURRENT.set
 
 
 class CleanCloseMiddleware:
-    """WSGI middleware: an early response reaches a client which is still uploading.
+    """WSGI middleware: early responses are delivered, and whose fault an error is, is told.
 
-    Requests without a body pass through.
+    It belongs outermost: then ``start_response`` is the server's own. Requests that ask for a
+    websocket pass through.
 
     Args:
         app: The WSGI application.
@@ -72,7 +76,11 @@ class CleanCloseMiddleware:
     ) -> None:
         self.app = app
         self._settings = Settings.for_blocking(**settings)
-        self._reporter = Reporter(outlets)
+        self._reporter = Reporter(outlets, levels=self._settings.level_table())
+        if self._settings.quiet_logs:
+            install_quiet_logs(self._settings.level_table(), app=app)
+        if self._settings.quiet_logs:
+            install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()
         self._places: Places | None = None
 
@@ -84,44 +92,198 @@ class CleanCloseMiddleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        transfer_encoding = environ.get("HTTP_TRANSFER_ENCODING")
-        if transfer_encoding is None and not environ.get("CONTENT_LENGTH"):
+        if "HTTP_UPGRADE" in environ and "websocket" in environ["HTTP_UPGRADE"].lower():
+            # The connection becomes the application's own: what it raises then is no answer.
             return self.app(environ, start_response)
-        length = body_length(
-            method=environ["REQUEST_METHOD"],
-            http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
-            content_length=environ.get("CONTENT_LENGTH"),
-            transfer_encoding=transfer_encoding,
-            upgrade=environ.get("HTTP_UPGRADE"),
-        )
-        if length == CHUNKED and not environ.get("wsgi.input_terminated"):
-            # Without that key nothing says where wsgi.input ends.
-            length = NO_BODY
-        if length == NO_BODY:
-            return self.app(environ, start_response)
-        return self._serve(environ, start_response, length)
+        watch = _new_watch(WsgiWatch)
+        watch.started = _clock()
+        watch.progress = OPEN
+        watch.environ = environ
+        watch.server_start_response = start_response
+        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+            "HTTP_TRANSFER_ENCODING" in environ
+        ):
+            length = _length(environ)
+            if length != NO_BODY:
+                return self._serve_upload(watch, length)
+        _enter(watch)
+        try:
+            result = self.app(environ, watch.start_response)
+        except BaseException as error:
+            answer = self.answer(error, watch, None)
+            if not isinstance(answer, list):
+                self._abandon(watch, None)
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+            result = answer
+        if type(result) is list:
+            return _ListBody(self, watch, cast("Sequence[bytes]", result))
+        return self._hand_over(watch, result)
 
-    def _serve(
-        self, environ: Environ, start_response: StartResponse, length: int
-    ) -> Iterable[bytes]:
-        server = wsgi_server(environ)
+    def _serve_upload(self, watch: WsgiWatch, length: int) -> Iterable[bytes]:
+        delivery = self._delivery(watch, length)
+        _enter(watch)
+        try:
+            result = self.app(watch.environ, delivery.start_response)
+        except BaseException as error:
+            answer = self.answer(error, watch, delivery)
+            if not isinstance(answer, list):
+                self._abandon(watch, delivery)
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+            result = answer
+        if delivery.exchange.body_complete and not delivery.pending:
+            # Nothing to deliver any more.
+            delivery.close()
+            return self._hand_over(watch, result)
+        body = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
+        return body(self, watch, result, delivery)
+
+    def answer(
+        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
+    ) -> list[bytes] | BrokenPipeError | None:
+        """The application has raised, from its call or from its response's iteration.
+
+        Returns:
+            What to respond with instead; or what to raise instead, where the response has begun
+            and can only break off; None if the exception is the server's to see.
+        """
+        if isinstance(error, Exception):
+            # Whether the client has left as well.
+            watch.ask()
+            if delivery is not None:
+                delivery.notice()
+        hidden = self._is_hidden(error, watch) or self._is_unanswered(error, watch)
+        quiet = self._ended(watch, error, hidden=hidden)
+        if not quiet and not hidden:
+            return None
+        if quiet:
+            # Nobody reads it.
+            status, body = "400 Bad Request", b""
+        else:
+            status, body = "500 Internal Server Error", b"Internal Server Error\n"
+        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+        traceback = error.__traceback__
+        _forget_head(watch)
+        start = watch.start_response if delivery is None else delivery.start_response
+        try:
+            start(status, headers, (type(error), error, traceback))
+        except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent
+            # Without this frame, which refers to it.
+            error.__traceback__ = traceback
+            if quiet and (isinstance(error, OSError) or _is_word_of(watch.server, error)):
+                # The server knows best what to do with its own.
+                return None
+            return _broken_pipe(error, watch.departure if quiet else None)
+        return [body]
+
+    def close_failed(self, error: BaseException, watch: WsgiWatch, *, told: bool) -> bool:
+        """The application's ``close()`` has raised, behind its response.
+
+        Returns:
+            Whether the exception ends here.
+        """
+        return self._ended(watch, error, hidden=self._is_hidden(error, watch), told=told)
+
+    def over(self, watch: WsgiWatch, error: BaseException | None = None, *, told: bool) -> None:
+        """The response is over, and the application has not raised.
+
+        Args:
+            watch: The exchange.
+            error: What ended the response from outside, if that is no Exception.
+            told: Whether the end of the exchange is told by another event already.
+        """
+        if not watch.ended:
+            self._ended(watch, error, told=told)
+
+    def report_drained(self, delivery: Delivery) -> bool:
+        """Report what became of an early response.
+
+        Returns:
+            Whether it was one.
+        """
+        event = delivery.event()
+        self._reporter.report(event)
+        return event is not None
+
+    def _ended(
+        self,
+        watch: WsgiWatch,
+        error: BaseException | None,
+        *,
+        hidden: bool = False,
+        told: bool = False,
+    ) -> bool:
+        if error is not None and not hidden and self._may_be_hidden(error, watch):
+            # It is raised all the same. Told twice is better than told by nobody.
+            hidden = True
+        # A second error, of close(): the departure has been told with the first.
+        told = told or watch.ended
+        end = watch.app_ended(time.monotonic(), error, told=told, restored=hidden)
+        for event in end.events:
+            self._reporter.report(event)
+        return end.quiet
+
+    def _is_hidden(self, error: BaseException, watch: WsgiWatch) -> bool:
+        """Whether the server is known to take this exception for its client's."""
+        server = _known_server(watch)
+        return (
+            isinstance(error, OSError)
+            and server is not None
+            and server.hides is not None
+            and server.hides(error)
+        )
+
+    def _is_unanswered(self, error: BaseException, watch: WsgiWatch) -> bool:
+        """Whether it is an upstream's, and the server would log it but send no 500."""
+        server = _known_server(watch)
+        return (
+            isinstance(error, OSError)
+            and server is not None
+            and not server.answers
+            and watch.judge(error).side is Side.UPSTREAM
+        )
+
+    def _may_be_hidden(self, error: BaseException, watch: WsgiWatch) -> bool:
+        """Whether a server that we do not know may do so."""
+        return (
+            isinstance(error, OSError)
+            and _known_server(watch) is None
+            and watch.judge(error).side is Side.UPSTREAM
+        )
+
+    def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
+        environ = watch.environ
+        start_response = watch.server_start_response
+        server = watch.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         response: object = getattr(start_response, "__self__", None)
         sock: object = environ.get(server.socket_key) if server.socket_key else None
+        watch.body_complete = False
+        if length != CHUNKED:
+            watch.expected_in = length
+            # Not needed by whoever knows the length; and Werkzeug says that the client has left
+            # only where it looks after the length by itself.
+            environ.pop("wsgi.input_terminated", None)
         exchange = Exchange(
             self._settings,
             self._places_for(response),
             server=server,
-            facts=Facts(
-                framework="wsgi",
-                server=server.name,
-                method=environ["REQUEST_METHOD"],
-                client=environ.get("REMOTE_ADDR") or None,
-            ),
+            facts=watch.facts(),
             length=length,
             expects_continue=wants_continue(environ.get("HTTP_EXPECT")),
             wake=_nobody_waits,
-            now=time.monotonic(),
+            now=watch.started,
             blocking=True,
             unbounded=not isinstance(sock, socket.socket),
             worker_timeout=_worker_timeout(environ, response),
@@ -131,22 +293,40 @@ class CleanCloseMiddleware:
         def source() -> Source:
             return open_source(stream, sock, response)
 
-        connection = _Connection(exchange, source, length, self._reporter, start_response, response)
+        delivery = Delivery(exchange, watch, source, length, response)
         environ[_ENVIRON_KEY] = exchange
-        environ["wsgi.input"] = CountingInput(
-            stream, connection.app_reads, connection.app_read, connection.failed
-        )
-        try:
-            result = self.app(environ, connection.start_response)
-        except BaseException:
-            connection.close()
-            raise
-        if exchange.body_complete and not connection.pending:
-            # Nothing left to do: the server gets what the application made, file wrapper or not.
-            connection.close()
-            return result
+        environ["wsgi.input"] = watch.input = WitnessedInput(stream, delivery)
+        return delivery
+
+    def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
+        """Give the server the application's response: it is all there, or made as it is sent."""
+        if isinstance(result, list | tuple):
+            return _ListBody(self, watch, cast("Sequence[bytes]", result))
+        wrapper = watch.environ.get("wsgi.file_wrapper")
+        if isinstance(wrapper, type) and isinstance(result, wrapper):
+            # The server knows its own class, and sends the file without us.
+            watch.response_completed()
+            if _File(self, watch, result).stand_behind(result):
+                _enter(None)
+            else:
+                self._abandon(watch, None)
+            return cast("Iterable[bytes]", result)
+        if isinstance(result, str | bytes) or not hasattr(result, "__iter__"):
+            # A server's own sign that there is nothing to do, or an error of the application's.
+            self._abandon(watch, None)
+            return cast("Iterable[bytes]", result)
         body = _SizedBody if hasattr(result, "__len__") else _Body
-        return body(connection, result)
+        return body(self, watch, result)
+
+    def _abandon(self, watch: WsgiWatch, delivery: Delivery | None) -> None:
+        """There will be no response's end to see."""
+        try:
+            if delivery is not None:
+                delivery.close()
+                self.report_drained(delivery)
+            self.over(watch, told=False)
+        finally:
+            leave(watch)
 
     def _places_for(self, response: object) -> Places:
         # Only a request knows how many threads there are.
@@ -174,197 +354,239 @@ def skip(environ: Environ) -> None:
         exchange.leave_alone()
 
 
-class _Connection:
-    """One request's side of the connection: the app's callables, and the delivery behind them."""
+def leave(watch: WsgiWatch) -> None:
+    """The exchange is over: this thread works for the next one."""
+    if watch.input is not None:
+        watch.input.detach()
+    _enter(None)
+
+
+class _ListBody:
+    """A response that is there already: it cannot raise, and the server goes through it alone.
+
+    How far it has come, the list's own iterator tells.
+    """
+
+    __slots__ = ("_middleware", "_outer", "_pieces", "_result", "_watch")
 
     def __init__(
-        self,
-        exchange: Exchange,
-        source: Callable[[], Source],
-        length: int,
-        reporter: Reporter,
-        start_response: StartResponse,
-        response: object,
+        self, middleware: CleanCloseMiddleware, watch: WsgiWatch, result: Sequence[bytes]
     ) -> None:
-        self.exchange = exchange
-        # gunicorn's Response.force_close: it puts Connection: close into the head, and keeps
-        # the connection from being used again.
-        self._force_close: object = getattr(response, "force_close", None)
-        self.pending: deque[bytes] = deque()
-        self._open_source = source
-        self._source: Source | None = None
-        self._left = None if length == CHUNKED else length
-        self._reporter = reporter
-        self._server_start_response = start_response
-        self._server_write: Write | None = None
+        self._middleware = middleware
+        self._watch: WsgiWatch | None = watch
+        self._result = result
+        self._pieces: Iterator[bytes] | None = None
+        # What was being handled when the application was called says nothing about its response.
+        self._outer = sys.exception() is not None
 
-    # What the application calls.
+    def __len__(self) -> int:
+        # Some servers make a Content-Length of a list with a single piece.
+        return len(self._result)
 
-    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
-        # Handed on at once: a server may need it before the first piece.
-        if exc_info is None:
-            self._server_write = self._server_start_response(status, headers)
-        else:
-            try:
-                self._server_write = self._server_start_response(status, headers, exc_info)
-            finally:
-                # PEP 3333: the traceback would be a reference cycle.
-                exc_info = None
-        length = [value for name, value in headers if name.lower() == "content-length"]
-        code = status[:3]
-        self.exchange.response_started(
-            # The server has taken it as it is; what is no number is none of only_statuses.
-            int(code) if code.isdigit() else 0,
-            response_length(length[0]) if length else None,
-            time.monotonic(),
-        )
-        return self._write
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = iter(self._result)
+        if self._pieces is None:
+            # gevent goes through it once more, while it sends the first piece.
+            self._pieces = pieces
+        return pieces
 
-    def _write(self, data: bytes) -> object:
-        # PEP 3333: what is written must not wait for more.
-        exchange = self.exchange
-        exchange.response_piece(len(data), time.monotonic())
-        self.sent(exchange.release(time.monotonic()))
-        if self._server_write is None:
-            raise AssertionError("write() before start_response()")
-        return self._server_write(data)
-
-    def app_reads(self) -> None:
-        self.sent(self.exchange.app_read(time.monotonic()))
-        self._write_pending()
-
-    def app_read(self, size: int, *, at_end: bool) -> None:
-        self._count(size, at_end=at_end)
-
-    # The response, piece by piece.
-
-    def next_piece(self, pieces: Iterator[bytes]) -> bytes | None:
-        """The next piece for the server; None at the end.
-
-        A piece that may be the last is kept until the application has said whether it is. Not
-        if it comes straight from a generator: what that does behind its last piece may take any
-        time.
-        """
-        exchange = self.exchange
-        may_wait = not isinstance(pieces, GeneratorType)
+    def close(self) -> None:
+        """The server has done with it; see how."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        error = None if self._outer else sys.exception()
+        pieces = self._pieces
+        left = len(self._result) if pieces is None else length_hint(pieces)
         try:
-            while True:
-                try:
-                    piece = next(pieces)
-                except StopIteration:
-                    self._close_if(self._carry_out(exchange.response_completed(time.monotonic())))
-                    break
-                self.pending.append(piece)
-                step = exchange.response_piece(len(piece), time.monotonic())
-                if isinstance(step, Keep) and piece:
-                    if may_wait:
-                        continue
-                    step = exchange.release(time.monotonic())
-                self.sent(step)
-                break
-        except BaseException:
-            exchange.abandoned(time.monotonic())
-            self._write_pending()
-            raise
-        return self.pending.popleft() if self.pending else None
-
-    def sent(self, step: Step) -> None:
-        """What is kept back goes out with the call that is under way."""
-        if isinstance(step, Respond) and not self.exchange.treated:
-            self.exchange.responded(time.monotonic())
-
-    def close(self, *, all_sent: bool = True) -> None:
-        """The server has written what it will write: see the delivery through.
-
-        Args:
-            all_sent: Whether the server has asked for all of the response.
-        """
-        exchange = self.exchange
-        now = time.monotonic()
-        step = exchange.app_ended(now)
-        if not all_sent:
-            exchange.response_lost()
-        if isinstance(step, Respond):
-            step = exchange.responded(now)
-        try:
-            self._close_if(self._carry_out(step))
-        except BaseException:
-            self._close_if(exchange.abandoned(time.monotonic()))
-            raise
+            if left == 0 and error is None and watch.progress == OPEN:
+                watch.progress = COMPLETE
+            elif not watch.ended:
+                for piece in self._result[: len(self._result) - left]:
+                    watch.response_piece(_size(piece))
+                if left == 0:
+                    watch.response_completed()
+                if isinstance(error, Exception):
+                    watch.server_failed(Witness.CLOSE, error)
+                elif left and error is None and watch.progress != GONE:
+                    watch.closed_early()
+            close: Callable[[], object] | None = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, _outside(error), told=False)
         finally:
-            self._reporter.report(exchange.event(time.monotonic()))
-
-    def _write_pending(self) -> None:
-        """Let the piece go which was kept because it seemed to be the last."""
-        while self.pending and self._server_write is not None:
-            self._server_write(self.pending.popleft())
-
-    # The steps.
-
-    def _close_if(self, step: Step) -> None:
-        if isinstance(step, Respond | Done) and step.close and callable(self._force_close):
-            self._force_close()
-
-    def _carry_out(self, step: Step) -> Step:
-        while True:
-            match step:
-                case Read(seconds):
-                    step = self._discard(seconds)
-                case Hold(seconds):
-                    time.sleep(seconds)
-                    step = self.exchange.tick(time.monotonic())
-                case _:
-                    return step
-
-    def _discard(self, seconds: float) -> Step:
-        exchange = self.exchange
-        if self._source is None:
-            self._source = self._open_source()
-        try:
-            result = self._source.read(self._left, seconds)
-        except Exception as error:  # noqa: BLE001 - the core is told what it was
-            return self.failed(error)
-        if isinstance(result, Piece):
-            return self._count(result.size, at_end=result.ended)
-        return exchange.tick(time.monotonic())
-
-    def failed(self, error: Exception) -> Step:
-        """Reading the body failed, whoever read."""
-        return self.exchange.reading_failed(error, time.monotonic())
-
-    def _count(self, size: int, *, at_end: bool) -> Step:
-        now = time.monotonic()
-        if self._left is not None:
-            self._left -= size
-        complete = at_end if self._left is None else self._left <= 0
-        step = self.exchange.body_received(size, complete, now)
-        if at_end and not complete:
-            # The stream ended before the body: the peer's half of the connection is closed.
-            step = self.exchange.peer_gone(Mechanism.EOF, now)
-        return step
+            leave(watch)
 
 
 class _Body:
     """The response's iterable. Not a generator: its close() must work before the first next()."""
 
-    def __init__(self, connection: _Connection, result: Iterable[bytes]) -> None:
-        self._connection = connection
+    __slots__ = (
+        "_closed",
+        "_delivery",
+        "_iterated",
+        "_middleware",
+        "_outer",
+        "_pieces",
+        "_result",
+        "_watch",
+    )
+
+    def __init__(
+        self, middleware: CleanCloseMiddleware, watch: WsgiWatch, result: Iterable[bytes]
+    ) -> None:
+        self._middleware = middleware
+        self._watch = watch
         self._result = result
         self._pieces: Iterator[bytes] | None = None
+        self._iterated = False
         self._closed = False
-        self._all_sent = False
+        # What was being handled when the application was called says nothing about its response.
+        self._outer = sys.exception() is not None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
-        if self._connection.pending:
-            return self._connection.pending.popleft()
-        if self._pieces is None:
-            self._pieces = iter(self._result)
-        piece = self._connection.next_piece(self._pieces)
+        try:
+            piece = self._next()
+        except StopIteration:
+            self._watch.response_completed()
+            raise
+        self._watch.response_piece(_size(piece))
+        return piece
+
+    def _next(self) -> bytes:
+        try:
+            if self._pieces is None:
+                self._pieces = iter(self._result)
+            return next(self._pieces)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            answer = self._middleware.answer(error, self._watch, None)
+            if not isinstance(answer, list):
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+        self._pieces = iter(answer)
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Close the application's iterable; see how the response has ended."""
+        if self._closed:
+            return
+        self._closed = True
+        watch = self._watch
+        error = None if self._outer else sys.exception()
+        try:
+            if error is not None or watch.progress != COMPLETE:
+                self._look(error)
+            self._close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, _outside(error), told=False)
+        finally:
+            leave(watch)
+
+    def _close(self) -> None:
+        close = getattr(self._result, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:
+            if not self._middleware.close_failed(error, self._watch, told=False):
+                raise
+
+    def _look(self, error: BaseException | None) -> None:
+        """Why the server closes the response, if that is not its end."""
+        watch = self._watch
+        if watch.ended:
+            return
+        if error is None:
+            if watch.progress not in (COMPLETE, GONE):
+                watch.closed_early()
+        elif isinstance(error, Exception):
+            watch.server_failed(Witness.CLOSE, error)
+
+
+class _SizedBody(_Body):
+    """The same over a list: some servers make a Content-Length of what it holds."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        size: int = len(self._result)  # type: ignore[arg-type]
+        return size
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._iterated:
+            # gevent goes through it once more, while it sends the first piece.
+            return iter(self._result)
+        self._iterated = True
+        return _Pieces(self)
+
+
+class _Pieces:
+    """What is gone through once, of a body that can be gone through twice."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: _Body) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._body)
+
+
+class _DeliveredBody(_Body):
+    """The same for an exchange whose request has a body that is not read yet."""
+
+    __slots__ = ()
+
+    _delivery: Delivery
+
+    def __init__(
+        self,
+        middleware: CleanCloseMiddleware,
+        watch: WsgiWatch,
+        result: Iterable[bytes],
+        delivery: Delivery,
+    ) -> None:
+        super().__init__(middleware, watch, result)
+        self._delivery = delivery
+
+    def _next(self) -> bytes:
+        delivery = self._delivery
+        if delivery.pending:
+            return delivery.pending.popleft()
+        try:
+            if self._pieces is None:
+                self._pieces = iter(self._result)
+            piece = delivery.next_piece(self._pieces)
+        except BaseException as error:
+            delivery.let_go()
+            answer = self._middleware.answer(error, self._watch, delivery)
+            if not isinstance(answer, list):
+                delivery.abandon()
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+            self._pieces = iter(answer)
+            piece = delivery.next_piece(self._pieces)
         if piece is None:
-            self._all_sent = True
             raise StopIteration
         return piece
 
@@ -373,20 +595,130 @@ class _Body:
         if self._closed:
             return
         self._closed = True
+        watch = self._watch
+        error = None if self._outer else sys.exception()
         try:
-            close = getattr(self._result, "close", None)
+            self._look(error)
+            self._delivery.notice()
+            try:
+                close = getattr(self._result, "close", None)
+                if close is not None:
+                    close()
+            except BaseException as failure:
+                told = self._deliver(error)
+                if not self._middleware.close_failed(failure, watch, told=told):
+                    raise
+            else:
+                told = self._deliver(error)
+                self._middleware.over(watch, _outside(error), told=told)
+        finally:
+            leave(watch)
+
+    def _deliver(self, error: BaseException | None) -> bool:
+        """See the delivery through; say whether there was one."""
+        try:
+            self._delivery.close(all_sent=error is None and self._watch.response_complete)
+        finally:
+            told = self._middleware.report_drained(self._delivery)
+        return told
+
+
+class _SizedDeliveredBody(_DeliveredBody, _SizedBody):
+    """The same over a list."""
+
+    __slots__ = ()
+
+
+class _File:
+    """The end of a file that the server sends by itself, as the wrapper's own ``close()``."""
+
+    def __init__(self, middleware: CleanCloseMiddleware, watch: WsgiWatch, file: Any) -> None:
+        self._middleware = middleware
+        self._watch = watch
+        # Not the file: it will refer to us.
+        self._file = id(file)
+        self._close: Callable[[], object] | None = getattr(file, "close", None)
+        self._outer = sys.exception() is not None
+
+    def stand_behind(self, file: Any) -> bool:
+        """Be the file's close(); False where it takes no other."""
+        try:
+            file.close = self
+        except (AttributeError, TypeError):
+            return False
+        return True
+
+    def __call__(self) -> None:
+        """Close the file; see how the response has ended."""
+        watch = self._watch
+        close, self._close = self._close, None
+        error = None if self._outer else sys.exception()
+        try:
+            if isinstance(error, Exception) and not watch.ended:
+                watch.server_failed(Witness.CLOSE, error, self._file)
+                if watch.progress == COMPLETE:
+                    # It came out of the file: an upstream's, perhaps.
+                    self._middleware.close_failed(error, watch, told=False)
             if close is not None:
                 close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, told=False)
         finally:
-            self._connection.close(all_sent=self._all_sent)
+            leave(watch)
 
 
-class _SizedBody(_Body):
-    """The same over a list: some servers make a Content-Length of a list with one piece."""
+def _size(piece: Any) -> int:
+    # What is no bytes the server will not take, and say so.
+    return len(piece) if isinstance(piece, bytes) else 0
 
-    def __len__(self) -> int:
-        size: int = len(self._result)  # type: ignore[arg-type]
-        return size
+
+def _outside(error: BaseException | None) -> BaseException | None:
+    """What ends an exchange from outside: a worker that is told to stop, or somebody's time."""
+    return None if isinstance(error, Exception) else error
+
+
+def _length(environ: Environ) -> int:
+    length = body_length(
+        method=environ["REQUEST_METHOD"],
+        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        content_length=environ.get("CONTENT_LENGTH"),
+        transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
+        upgrade=environ.get("HTTP_UPGRADE"),
+    )
+    if length == CHUNKED and not environ.get("wsgi.input_terminated"):
+        # Without that key nothing says where wsgi.input ends.
+        return NO_BODY
+    return length
+
+
+def _known_server(watch: WsgiWatch) -> Server | None:
+    """The server, if it is known what it hides, and if it is the one that calls us."""
+    server = watch.server
+    own = is_servers_own(watch.server_start_response, server)
+    return server if own and server.hides is not None else None
+
+
+def _forget_head(watch: WsgiWatch) -> None:
+    """Let a second start_response() replace the head, where it would add to it."""
+    path = watch.server.head_attribute
+    head: Any = getattr(watch.server_start_response, "__self__", None)
+    for name in path.split(".") if path else ():
+        head = getattr(head, name, None)
+    if path and isinstance(head, list) and watch.status is not None:
+        head.clear()
+
+
+def _is_word_of(server: Server, error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] == server.name
+
+
+def _broken_pipe(error: BaseException, departure: Verdict | None) -> BrokenPipeError:
+    """What every server takes for the end of a connection, and for nothing else."""
+    broken = BrokenPipeError(errno.EPIPE, "the response breaks off")
+    broken.__cause__ = error
+    if departure is not None:
+        mark(broken, departure)
+    return broken
 
 
 def _worker_timeout(environ: Environ, response: object) -> float | None:

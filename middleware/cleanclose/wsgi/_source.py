@@ -17,7 +17,7 @@ import time
 from collections.abc import Generator
 from typing import Any, Final, Protocol
 
-__all__ = ["Piece", "Source", "open_source"]
+__all__ = ["Piece", "Source", "open_source", "readable"]
 
 _PIECE: Final = 64 * 1024
 _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
@@ -117,16 +117,16 @@ class _BufferedSource:
         with _timeout(self._sock, 0):
             data = self._read1(size)
             if data is None:
-                if not _readable(self._sock, seconds):
+                if not readable(self._sock, seconds):
                     return None
                 data = self._read1(size) or b""
         return Piece(len(data), ended=len(data) == left or not data)
 
     def _read1(self, size: int) -> bytes | None:
-        readable = _readable(self._sock, 0)
+        ready = readable(self._sock, 0)
         data: bytes | None = self._stream.read1(size)
         # No data although the socket was readable: the end of the stream.
-        return data if data or readable else None
+        return data if data or ready else None
 
 
 class _GunicornSource:
@@ -184,7 +184,7 @@ class _GunicornSource:
         # The framing is lost, and with it the connection; what is left is to see the sender
         # through to what looks like its end.
         data = self._patient.recv(_PIECE)
-        at_end = self._patient.tail == self._LAST_CHUNK and not _readable(self._sock, 0)
+        at_end = self._patient.tail == self._LAST_CHUNK and not readable(self._sock, 0)
         return Piece(len(data), ended=not data or at_end)
 
 
@@ -222,7 +222,8 @@ def _gunicorn_unreader(body: Any, response: object) -> Any:
     return unreader if hasattr(unreader, "sock") else None
 
 
-def _readable(sock: socket.socket, seconds: float) -> bool:
+def readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether a socket has something to read, or its end, within so many seconds."""
     with selectors.DefaultSelector() as selector:
         selector.register(sock, selectors.EVENT_READ)
         return bool(selector.select(seconds))

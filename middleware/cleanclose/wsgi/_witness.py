@@ -1,0 +1,327 @@
+"""What a WSGI server shows of its client: what passes through it is told to the core."""
+
+from __future__ import annotations
+
+import errno
+import operator
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from cleanclose.core import (
+    COMPLETE,
+    GONE,
+    OPEN,
+    UNKNOWN,
+    Facts,
+    Mechanism,
+    Server,
+    TruncatedBodyError,
+    Watch,
+    Witness,
+    response_length,
+    trace_id,
+    wsgi_server,
+)
+from cleanclose.core.judge import WRAPPERS
+from cleanclose.wsgi._input import WitnessedInput
+from cleanclose.wsgi._source import readable
+
+__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch"]
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
+Write = Callable[[bytes], object]
+StartResponse = Callable[..., Write]
+
+_WITHOUT_BODY: Final = frozenset({"204", "304"})
+_LOST: Final = frozenset(
+    {
+        errno.ECONNRESET,
+        errno.EPIPE,
+        errno.ECONNABORTED,
+        errno.ETIMEDOUT,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        # A server in C gives neither errno nor frames.
+        None,
+    }
+)
+_LAYERS: Final = frozenset({"cleanclose", "eventlet", "gevent", "django"})
+"""Packages between a server and its socket: ourselves, cooperative sockets, and the input of
+Django's development server."""
+
+_PEEK: Final[int | None] = (
+    socket.MSG_PEEK | socket.MSG_DONTWAIT if hasattr(socket, "MSG_DONTWAIT") else None
+)
+
+
+class WsgiWatch(Watch):
+    """One request: ``start_response``, ``write()``, ``wsgi.input`` and the response's end.
+
+    Args:
+        environ: The environ.
+        start_response: The server's ``start_response``.
+        now: The time.
+    """
+
+    __slots__ = (
+        "_headers",
+        "_request",
+        "_server_write",
+        "_status",
+        "environ",
+        "server_start_response",
+    )
+
+    _status: str
+    _headers: Headers
+    _request: Any
+    _server_write: Write
+    input: WitnessedInput | None = None
+    """What the application has as ``wsgi.input``, if anybody is told of its reading."""
+
+    def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
+        super().__init__(now)
+        self.environ = environ
+        self.server_start_response = start_response
+
+    @property
+    def status(self) -> int | None:
+        # Not set before the response begins: another store for every request.
+        status: str | None = getattr(self, "_status", None)
+        if status is None:
+            return None
+        # The server has taken it as it is.
+        return int(status[:3]) if status[:3].isdigit() else 0
+
+    @property
+    def server(self) -> Server:
+        """What is special about the server."""
+        return wsgi_server(self.environ, self.server_start_response)
+
+    def facts(self) -> Facts:
+        environ = self.environ
+        return Facts(
+            framework="wsgi",
+            server=self.server.name,
+            method=environ["REQUEST_METHOD"],
+            client=environ.get("REMOTE_ADDR") or None,
+            route=_route(environ, getattr(self, "_request", None)),
+            request_id=environ.get("HTTP_X_REQUEST_ID"),
+            trace_id=trace_id(environ.get("HTTP_TRACEPARENT")),
+            idempotency_key=environ.get("HTTP_IDEMPOTENCY_KEY"),
+        )
+
+    # What the application calls.
+
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """What the application has as ``start_response``."""
+        if self.progress == OPEN:
+            # Whoever has left by now will not get this response.
+            self.ask()
+        # Handed on at once: a server may need it before the first piece.
+        if exc_info is None:
+            self._server_write = self.server_start_response(status, headers)
+        else:
+            try:
+                self._server_write = self.server_start_response(status, headers, exc_info)
+            finally:
+                # PEP 3333: the traceback would be a reference cycle.
+                exc_info = None
+        self._status = status
+        self._headers = headers
+        # Flask takes it out of the environ before the response goes out.
+        self._request = self.environ.get("werkzeug.request")
+        return self.write
+
+    def write(self, data: bytes) -> object:
+        """What the application gets from it."""
+        self.response_piece(len(data))
+        try:
+            return self._server_write(data)
+        except Exception as error:
+            self.server_failed(Witness.WRITE, error)
+            raise
+
+    # wsgi.input, where nothing is to be delivered.
+
+    def body_read(self, size: int) -> None:
+        """The application has read so many bytes of the request's body."""
+        self.bytes_in += size
+        if self.bytes_in == self.expected_in:
+            self.body_complete = True
+
+    def body_ended(self) -> None:
+        """The application has found the body's end.
+
+        Raises:
+            TruncatedBodyError: Too early. The error is marked as the client's.
+        """
+        expected = self.expected_in
+        if expected is None or self.bytes_in >= expected:
+            self.body_complete = True
+            return
+        error = TruncatedBodyError(self.bytes_in, expected)
+        self.body_truncated(time.monotonic(), error)
+        try:
+            raise error
+        finally:
+            # Its traceback refers to this frame.
+            del error
+
+    def body_failed(self, error: Exception) -> None:
+        """Reading the request's body raised."""
+        if not isinstance(error, OSError) or not self._came_from_server(error):
+            return
+        if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
+            # A server's own word, for a body that breaks off as for one that is malformed.
+            mechanism = _peek(_socket(self.environ, self.server))
+            if mechanism is not None:
+                self.peer_gone(Witness.INPUT, time.monotonic(), error, mechanism)
+        else:
+            self.peer_gone(Witness.INPUT, time.monotonic(), error)
+
+    # What else shows that the peer has left.
+
+    def ask(self) -> None:
+        if self.progress == COMPLETE or self.progress == GONE:
+            return
+        server = self.server
+        if server is UNKNOWN:
+            return
+        if server.gone_key is not None:
+            is_gone: Any = self.environ.get(server.gone_key)
+            if callable(is_gone) and is_gone():
+                self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
+        else:
+            mechanism = _peek(_socket(self.environ, server))
+            if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
+                self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
+
+    def server_failed(
+        self, witness: Witness, error: BaseException, through: int | None = None
+    ) -> None:
+        """The server raised, and the response did not go out because of it.
+
+        Args:
+            witness: Where it was seen.
+            error: What it raised.
+            through: The id of an object of the application's own which the server used. What
+                came through that is not the client's.
+        """
+        if (
+            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
+        ) and self._came_from_server(error, through):
+            self.response_failed()
+            self.peer_gone(witness, time.monotonic(), error)
+
+    def closed_early(self) -> None:
+        """The server closed the response before it had asked for all of it, and gives no reason.
+
+        It need not ask for what the client does not want, or what the length has no room for.
+        """
+        if self.environ["REQUEST_METHOD"] == "HEAD" or self._is_sent_whole():
+            self.response_completed()
+        else:
+            self.peer_gone(Witness.CLOSE, time.monotonic())
+
+    def _is_sent_whole(self) -> bool:
+        status: str | None = getattr(self, "_status", None)
+        if status is None:
+            return False
+        if status[:3] in _WITHOUT_BODY:
+            return True
+        length = next(
+            (value for name, value in self._headers if name.lower() == "content-length"), None
+        )
+        expected = response_length(length)
+        return expected is not None and self.bytes_out >= expected
+
+    def _came_from_server(self, error: BaseException, through: int | None = None) -> bool:
+        """Whether an exception came from nobody but the server and the standard library.
+
+        What stands between the server and us may have connections of its own. Of a server that
+        we do not know, only what has no frames of its own is believed: one written in C.
+        """
+        name = self.server.name
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+            if (
+                package != name
+                and package not in _LAYERS
+                and package not in sys.stdlib_module_names
+            ):
+                return False
+            if through is not None and id(frame.f_locals.get("self")) == through:
+                return False
+            traceback = traceback.tb_next
+        return True
+
+
+def _is_lost(error: OSError) -> bool:
+    return isinstance(error, TimeoutError | ssl.SSLError) or error.errno in _LOST
+
+
+def _is_servers_word(error: BaseException) -> bool:
+    return f"{type(error).__module__}.{type(error).__qualname__}" in WRAPPERS
+
+
+def _route(environ: Environ, request: object) -> str | None:
+    """The route's pattern, where a framework leaves it: Flask and Bottle do."""
+    rule: object = getattr(request or environ.get("werkzeug.request"), "url_rule", None)
+    pattern: object = getattr(rule or environ.get("bottle.route"), "rule", None)
+    return pattern if isinstance(pattern, str) else None
+
+
+def _socket(environ: Environ, server: Server) -> Any:
+    """The client's socket, if it is in reach and speaks plain TCP."""
+    if server.socket_key is not None:
+        sock = environ.get(server.socket_key)
+    elif server.input_socket is not None:
+        getter = _GETTERS.get(server.input_socket)
+        if getter is None:
+            getter = _GETTERS[server.input_socket] = operator.attrgetter(server.input_socket)
+        stream = environ.get("wsgi.input")
+        try:
+            sock = getter(stream)
+        except AttributeError:
+            return None
+    else:
+        return None
+    # What TLS has in its own buffers the kernel does not know of.
+    return None if hasattr(sock, "do_handshake") else sock
+
+
+_GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
+
+
+def _peek(sock: Any) -> Mechanism | None:
+    """How the peer of a socket has left; None if it has not, UNKNOWN if that cannot be told.
+
+    Nothing is read, and nothing is waited for. What has arrived and was not read yet stands
+    before the end: the peer counts as there.
+    """
+    if sock is None or _PEEK is None:
+        return Mechanism.UNKNOWN
+    # gevent's sockets would wait by themselves; the one inside does not.
+    inner = getattr(sock, "_sock", sock)
+    try:
+        # A socket with a time-out waits for as long, whatever the flags say.
+        if inner.gettimeout() and not readable(inner, 0):
+            return None
+        return None if inner.recv(1, _PEEK) else Mechanism.EOF
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return Mechanism.of(error)
+    except (AttributeError, TypeError, ValueError):
+        # No socket, after all.
+        return Mechanism.UNKNOWN
