@@ -97,8 +97,13 @@ class HeldConnection(httputil.HTTPConnection):
         if self._retired:
             return
         delivery = self._delivery
+        exchange, now = delivery.exchange, delivery.now
         delivery.app_finished()
-        delivery.do(delivery.exchange.response_completed(delivery.now))
+        step = exchange.response_completed(now)
+        if exchange.event(now) is not None:
+            # The client's side is told by that; what the application raised is known only here.
+            self._connection.watch.app_finished(told=True)
+        delivery.do(step)
 
     def _keep(self, step: Step, chunk: bytes | None) -> asyncio.Future[None]:
         if chunk:

@@ -11,6 +11,7 @@ from tornado import httputil, web
 
 from cleanclose.core import (
     CHUNKED,
+    CURRENT,
     NO_BODY,
     Places,
     Reporter,
@@ -20,6 +21,7 @@ from cleanclose.core import (
 )
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delivery import Delivery
+from cleanclose.tornado._witness import TornadoWatch, WatchedConnection
 
 __all__ = ["Delegate", "StartRequest"]
 
@@ -31,8 +33,9 @@ _TOO_LARGE: Final = 413
 class Delegate(httputil.HTTPMessageDelegate):
     """Stands between tornado's connection and the application's delegate.
 
-    The application's own delegate is made when the headers are there: a request without a body
-    gets it with tornado's connection, and nothing in between but this object's forwarding.
+    The application's own delegate is made when the headers are there, with a connection that
+    stands in for tornado's: one that only looks on for a request without a body, and one that
+    may hold the response back for the others.
     """
 
     __slots__ = (
@@ -48,6 +51,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         "_server_conn",
         "_settings",
         "_start_request",
+        "_watch",
     )
 
     def __init__(
@@ -71,6 +75,9 @@ class Delegate(httputil.HTTPMessageDelegate):
         self._delivery: Delivery | None = None
         self._held: HeldConnection | None = None
         self._chunked = False
+        self._watch: TornadoWatch | None = None
+        # One task serves all requests of a connection: the one before is over.
+        CURRENT.set(None)
 
     def headers_received(
         self,
@@ -79,18 +86,29 @@ class Delegate(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         """The request's head is there."""
         assert isinstance(start_line, httputil.RequestStartLine)
-        length = body_length(
-            method=start_line.method,
-            http_version=start_line.version.removeprefix("HTTP/"),
-            content_length=headers.get("Content-Length"),
-            transfer_encoding=headers.get("Transfer-Encoding"),
-            upgrade=headers.get("Upgrade"),
-        )
-        if length == NO_BODY or not hasattr(self._request_conn, "params"):
-            # Not an HTTP1Connection: nothing we know how to hold.
-            self._inner = self._start_request(self._server_conn, self._request_conn)
+        connection = self._request_conn
+        if not hasattr(connection, "params"):
+            # Not an HTTP1Connection: nothing we know how to watch or to hold.
+            self._inner = self._start_request(self._server_conn, connection)
             return self._inner.headers_received(start_line, headers)
-        return self._body_announced(start_line, headers, length)
+        self._watch = watch = TornadoWatch(connection, start_line.method, headers, self._reporter)
+        CURRENT.set(watch)
+        watched = WatchedConnection(connection, watch)
+        length = NO_BODY
+        if "Upgrade" in headers:
+            watch.is_websocket = headers["Upgrade"].lower() == "websocket"
+        elif "Content-Length" in headers or "Transfer-Encoding" in headers:
+            length = body_length(
+                method=start_line.method,
+                http_version=start_line.version.removeprefix("HTTP/"),
+                content_length=headers.get("Content-Length"),
+                transfer_encoding=headers.get("Transfer-Encoding"),
+                upgrade=None,
+            )
+        if length != NO_BODY:
+            return self._body_announced(watched, start_line, headers, length)
+        self._inner = self._start_request(self._server_conn, watched)
+        return self._inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """A piece of the body is there."""
@@ -99,6 +117,8 @@ class Delegate(httputil.HTTPMessageDelegate):
             assert self._inner is not None
             return self._inner.data_received(chunk)
         exchange = delivery.exchange
+        assert self._watch is not None
+        self._watch.bytes_in += len(chunk)
         delivery.do(exchange.body_received(len(chunk), False, delivery.now))
         if exchange.response_complete:
             return delivery.unread()
@@ -119,6 +139,8 @@ class Delegate(httputil.HTTPMessageDelegate):
             self._inner.finish()
             return
         exchange = delivery.exchange
+        assert self._watch is not None
+        self._watch.body_complete = True
         early = exchange.response_complete
         delivery.do(exchange.body_received(0, True, delivery.now))
         if early:
@@ -131,24 +153,37 @@ class Delegate(httputil.HTTPMessageDelegate):
         """The connection was closed before the body was complete."""
         if self._inner is None:
             return
-        delivery = self._delivery
+        raised = _raised_by_the_delegate()
+        delivery, watch = self._delivery, self._watch
         if delivery is None:
             self._inner.on_connection_close()
+            if watch is not None:
+                watch.end(raised)
             return
+        assert watch is not None
         delivery.closed()
         self._inner.on_connection_close()
-        delivery.do(delivery.exchange.abandoned(delivery.now))
+        now = delivery.now
+        delivery.do(delivery.exchange.abandoned(now))
+        watch.end(raised, told=delivery.exchange.event(now) is not None)
 
     def _body_announced(
-        self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders, length: int
+        self,
+        watched: WatchedConnection,
+        start_line: httputil.RequestStartLine,
+        headers: httputil.HTTPHeaders,
+        length: int,
     ) -> Awaitable[None] | None:
         self._chunked = length == CHUNKED
+        watch = watched.watch
+        watch.body_complete = False
+        watch.expected_in = None if self._chunked else length
         self._delivery = delivery = Delivery(
-            self._request_conn,
+            watched,
             self._settings,
             self._places,
             self._reporter,
-            method=start_line.method,
+            facts=watch.facts(),
             length=length,
             expects_continue=wants_continue(headers.get("Expect")),
         )
@@ -211,6 +246,15 @@ class Delegate(httputil.HTTPMessageDelegate):
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is not None:
             await waiting
+
+
+def _raised_by_the_delegate() -> BaseException | None:
+    """What tornado has just logged of a delegate's method, for which it closes the connection."""
+    error = sys.exc_info()[1]
+    # What HTTP1Connection makes of it. All others are of its own reading.
+    if error is None or type(error).__name__ != "_QuietException":
+        return None
+    return error.__context__
 
 
 @web.stream_request_body

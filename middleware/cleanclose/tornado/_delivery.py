@@ -30,6 +30,7 @@ from cleanclose.core import (
     Settings,
     Step,
 )
+from cleanclose.tornado._witness import WatchedConnection
 
 __all__ = ["Delivery"]
 
@@ -43,23 +44,23 @@ class Delivery:
     would be a reference cycle per request.
 
     Args:
-        connection: Tornado's own connection.
+        connection: The connection, with its watch.
         settings: The limits.
         places: Where the turn to read is asked for.
         reporter: What is told of the end.
-        method: The request's method.
+        facts: The request, for the event.
         length: The body's length, or `cleanclose.core.CHUNKED`.
         expects_continue: Whether the client announced that it waits for a 100.
     """
 
     def __init__(
         self,
-        connection: Any,
+        connection: WatchedConnection,
         settings: Settings,
         places: Places,
         reporter: Reporter,
         *,
-        method: str,
+        facts: Facts,
         length: int,
         expects_continue: bool,
     ) -> None:
@@ -72,21 +73,15 @@ class Delivery:
         self._app_finished = False
         self._finished = False
         self._guarded: Any = None
+        self._close_before: object = None
         self._timer: object = None
         self._timer_at = 0.0
         self._unread: asyncio.Future[None] | None = None
-        context: object = getattr(connection, "context", None)
-        client: object = getattr(context, "remote_ip", None)
         self.exchange = Exchange(
             settings,
             places,
             server=TORNADO,
-            facts=Facts(
-                framework="tornado",
-                server=TORNADO.name,
-                method=method,
-                client=client if isinstance(client, str) else None,
-            ),
+            facts=facts,
             length=length,
             expects_continue=expects_continue,
             wake=self._wake,
@@ -165,6 +160,7 @@ class Delivery:
         """
         if self._guarded is None:
             self._guarded = stream = self.connection.stream
+            self._close_before = stream.__dict__.get("close")
             stream.write = self._write_of_tornado
             stream.close = self._close_of_tornado
 
@@ -172,7 +168,10 @@ class Delivery:
         stream, self._guarded = self._guarded, None
         if stream is not None:
             del stream.write
-            del stream.close
+            if self._close_before is None:
+                del stream.close
+            else:
+                stream.close = self._close_before
 
     def _close_of_tornado(self, exc_info: Any = False) -> None:
         stream = self.connection.stream

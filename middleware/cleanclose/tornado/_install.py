@@ -14,6 +14,7 @@ from cleanclose.core import (
     Settings,
     SettingsOptions,
 )
+from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
 
@@ -28,7 +29,7 @@ def install(
     outlets: Sequence[Outlet] | None = None,
     **settings: Unpack[SettingsOptions],
 ) -> Application:
-    """An early response reaches a client which is still uploading.
+    """An early response reaches a client which is still uploading, and departures are told.
 
     An upload over the server's ``max_body_size`` is answered with 413 like any other error. May
     be called before and after ``listen``, and again: the last call's settings are in force.
@@ -47,12 +48,15 @@ def install(
         ValueError: A setting is out of its range.
     """
     checked = Settings(**settings)
+    levels = checked.level_table()
+    if checked.quiet_logs:
+        install_quiet_logs(levels)
     start_request: StartRequest = application.start_request
     if isinstance(start_request, _StartRequest):
         start_request = start_request.original
     # HTTPServer looks the method up on the instance for each request.
     application.start_request = _StartRequest(  # type: ignore[method-assign]
-        application, start_request, checked, Reporter(outlets)
+        application, start_request, checked, Reporter(outlets, levels=levels)
     )
     return application
 

@@ -1,0 +1,524 @@
+"""What is seen of one request's own connection: its stream's end, and what writing to it raised."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import select
+import sys
+import time
+import weakref
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Final
+
+from tornado import http1connection, httputil, iostream, web, websocket
+
+from cleanclose.core import (
+    COMPLETE,
+    CURRENT,
+    GONE,
+    OPEN,
+    TORNADO,
+    Facts,
+    Mechanism,
+    Phase,
+    Reporter,
+    Side,
+    Verdict,
+    Watch,
+    Witness,
+    current,
+    mark,
+    trace_id,
+)
+
+__all__ = ["TornadoWatch", "WatchedConnection"]
+
+_SWITCHING_PROTOCOLS: Final = 101
+_clock: Final = time.monotonic
+# Linux; elsewhere only a connection that is closed on both sides can be told.
+_PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
+
+
+class TornadoWatch(Watch):
+    """One request on an HTTP1Connection, or one websocket.
+
+    It refers to the stream, and neither to the connection nor to the handler: that would be a
+    reference cycle per request.
+
+    Args:
+        connection: Tornado's own connection.
+        method: The request's method.
+        headers: The request's headers.
+        reporter: What is told of the end.
+    """
+
+    __slots__ = ("_client", "_headers", "_method", "_reporter", "_stream")
+
+    _status: int | None = None
+    _sent_before: int | None = None
+    _told: bool = False
+    _failed_in: Phase | None = None
+    """How far it had come when the application failed; tornado's error page is not its doing."""
+    _protocol: Any = None
+    """A websocket's protocol object, while it is open."""
+
+    def __init__(
+        self, connection: Any, method: str, headers: httputil.HTTPHeaders, reporter: Reporter
+    ) -> None:
+        self.started = _clock()
+        self.progress = OPEN
+        self._method = method
+        self._headers = headers
+        self._reporter = reporter
+        # Asked now: behind a proxy (xheaders) it is another address later.
+        self._client: object = getattr(connection.context, "remote_ip", None)
+        stream: Any = connection.stream
+        self._stream = stream
+        witness: object = stream.__dict__.get("close")
+        if isinstance(witness, _StreamClose):
+            witness.watch = self
+        else:
+            stream.close = _StreamClose(stream, self)
+
+    @property
+    def status(self) -> int | None:
+        return self._status
+
+    @property
+    def phase(self) -> Phase:
+        return self._failed_in or super().phase
+
+    def facts(self) -> Facts:
+        client, headers = self._client, self._headers
+        return Facts(
+            framework="tornado",
+            server=TORNADO.name,
+            method="WEBSOCKET" if self.is_websocket else self._method,
+            client=client if isinstance(client, str) else None,
+            request_id=_header(headers, "X-Request-ID"),
+            trace_id=trace_id(_header(headers, "Traceparent")),
+            idempotency_key=_header(headers, "Idempotency-Key"),
+        )
+
+    def ask(self) -> None:
+        if self.progress == GONE or self.progress == COMPLETE:
+            return
+        # Tornado itself looks when its loop runs, which a handler may keep busy.
+        seen = _ask_the_kernel(self._stream)
+        if seen is not None:
+            self.peer_gone(Witness.SOCKET, _clock(), mechanism=seen, late=True)
+
+    def find_witness(self, error: BaseException) -> None:
+        if self.departure is None:
+            # Whoever closed the stream, it was not the peer.
+            return
+        stream = self._stream
+        if isinstance(error, iostream.StreamClosedError):
+            real: object = error.real_error
+            if (real is not None and real is stream.error) or _passed(error, stream):
+                self.peer_gone(Witness.STREAM, _clock(), error)
+        elif error is stream.error:
+            self.peer_gone(Witness.STREAM, _clock(), error)
+
+    # What the connection tells.
+
+    def head_comes(self, status: int) -> None:
+        """The response's head is about to be handed to tornado."""
+        error = sys.exc_info()[1]
+        if error is not None and _uncaught(error) is not None:
+            self._failed_in = super().phase
+        if status != _SWITCHING_PROTOCOLS and self.departure is None:
+            # A request for an upgrade that got a plain answer.
+            self.is_websocket = False
+        self._status = status
+        self._sent_before = _sent(self._stream)
+
+    def written(self, future: asyncio.Future[None]) -> None:
+        """A piece has been handed to tornado, which gave this future for it."""
+        # HTTP1Connection makes one with an exception if its stream is closed already. The
+        # others never get one, even if their bytes are lost.
+        if self.departure is not None and future.done() and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, iostream.StreamClosedError):
+                self.peer_gone(Witness.WRITE, _clock(), error)
+
+    def app_finished(self, *, told: bool = False) -> None:
+        """The application has called ``finish()``.
+
+        Args:
+            told: Whether the end of this exchange is told by another event.
+        """
+        if self.ended or self._status == _SWITCHING_PROTOCOLS:
+            return
+        error = sys.exc_info()[1]
+        self.response_completed()
+        if error is not None:
+            error = _uncaught(error)
+        # If there is nothing to say yet, the stream's end may still find bytes unsent.
+        if told or error is not None or self.progress != COMPLETE:
+            self.end(error, told=told)
+
+    def end(self, error: BaseException | None = None, *, told: bool = False) -> None:
+        """The exchange is over.
+
+        Args:
+            error: What of the application's tornado has logged, if it has.
+            told: Whether the end of this exchange is told by another event.
+        """
+        if self.ended or self._told:
+            return
+        self._told = True
+        for event in self.app_ended(_clock(), error, told=told).events:
+            self._reporter.report(event)
+        # A websocket's handler goes on when its peer has left, and may ask whether it has.
+        self.ended = not self.is_websocket
+
+    def detached(self, handler: Any) -> None:
+        """The application has taken the stream over.
+
+        Args:
+            handler: Who has, if it is a handler.
+        """
+        protocol: Any = getattr(handler, "ws_connection", None)
+        if self.departure is None and protocol is not None:
+            self._protocol = protocol
+            for name, seen in (
+                ("write_message", _seen_call),
+                ("ping", _seen_call),
+                ("log_exception", _seen_log),
+            ):
+                if name not in vars(handler):
+                    setattr(handler, name, seen(self, handler, name))
+            return
+        if self.departure is None:
+            # A protocol which only the application knows.
+            self.response_completed()
+        self.end()
+
+    def stream_closed(self, caller: FrameType | None, *, unsent: bool) -> None:
+        """The stream has been closed.
+
+        Args:
+            caller: The frame that closed it; None where Python does not tell.
+            unsent: Whether there was something left to write.
+        """
+        if self.ended:
+            return
+        finished = self.progress == COMPLETE
+        if unsent:
+            self.response_failed()
+        stream = self._stream
+        status = self._status
+        sent = _sent(stream)
+        if status is not None and sent is not None and sent == self._sent_before:
+            # Nothing of the response has left: the peer was gone before it began.
+            self._status, self.bytes_out = None, 0
+        error: object = stream.error
+        protocol, self._protocol = self._protocol, None
+        if caller is None:
+            # Whose doing it was cannot be known.
+            self.response_completed()
+        elif _is_of(caller, stream):
+            # The stream itself closes for what its socket said, and for limits of its own.
+            if protocol is not None and protocol.server_terminated:
+                # A close frame has been sent: the application had finished.
+                self.response_completed()
+            if error is None:
+                self.peer_gone(Witness.STREAM, _clock(), mechanism=Mechanism.EOF)
+            elif isinstance(error, OSError):
+                self._came_out(error, idle=finished and not unsent)
+        else:
+            mechanism = _servers_own(caller)
+            if mechanism is not None:
+                self.stopping = True
+                self.peer_gone(Witness.SERVER, _clock(), mechanism=mechanism)
+        self._status = status
+        if protocol is not None or (finished and self.departure is not None):
+            self.end()
+
+    def _came_out(self, error: OSError, *, idle: bool) -> None:
+        if idle:
+            # No departure, but tornado may log it: whose it was is certain.
+            mechanism = Mechanism.of(error)
+            mark(
+                error,
+                Verdict(
+                    side=Side.CLIENT,
+                    phase=Phase.KEEPALIVE_IDLE,
+                    mechanism=mechanism,
+                    witnesses=(Witness.STREAM,),
+                ),
+            )
+        else:
+            self.peer_gone(Witness.STREAM, _clock(), error)
+
+    def websocket_closed(self, error: websocket.WebSocketClosedError) -> None:
+        """What the application's own call on its websocket has raised."""
+        # Elsewhere (in another client's handler, in a task that serves them all) it is an error
+        # of that one's, and what it was about to do has not been done.
+        if self.departure is None or current() is not self:
+            return
+        if _is_made_from_its_context(error) and error.__context__ is not None:
+            self.peer_gone(Witness.WRITE, _clock(), error.__context__)
+        self.peer_gone(Witness.WRITE, _clock(), error)
+
+    def websocket_failed(self, error: BaseException | None) -> None:
+        """Tornado logs what one of the application's callbacks has raised.
+
+        It closes the websocket then; and it may be long after the peer has left.
+        """
+        if not isinstance(error, Exception):
+            return
+        # While a callback runs tornado does not look.
+        self.ask()
+        verdict = self.judge(error)
+        if verdict.side is Side.UPSTREAM:
+            self._reporter.report(self._upstream_reset(error, verdict, _clock(), restored=False))
+
+
+class WatchedConnection(httputil.HTTPConnection):
+    """Stands in for `tornado.http1connection.HTTP1Connection`, which does all the work.
+
+    Args:
+        connection: Tornado's own connection.
+        watch: What is told of it.
+    """
+
+    def __init__(self, connection: Any, watch: TornadoWatch) -> None:
+        self._connection = connection
+        self._watch = watch
+        # HTTPServerRequest asks for it each time.
+        self.context: Any = connection.context
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    @property
+    def watch(self) -> TornadoWatch:
+        """The watch of this exchange."""
+        return self._watch
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        """As HTTP1Connection's."""
+        if callback is not None:
+            if self._watch.is_websocket:
+                self._handler = weakref.ref(getattr(callback, "__self__", self))
+            # It is called in the context of whoever used the stream first.
+            callback = functools.partial(_call_for, self._watch, callback)
+        self._connection.set_close_callback(callback)
+
+    def write_headers(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> asyncio.Future[None]:
+        """Implements `tornado.httputil.HTTPConnection.write_headers`."""
+        watch = self._watch
+        assert isinstance(start_line, httputil.ResponseStartLine)
+        watch.head_comes(start_line.code)
+        if chunk:
+            watch.response_piece(len(chunk))
+        future: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
+        if watch.progress == GONE:
+            watch.written(future)
+        return future
+
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        """Implements `tornado.httputil.HTTPConnection.write`."""
+        watch = self._watch
+        watch.response_piece(len(chunk))
+        future: asyncio.Future[None] = self._connection.write(chunk)
+        if watch.progress == GONE:
+            watch.written(future)
+        return future
+
+    def finish(self) -> None:
+        """Implements `tornado.httputil.HTTPConnection.finish`."""
+        self._connection.finish()
+        self._watch.app_finished()
+
+    def detach(self) -> iostream.IOStream:
+        """As HTTP1Connection's."""
+        stream: iostream.IOStream = self._connection.detach()
+        handler = getattr(self, "_handler", None)
+        self._watch.detached(None if handler is None else handler())
+        return stream
+
+
+class _StreamClose:
+    """Stands in for one stream's ``close``, for the connection's whole life: to see who calls it.
+
+    A stream's close callback tells the moment, but neither whose doing it was nor that bytes were
+    left unsent, and most of the time it is tornado's.
+    """
+
+    __slots__ = ("_stream", "watch")
+
+    def __init__(self, stream: Any, watch: TornadoWatch) -> None:
+        self._stream = stream
+        self.watch = watch
+
+    def __call__(self, exc_info: Any = False) -> None:
+        stream = self._stream
+        # It happens once; and this would be a reference cycle.
+        del stream.close
+        here = inspect.currentframe()
+        unsent: bool = stream.writing()
+        try:
+            stream.close(exc_info)
+        finally:
+            self.watch.stream_closed(None if here is None else here.f_back, unsent=unsent)
+            # A frame that refers to itself is a cycle too.
+            del here
+
+
+def _header(headers: httputil.HTTPHeaders, name: str) -> str | None:
+    # Its get() raises and catches an exception for each header that is not there.
+    return headers[name] if name in headers else None  # noqa: SIM401
+
+
+def _call_for(watch: TornadoWatch, callback: Callable[[], None]) -> None:
+    CURRENT.set(watch)
+    callback()
+
+
+def _seen_log(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
+    """A websocket handler's ``log_exception``, with what it logs seen."""
+    method, reference = _method_of(handler, name)
+
+    @functools.wraps(method)
+    def log_exception(
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        watch.websocket_failed(value)
+        method(reference(), typ, value, tb)
+
+    return log_exception
+
+
+def _method_of(handler: Any, name: str) -> tuple[Callable[..., Any], weakref.ReferenceType[Any]]:
+    cls: Any = type(handler)  # pyright: ignore[reportUnknownVariableType]
+    # The method is called on the handler, which is alive then; a plain reference would be a cycle.
+    return getattr(cls, name), weakref.ref(handler)
+
+
+def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
+    """A websocket handler's own method, with what it raises seen."""
+    method, reference = _method_of(handler, name)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            future: Any = method(reference(), *args, **kwargs)
+        except websocket.WebSocketClosedError as error:
+            watch.websocket_closed(error)
+            raise
+        if asyncio.isfuture(future):
+            future.add_done_callback(done)
+        return future
+
+    def done(future: asyncio.Future[Any]) -> None:
+        # Looked at only if the peer has left: then asyncio need not log that nobody awaits it.
+        # Whoever does gets it as before.
+        if watch.departure is not None and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, websocket.WebSocketClosedError):
+                watch.websocket_closed(error)
+
+    return call
+
+
+def _uncaught(error: BaseException) -> BaseException | None:
+    """The error that is being handled, if it is tornado which handles it: nobody caught it."""
+    if isinstance(error, web.HTTPError | web.Finish) or not isinstance(error, Exception):
+        # The application's own answer.
+        return None
+    frame = inspect.currentframe()
+    while frame is not None:
+        # RequestHandler._execute calls it with whatever a handler has raised.
+        if (
+            frame.f_code.co_name == "_handle_request_exception"
+            and frame.f_globals.get("__name__") == web.__name__
+        ):
+            return error
+        frame = frame.f_back
+    return None
+
+
+def _is_made_from_its_context(error: websocket.WebSocketClosedError) -> bool:
+    """Whether tornado's protocol has raised it for what its stream's write had raised.
+
+    WebSocketHandler raises the same class by itself, for nothing else than a closed websocket:
+    the context is then whatever the application was handling.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None or traceback.tb_frame.f_globals.get("__name__") != websocket.__name__:
+        return False
+    frame = traceback.tb_frame
+    # A coroutine inside of WebSocketProtocol13.write_message awaits the write, or the method
+    # itself has raised.
+    return frame.f_code.co_name == "wrapper" or isinstance(
+        frame.f_locals.get("self"), websocket.WebSocketProtocol
+    )
+
+
+def _servers_own(caller: FrameType) -> Mechanism | None:
+    """How the server has cut the client off, if it has; None for all that an application does."""
+    if caller.f_code is http1connection.HTTP1ServerConnection.close.__code__:
+        # HTTPServer.close_all_connections.
+        return Mechanism.ABORTED
+    if caller.f_globals.get("__name__") == http1connection.__name__ and caller.f_code.co_name in (
+        "_read_message_inner",
+        "_read_message",
+    ):
+        # The only place where HTTP1Connection closes its stream past its own close(): for
+        # HTTPServer's body_timeout. In tornado 6.4 it has the shorter name.
+        return Mechanism.TIMEOUT
+    return None
+
+
+def _is_of(frame: FrameType, stream: object) -> bool:
+    """Whether a frame is a method of this very stream."""
+    return (
+        frame.f_globals.get("__name__") == iostream.__name__
+        and frame.f_locals.get("self") is stream
+    )
+
+
+def _passed(error: BaseException, stream: object) -> bool:
+    traceback = error.__traceback__
+    while traceback is not None:
+        if _is_of(traceback.tb_frame, stream):
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _sent(stream: object) -> int | None:
+    """How many bytes of the stream the kernel has taken; None if that has another name now."""
+    return getattr(stream, "_total_write_done_index", None)
+
+
+def _ask_the_kernel(stream: Any) -> Mechanism | None:
+    """How the peer has left, if it has: nothing is read, and no error is taken from the socket."""
+    sock: Any = stream.socket
+    if sock is None or not hasattr(select, "poll"):
+        return None
+    asking = select.poll()
+    with contextlib.suppress(OSError, ValueError):
+        asking.register(sock.fileno(), _PEER_CLOSED)
+        for _, state in asking.poll(0):
+            if state & select.POLLERR:
+                return Mechanism.RESET
+            if state & (select.POLLHUP | _PEER_CLOSED):
+                return Mechanism.EOF
+    return None
