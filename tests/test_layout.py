@@ -130,7 +130,8 @@ def test_core_imports_only_the_standard_library_and_structlog() -> None:
 
 @pytest.mark.parametrize("name", SHIMS)
 def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
-    allowed = (f"cleanclose.{name}", "cleanclose.core")
+    # The log filter is no outlet, and needs the standard library alone.
+    allowed = (f"cleanclose.{name}", "cleanclose.core", "cleanclose.integrations.stdlib")
     for path, modules in package_imports(name).items():
         wrong = {
             module
@@ -140,6 +141,21 @@ def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
             and not any(is_in(module, package) for package in allowed)
         }
         assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def test_the_log_filter_imports_only_core_and_the_standard_library() -> None:
+    (modules,) = (
+        modules
+        for path, modules in package_imports("integrations").items()
+        if path.endswith("/stdlib.py")
+    )
+    foreign = {
+        module
+        for module in modules
+        if module.split(".")[0] not in sys.stdlib_module_names
+        and not is_in(module, "cleanclose.core")
+    }
+    assert not foreign
 
 
 def test_outlets_import_core_alone() -> None:

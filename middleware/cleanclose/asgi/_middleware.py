@@ -39,12 +39,12 @@ from cleanclose.core import (
     SettingsOptions,
     Step,
     Watch,
-    Witness,
     asgi_server,
     body_length,
     response_length,
     wants_continue,
 )
+from cleanclose.integrations.stdlib import install_quiet_logs
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
@@ -59,10 +59,11 @@ _SCOPE_KEY: Final = "cleanclose.exchange"
 
 
 class CleanCloseMiddleware:
-    """Pure ASGI middleware: an early response reaches a client which is still uploading.
+    """Pure ASGI middleware: early responses arrive, and it is told whose fault a broken one was.
 
-    Websockets, lifespan and requests without a body pass through. All attributes of the wrapped
-    application stay reachable.
+    An early response reaches a client which is still uploading. A client that leaves, on HTTP or
+    on a websocket, is one event; what the application raises for it alone ends here. Everything
+    else goes on as it was. All attributes of the wrapped application stay reachable.
 
     It belongs outermost: what stands around it waits with it until the delivery is over, and the
     answers that something around it gives to an application's exception do not pass it.
@@ -90,6 +91,8 @@ class CleanCloseMiddleware:
             reading=self._settings.max_draining, inside=self._settings.max_lingering
         )
         self._reporter = Reporter(outlets, levels=self._settings.level_table())
+        if self._settings.quiet_logs:
+            install_quiet_logs(self._settings.level_table(), app=app)
 
     def __getattr__(self, name: str) -> Any:
         if name == "app":
@@ -166,7 +169,7 @@ class CleanCloseMiddleware:
 
     def _ended(
         self,
-        watch: Watch,
+        watch: HttpWatch | WebSocketWatch,
         error: BaseException | None,
         connection: _Connection | None = None,
     ) -> bool:
@@ -178,11 +181,12 @@ class CleanCloseMiddleware:
         watch.ask()
         now = time.monotonic()
         drained = None if connection is None else connection.exchange.event(now)
-        end = watch.app_ended(now, error, told=drained is not None)
+        hidden = error is not None and watch.is_hidden(error)
+        end = watch.app_ended(now, error, told=drained is not None, restored=hidden)
         self._reporter.report(drained)
         for event in end.events:
             self._reporter.report(event)
-        return end.quiet
+        return end.quiet and watch.may_end_without_response
 
     def _connection(
         self,
@@ -326,9 +330,7 @@ class _Connection:
         error = self._error
         if error is None:
             return
-        if isinstance(error, OSError):
-            self._watch.response_failed()
-            self._watch.peer_gone(Witness.SEND, time.monotonic(), error)
+        self._watch.find_witness(error)
         if not failed:
             raise error
 

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import operator
+import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from types import FrameType
 from typing import Any, Final, cast
 
-from cleanclose.core import COMPLETE, GONE, OPEN, Facts, Watch, Witness, asgi_server, trace_id
+from cleanclose.core import (
+    COMPLETE,
+    GONE,
+    OPEN,
+    STREAMING,
+    UNKNOWN,
+    End,
+    Facts,
+    Mechanism,
+    Phase,
+    Server,
+    Side,
+    Verdict,
+    Watch,
+    Witness,
+    asgi_server,
+    judge,
+    trace_id,
+)
 
 __all__ = ["HttpWatch", "Message", "Receive", "Scope", "Send", "UploadWatch", "WebSocketWatch"]
 
@@ -19,6 +41,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 _SERVICE_RESTART: Final = 1012
 _ABNORMAL: Final = 1006
+_TCP_CLOSE: Final = 7
+_CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
+"""The names of the servers' own methods behind the callables. One of them is looked for by its
+object, because a middleware around us may have wrapped the other."""
+_HIGH_WATER: Final = 64 * 1024
+"""Bytes that a transport takes before a writer has to wait (asyncio's ``FlowControlMixin``)."""
 
 
 class _AsgiWatch(Watch):
@@ -50,9 +78,40 @@ class _AsgiWatch(Watch):
         head: Message | None = getattr(self, "_head", None)
         return None if head is None else head["status"]
 
+    @property
+    def server(self) -> Server:
+        """The server, as far as its callables show which one it is."""
+        return asgi_server(self.server_receive, self.server_send())
+
     def server_send(self) -> Send:
         """The server's own ``send``."""
         return self.send_to
+
+    def is_sending(self, frame: FrameType) -> bool:
+        return _is_call(frame, self.server_send())
+
+    def is_aftermath(self, error: BaseException) -> bool:
+        if not isinstance(error, ConnectionError) and not _is_closed_handle(error):
+            return False
+        if error.__cause__ is not None or error.__context__ is not None:
+            return False
+        call = self.server_send()
+        owner: object = getattr(call, "__self__", None)
+        own = {_package(call.__module__), "asyncio"}
+        is_this_exchanges = False
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if _package(frame.f_globals.get("__name__")) not in own:
+                return False
+            is_this_exchanges |= owner is not None and frame.f_locals.get("self") is owner
+            traceback = traceback.tb_next
+        return is_this_exchanges
+
+    def ask_transport(self, transport: object) -> None:
+        get_extra_info = getattr(transport, "get_extra_info", None)
+        if callable(get_extra_info) and _is_reset(get_extra_info("socket")):
+            self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=Mechanism.RESET, late=True)
 
     def facts(self) -> Facts:
         scope = self.scope
@@ -62,7 +121,7 @@ class _AsgiWatch(Watch):
         headers = dict(scope.get("headers", ()))
         return Facts(
             framework="asgi",
-            server=asgi_server(self.server_receive, self.server_send()).name,
+            server=self.server.name,
             method=scope.get("method", "WEBSOCKET"),
             client=str(client[0]) if client else None,
             route=pattern if isinstance(pattern, str) else None,
@@ -71,24 +130,60 @@ class _AsgiWatch(Watch):
             idempotency_key=_text(headers.get(b"idempotency-key")),
         )
 
+    @property
+    def may_end_without_response(self) -> bool:
+        """Whether whoever has called the application takes that for an end.
+
+        Starlette's BaseHTTPMiddleware would raise an error of its own.
+        """
+        caller: object = getattr(self.server_receive, "__module__", None)
+        return self.status is not None or caller != "starlette.middleware.base"
+
+    def is_hidden(self, error: BaseException) -> bool:
+        """Whether the server would say nothing about a connection that broke."""
+        if self.progress != COMPLETE or not self.server.hides_after_end:
+            return False
+        return isinstance(error, OSError) or self.judge(error).side is Side.UPSTREAM
+
+    def find_witness(self, error: BaseException) -> None:
+        if self._is_from_the_server(error):
+            self.response_failed()
+            self.peer_gone(Witness.SEND, time.monotonic(), error)
+
+    def _is_from_the_server(self, error: BaseException) -> bool:
+        """Whether an error came out of the server's own code, at work for this exchange."""
+        # uvloop raises a RuntimeError for a write to a connection that is lost.
+        if not isinstance(error, OSError) and not _is_closed_handle(error):
+            return False
+        if self.server is UNKNOWN:
+            # Something stands around us, whose own connections pass its callables as well.
+            return False
+        owners = [
+            owner
+            for call in (self.server_receive, self.server_send())
+            if (owner := getattr(call, "__self__", None)) is not None
+        ]
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code.co_name in _CALLS:
+                own = frame.f_locals.get("self")
+                if any(own is owner for owner in owners):
+                    return True
+            traceback = traceback.tb_next
+        return False
+
 
 class HttpWatch(_AsgiWatch):
     """One HTTP request's ``receive`` and ``send``."""
 
     __slots__ = ()
 
-    _ahead: Message | None = None
-
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
-        message, self._ahead = self._ahead, None
-        if message is None:
-            try:
-                message = await self.pass_receive()
-            except OSError as error:
-                self.peer_gone(Witness.RECEIVE, time.monotonic(), error)
-                raise
+        message = await self.pass_receive()
         if message["type"] == "http.disconnect":
+            self.cut_short = not self.body_complete
             self.peer_gone(Witness.RECEIVE, time.monotonic())
         else:
             self.bytes_in += len(message.get("body", b""))
@@ -99,17 +194,17 @@ class HttpWatch(_AsgiWatch):
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``.
 
-        The server's own coroutine is handed on, without one around it; what it raises is found
-        out in `find_witness`.
+        Nearly always the server's own coroutine is handed on, without one around it; what it
+        raises is found out in `find_witness`.
         """
         kind = message["type"]
         if kind == "http.response.start":
             try:
-                getter = _GETTERS[self.server_receive.__func__]  # type: ignore[attr-defined]
+                probe = _PROBES[self.server_receive.__func__]  # type: ignore[attr-defined]
             except (AttributeError, KeyError):
-                getter = _learn(self.server_receive)
-            if getter is not None:
-                self.ask()
+                probe = _probe(self.server_receive)
+            if probe is not None:
+                self._begin(probe)
             self._head = message
         elif kind == "http.response.body":
             if message.get("more_body"):
@@ -119,9 +214,34 @@ class HttpWatch(_AsgiWatch):
                 # then no departure.
                 self.progress = COMPLETE
             else:
-                self.ask()
-                self.response_completed()
+                return self._send_last(message)
+        elif kind == "http.response.pathsend":
+            self.response_completed()
         return self.send_to(message)
+
+    def _begin(self, probe: _Probe) -> None:
+        self.ask()
+        if not probe.settled and self.progress == OPEN:
+            # Its send() of a single piece may wait as well, and has to be looked at.
+            self.progress = STREAMING
+
+    async def _send_last(self, message: Message) -> None:
+        """Send the last piece where the peer may have left before, or leave meanwhile."""
+        self.ask()
+        probe = _probe(self.server_receive)
+        if probe is None or probe.is_queue:
+            size = len(message.get("body", b""))
+            if probe is not None and size >= _HIGH_WATER and self.progress == STREAMING:
+                # What is in the queue behind the end is no sign. The same bytes, in two steps.
+                await self.send_to({**message, "more_body": True})
+                self.ask()
+                message = {"type": "http.response.body", "body": b""}
+            self.response_completed()
+            await self.send_to(message)
+            return
+        await self.send_to(message)
+        self.ask()
+        self.response_completed()
 
     def pass_receive(self) -> Awaitable[Message]:
         """What `receive` waits for."""
@@ -130,32 +250,13 @@ class HttpWatch(_AsgiWatch):
     def ask(self) -> None:
         if self.progress == GONE:
             return
-        owner: object = getattr(self.server_receive, "__self__", None)
-        getter = _learn(self.server_receive)
-        if getter is None:
+        probe = _probe(self.server_receive)
+        if probe is None or (self.progress == COMPLETE and not probe.settled):
             return
-        if getter(owner):
+        if probe.gone(getattr(self.server_receive, "__self__", None)):
             # If the response was complete, it left while the server waited for room to write.
             self.response_failed()
-            self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
-        elif isinstance(owner, asyncio.Queue):
-            self._look_ahead(cast("asyncio.Queue[Message]", owner))
-
-    def find_witness(self, error: BaseException) -> None:
-        if isinstance(error, OSError) and _passed(error, self.server_send()):
-            self.response_failed()
-            self.peer_gone(Witness.SEND, time.monotonic(), error)
-
-    def _look_ahead(self, queue: asyncio.Queue[Message]) -> None:
-        # A queue is its own thread's only, and a handler may run in another.
-        if self.progress == COMPLETE or not self.body_complete or not _on_a_loop():
-            return
-        while not queue.empty() and self._ahead is None:
-            message = queue.get_nowait()
-            if message["type"] == "http.disconnect":
-                self.peer_gone(Witness.RECEIVE, time.monotonic(), late=True)
-            # The application may still ask for it.
-            self._ahead = message
+            self.peer_gone(probe.witness, time.monotonic(), late=True)
 
 
 class UploadWatch(HttpWatch):
@@ -207,105 +308,182 @@ class WebSocketWatch(_AsgiWatch):
     __slots__ = ()
 
     is_websocket = True
+    _said_goodbye = False
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
-        try:
-            message = await self.server_receive()
-        except OSError as error:
-            self.peer_gone(Witness.RECEIVE, time.monotonic(), error)
-            raise
+        message = await self.server_receive()
         if message["type"] == "websocket.disconnect":
-            self._closed(message.get("code", _ABNORMAL))
+            self._disconnected(message, late=False)
         return message
 
     async def send(self, message: Message) -> None:
         """What the application has as ``send``."""
-        if message["type"] == "websocket.close":
+        kind = message["type"]
+        if kind == "websocket.close" or (
+            kind == "websocket.http.response.body" and not message.get("more_body", False)
+        ):
             self.response_completed()
         try:
             await self.send_to(message)
-        except OSError as error:
-            self.peer_gone(Witness.SEND, time.monotonic(), error)
+        except Exception as error:
+            self.find_witness(error)
             raise
 
-    def _closed(self, code: int) -> None:
-        if code == _SERVICE_RESTART:
-            # IANA's registry of close codes: the server's own word when it stops.
-            self.stopping = True
-        elif code != _ABNORMAL:
+    def ask(self) -> None:
+        if self.progress != OPEN:
+            return
+        probe = _probe(self.server_receive)
+        if probe is None:
+            return
+        found = probe.gone(getattr(self.server_receive, "__self__", None))
+        if probe.is_queue and found:
+            self._disconnected(cast("Message", found), late=True)
+        elif found:
+            self.peer_gone(probe.witness, time.monotonic(), late=True)
+
+    def judge(self, error: BaseException) -> Verdict:
+        verdict = super().judge(error)
+        if verdict.side is Side.CLIENT or not self._said_goodbye or self.ended:
+            return verdict
+        # It left in good order, which is no departure. But what a framework raises to say so
+        # is the client's all the same.
+        goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET)
+        return goodbye if goodbye.side is Side.CLIENT else verdict
+
+    def app_ended(
+        self,
+        now: float,
+        error: BaseException | None = None,
+        *,
+        told: bool = False,
+        restored: bool = False,
+    ) -> End:
+        if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
+            # The application did not expect it: it has to be told somewhere.
+            self.response_failed()
+            self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
+        return super().app_ended(now, error, told=told, restored=restored)
+
+    def _disconnected(self, message: Message, *, late: bool) -> None:
+        code = message.get("code", _ABNORMAL)
+        if "reason" not in message:
+            if code == _SERVICE_RESTART:
+                # IANA's registry of close codes: the server's own word when it stops.
+                self.stopping = True
+            elif code == self.server.lost_code:
+                code = _ABNORMAL
+        if code not in (_ABNORMAL, _SERVICE_RESTART):
             # A closing handshake took place: nobody left without a word.
+            self._said_goodbye = self.progress == OPEN
             self.response_completed()
-        self.peer_gone(Witness.RECEIVE, time.monotonic())
+        self.peer_gone(Witness.RECEIVE, time.monotonic(), late=late)
+
+
+_GOODBYE: Final = Verdict(
+    side=Side.CLIENT,
+    phase=Phase.WEBSOCKET,
+    mechanism=Mechanism.EOF,
+    witnesses=(Witness.RECEIVE,),
+)
 
 
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _on_a_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+def _package(module: object) -> str:
+    return str(module).partition(".")[0]
+
+
+def _is_reset(sock: Any) -> bool:
+    """Whether the kernel says that a socket, which nobody here has closed, has no peer any more."""
+    option: int | None = getattr(socket, "TCP_INFO", None)
+    if option is None:
         return False
-    return True
+    try:
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, 8)
+    except (AttributeError, OSError):
+        return False
+    # struct tcp_info of linux/tcp.h begins with the state.
+    return info[0] == _TCP_CLOSE
 
 
-def _passed(error: BaseException, call: object) -> bool:
-    """Whether an exception came out of this very callable: a method of this very object."""
-    code: object = getattr(getattr(call, "__func__", call), "__code__", None)
+def _is_call(frame: FrameType, call: object) -> bool:
+    """Whether a frame is a call of this very callable: a method of this very object."""
+    function: object = getattr(call, "__func__", call)
+    if frame.f_code is not getattr(function, "__code__", None):
+        return False
     owner: object = getattr(call, "__self__", None)
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if frame.f_code is code and owner is not None and frame.f_locals.get("self") is owner:
-            return True
-        traceback = traceback.tb_next
-    return False
+    return owner is not None and frame.f_locals.get("self") is owner
 
 
-_Getter = Callable[[object], object]
-
-_GETTERS: Final[dict[object, _Getter | None]] = {}
-"""By the function behind ``receive``: what tells whether the peer has left; None if nothing does.
-
-A memo, and no state.
-"""
-_MOST_GETTERS: Final = 64
+def _is_closed_handle(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")
 
 
-def _learn(receive: Receive) -> _Getter | None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Probe:
+    """How an object behind ``receive`` is asked whether the peer has left.
+
+    Args:
+        gone: What tells it.
+        witness: What it is as a witness.
+        is_queue: Whether it is a queue with the server's messages, and ``gone`` returns one.
+        settled: Whether the answer stays "no" once the response is complete, so that it may be
+            asked later as well.
+    """
+
+    gone: Callable[[object], object]
+    witness: Witness
+    is_queue: bool = False
+    settled: bool = False
+
+
+_PROBES: Final[dict[object, _Probe | None]] = {}
+"""By the function behind ``receive``. A memo, and no state."""
+_MOST_PROBES: Final = 64
+
+
+def _probe(receive: Receive) -> _Probe | None:
+    # No method: there is no object behind it that could be asked.
     function: object = getattr(receive, "__func__", None)
-    if function is None:
-        # No method: there is no object behind it that could be asked.
-        return None
-    if function not in _GETTERS:
-        if len(_GETTERS) >= _MOST_GETTERS:
-            # Somebody makes a function for each request.
-            _GETTERS.clear()
-        _GETTERS[function] = _getter(receive)
-    return _GETTERS[function]
+    try:
+        return _PROBES[function]
+    except KeyError:
+        pass
+    if len(_PROBES) >= _MOST_PROBES:
+        # Somebody makes a class for each request.
+        _PROBES.clear()
+    probe = _PROBES[function] = None if function is None else _find_probe(receive)
+    return probe
 
 
-def _getter(receive: Receive) -> _Getter | None:
+def _find_probe(receive: Receive) -> _Probe | None:
     owner: object = getattr(receive, "__self__", None)
     if isinstance(owner, asyncio.Queue):
-        return _ask_the_queue
-    attribute = asgi_server(receive).gone_attribute
-    if attribute is None:
-        return None
-    getter = operator.attrgetter(attribute)
-
-    def get(owner: object) -> object:
+        return _Probe(_last_word, Witness.RECEIVE, is_queue=True)
+    server = asgi_server(receive)
+    for attribute in server.gone_attributes:
+        getter = operator.attrgetter(attribute)
         try:
-            return getter(owner)
+            getter(owner)
         except AttributeError:
-            # Another version of the server has it under another name.
-            return False
+            # Another kind of connection, or another version of the server.
+            continue
+        return _Probe(getter, Witness.SERVER, settled=server.gone_is_settled)
+    return None
 
-    return get
 
+def _last_word(owner: object) -> Message | None:
+    """The message in a server's queue which says that the peer has left, if it is there.
 
-def _ask_the_queue(owner: object) -> bool:
-    """A queue itself knows nothing; what is in it may."""
-    return False
+    It is only looked at, not taken: the application may wait for it. In every Python so far
+    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+    """
+    waiting: object = getattr(owner, "_queue", None)
+    if isinstance(waiting, deque) and waiting:
+        message = cast("Sequence[Message]", waiting)[-1]
+        if message["type"].endswith(".disconnect"):
+            return message
+    return None

@@ -79,8 +79,6 @@ class CleanCloseMiddleware:
         self._reporter = Reporter(outlets, levels=self._settings.level_table())
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()
         self._places: Places | None = None
 
