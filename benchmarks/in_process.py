@@ -89,19 +89,23 @@ async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": ANSWER})
 
 
-def forwarding_asgi(app: ASGIApp) -> ASGIApp:
-    """What every middleware costs that looks at the messages: two closures."""
+class ForwardingAsgi:
+    """What every middleware costs that looks at the messages: two closures.
 
-    async def wrapper(scope: Scope, receive: Receive, send: Send) -> None:
+    A class, as each one is that ``add_middleware`` can add.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def forward_receive() -> Message:
             return await receive()
 
         async def forward_send(message: Message) -> None:
             await send(message)
 
-        await app(scope, forward_receive, forward_send)
-
-    return wrapper
+        await self.app(scope, forward_receive, forward_send)
 
 
 class Cycle:
@@ -164,7 +168,7 @@ def compare_asgi(method: Method, *, rounds: int, requests: int) -> Costs:
 def _asgi_apps() -> dict[str, ASGIApp]:
     return {
         BARE: asgi_app,
-        FORWARDING: forwarding_asgi(asgi_app),
+        FORWARDING: ForwardingAsgi(asgi_app),
         WRAPPED: AsgiMiddleware(asgi_app),
     }
 

@@ -2,7 +2,8 @@
 
 Two statistics, for two purposes:
 
-- A ratio of whole costs is the **median of the rounds' own ratios**: within a round, a few
+- A ratio of whole costs is the **median of the rounds' own ratios**, or for very small costs the
+  ratio of minima: within a round, a few
   milliseconds, the variants met the same machine, and a round that was disturbed is an outlier
   that the median does not see.
 - The cost of one variant is its **minimum**: whatever disturbs a round makes it slower, never
@@ -33,6 +34,13 @@ class Costs:
         """How many times the cost of ``to`` the variant costs, all in all."""
         pairs = zip(self.of[variant], self.of[to], strict=True)
         return statistics.median(one / other for one, other in pairs)
+
+    def least_ratio(self, variant: str, to: str) -> float:
+        """The same for the least disturbed round of each.
+
+        For costs of a microsecond: a machine that does something else adds to every round.
+        """
+        return self.least(variant) / self.least(to)
 
     def added_ratio(self, variant: str, to: str, *, over: str) -> float:
         """The same for what the two add to the cost of ``over``."""
