@@ -233,12 +233,16 @@ def count_loud_lines(log: str) -> int:
     return len(_LOUD_LINE.findall(log))
 
 
+_LEAST_TOLD: Final = 0.05
+
+
 def counters_in_words(counters: Mapping[str, float]) -> str:
     """Write what has been counted in a few words; zeros are left out."""
     found: dict[str, float] = {}
     for key, value in counters.items():
         match = _COUNTER.fullmatch(key)
-        if match is not None and value:
+        # Less than that is rounded to nothing.
+        if match is not None and value >= _LEAST_TOLD:
             words = _counter_in_words(match["name"], match["labels"] or "")
             found[words] = found.get(words, 0) + value
     events = [f"{value:g} {words}" for words, value in sorted(found.items()) if words[0] != "*"]
