@@ -6,6 +6,7 @@ import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pytest
@@ -194,6 +195,13 @@ def require_program() -> Callable[[str], str]:
         pytest.skip(reason)
 
     return require
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file that is all ``stacks`` where these are deselected and not installed."""
+    if collection_path.suffix != ".py" or "not stacks" not in config.option.markexpr:
+        return None
+    return ("pytestmark = pytest.mark.stacks" in collection_path.read_text("utf-8")) or None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -119,11 +119,11 @@ async def writes(reader: Reader, writer: Writer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("callback", "how", "mechanism"),
-    [(reads, "rst", "reset"), (reads, "fin", "eof"), (writes, "rst", None), (writes, "fin", None)],
+    ("callback", "how"),
+    [(reads, "rst"), (reads, "fin"), (writes, "rst"), (writes, "fin")],
 )
 def test_its_own_clients_departure_is_one_quiet_line(
-    loop: Loop, callback: Callback, how: How, mechanism: str | None
+    loop: Loop, callback: Callback, how: How
 ) -> None:
     bare = serve(callback, leaver(how), loop, installed=False)
     (context,) = bare.contexts
@@ -136,8 +136,10 @@ def test_its_own_clients_departure_is_one_quiet_line(
     assert fields["original_level"] == logging.ERROR
     assert fields["cleanclose_side"] == "client"
     assert fields["cleanclose_witnesses"] == ("receive" if callback is reads else "send")
-    if mechanism is not None:
-        assert fields["cleanclose_mechanism"] == mechanism
+    if callback is reads:
+        # uvloop 0.19 tells of a reset as of an end, at times.
+        either = {"reset", "eof"} if loop == "uvloop" and how == "rst" else set[str]()
+        assert fields["cleanclose_mechanism"] in either | {"reset" if how == "rst" else "eof"}
     assert snapshot()[QUIETED] == 1
 
 

@@ -110,18 +110,19 @@ def test_anothers_stays_as_it_was() -> None:
     lines.log.error("failed", exc_info=clients(), cause=others())
     lines.log.error("failed", exc_info=ExceptionGroup("", [clients(), others()]))
     lines.log.error("failed")
-    lines.log.error("failed", exc_info=LIVE)
-    lines.log.error("failed", exc_info=(None, None, None))
     lines.log.critical("failed", exc_info=clients())
     lines.log.info("failed", exc_info=clients())
     found = lines.read()
-    assert [line["level"] for line in found] == [*["error"] * 6, "critical", "info"]
-    assert ["exception" in line for line in found] == [
-        *[True] * 3,
-        *[False] * 3,
-        *[True] * 2,
-    ]
+    assert [line["level"] for line in found] == [*["error"] * 4, "critical", "info"]
+    assert ["exception" in line for line in found] == [True, True, True, False, True, True]
     assert not any("original_level" in line for line in found)
+    assert snapshot()[QUIETED] == 0
+
+
+@pytest.mark.parametrize("exc_info", [True, (None, None, None), None, "text"])
+def test_no_exception_at_all_changes_nothing(exc_info: object) -> None:
+    given = {"event": "failed", "exc_info": exc_info}
+    assert QuietDepartures()(None, "error", dict(given)) == given
     assert snapshot()[QUIETED] == 0
 
 

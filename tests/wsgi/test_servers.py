@@ -55,7 +55,11 @@ def test_gunicorn(code: int) -> None:
 
 
 def test_werkzeug() -> None:
-    dropped: tuple[Any, ...] = importlib.import_module("werkzeug.serving").connection_dropped_errors
+    serving = importlib.import_module("werkzeug.serving")
+    # Its older releases write the tuple out where they catch it.
+    dropped: tuple[Any, ...] = getattr(
+        serving, "connection_dropped_errors", (ConnectionError, TimeoutError)
+    )
     for cls in dropped:
         assert hidden(WERKZEUG, cls("an upstream's"))
     assert hidden(WERKZEUG, TimeoutError("an upstream's"))
