@@ -45,6 +45,8 @@ _TCP_CLOSE: Final = 7
 _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind the callables. One of them is looked for by its
 object, because a middleware around us may have wrapped the other."""
+_LOOPS: Final = frozenset({"asyncio", "uvloop"})
+"""The packages whose code stands between a server and its socket."""
 _HIGH_WATER: Final = 64 * 1024
 """Bytes that a transport takes before a writer has to wait (asyncio's ``FlowControlMixin``)."""
 
@@ -97,7 +99,7 @@ class _AsgiWatch(Watch):
             return False
         call = self.server_send()
         owner: object = getattr(call, "__self__", None)
-        own = {_package(call.__module__), "asyncio"}
+        own = {_package(call.__module__), *_LOOPS}
         is_this_exchanges = False
         traceback = error.__traceback__
         while traceback is not None:
