@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import prometheus_client.multiprocess
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from cleanclose.core import ClientDeparted, Event
 from cleanclose.core.counters import (
@@ -25,8 +27,9 @@ from cleanclose.core.counters import (
     counts,
     measurements,
 )
+from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
 
-__all__ = ["PrometheusOutlet", "child_exit"]
+__all__ = ["KernelCollector", "PrometheusOutlet", "child_exit"]
 
 _BY_ROUTE: Final = f"{PREFIX}_route_departures_total"
 _FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
@@ -164,6 +167,96 @@ def _checked_routes(routes: object) -> frozenset[str]:
         if not isinstance(route, str):
             raise TypeError(f"{wanted}; it has {route!r}")
         checked.add(route)
+    return frozenset(checked)
+
+
+class KernelCollector(Collector):
+    """The kernel's own figures (Linux), asked for at each scrape. It registers itself.
+
+    ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.kernel.COUNTERS` by
+    ``event``: connections reset and turned away, of every process in this container or on this
+    machine. ``cleanclose_accept_queue`` and ``cleanclose_accept_queue_limit`` have the accept
+    queues of listening sockets by ``listener``, which is an address of this server's own. Where
+    several sockets listen at the same address it is the fullest of them.
+
+    In multiprocess mode it belongs into the registry that is scraped, beside the
+    ``MultiProcessCollector``. Elsewhere than on Linux it has nothing to say.
+
+    Args:
+        registry: Where it registers.
+        ports: The ports whose accept queues are shown. Default: none, because a machine may have
+            any number of listening sockets.
+
+    Raises:
+        TypeError: ``ports`` is not a collection of whole numbers.
+        ValueError: A port is not from 1 to 65535.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, ports: Collection[int] = ()
+    ) -> None:
+        self._ports = _checked_ports(ports)
+        registry.register(self)
+
+    def describe(self) -> Iterable[Metric]:
+        """The metrics, without figures: nothing is asked for when it is registered."""
+        return _kernel_metrics(None, frozenset())
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics as they are now."""
+        return _kernel_metrics(kernel_figures(), self._ports)
+
+
+def _kernel_metrics(figures: KernelFigures | None, ports: Collection[int]) -> list[Metric]:
+    events = CounterMetricFamily(
+        f"{PREFIX}_kernel_events",
+        "Connections that the kernel reset or turned away, in this network namespace.",
+        labels=("event",),
+    )
+    queues = GaugeMetricFamily(
+        f"{PREFIX}_accept_queue",
+        "Connections that wait to be accepted at a listening socket.",
+        labels=("listener",),
+    )
+    limits = GaugeMetricFamily(
+        f"{PREFIX}_accept_queue_limit", "How many connections may wait there.", labels=("listener",)
+    )
+    if figures is not None:
+        for name, value in figures.counters.items():
+            events.add_metric((name,), value)
+        for name, listener in _fullest(figures.listeners, ports).items():
+            queues.add_metric((name,), listener.queue)
+            if listener.limit is not None:
+                limits.add_metric((name,), listener.limit)
+    return [events, queues, limits]
+
+
+def _fullest(listeners: Iterable[Listener], ports: Collection[int]) -> dict[str, Listener]:
+    found: dict[str, Listener] = {}
+    for listener in listeners:
+        if listener.port in ports:
+            host = f"[{listener.address}]" if ":" in listener.address else listener.address
+            name = f"{host}:{listener.port}"
+            if name not in found or _fullness(listener) > _fullness(found[name]):
+                found[name] = listener
+    return found
+
+
+def _fullness(listener: Listener) -> float:
+    return listener.queue / (listener.limit or 1)
+
+
+def _checked_ports(ports: object) -> frozenset[int]:
+    wanted = "ports must be a collection of port numbers from 1 to 65535"
+    if isinstance(ports, str | bytes) or not isinstance(ports, Collection):
+        raise TypeError(f"{wanted}, not {ports!r}")
+    checked: set[int] = set()
+    for port in ports:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(port, bool) or not isinstance(port, int):
+            raise TypeError(f"{wanted}; it has {port!r}")
+        if not 1 <= port <= 65535:
+            raise ValueError(f"{wanted}; it has {port}")
+        checked.add(port)
     return frozenset(checked)
 
 
