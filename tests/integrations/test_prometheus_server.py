@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,9 @@ from typing import Any, Final
 import prometheus_client.multiprocess
 import pytest
 
+from cleanclose.core import kernel_figures
 from example_apps.staging import ServerProcess, process_tree
-from tests.support import metered
+from tests.support import dashboard, metered
 from tests.support.prometheus import PROGRAM, Prometheus
 from tests.support.quitter import quitter
 
@@ -26,6 +29,8 @@ RULES: Final = ROOT / "integrations" / "prometheus" / "rules.yml"
 WORKERS: Final = 4
 
 Task = Callable[[], object]
+
+pytestmark = pytest.mark.slow
 
 
 @dataclass
@@ -114,7 +119,6 @@ def run(
             yield run
 
 
-@pytest.mark.slow
 def test_the_sum_over_all_workers_is_the_number_of_those_who_left(run: Run) -> None:
     prometheus = run.prometheus
     total = sum(run.injected.values())
@@ -131,3 +135,68 @@ def test_the_sum_over_all_workers_is_the_number_of_those_who_left(run: Run) -> N
     # A gone worker's figures are neither lost nor counted twice by the next scrapes.
     time.sleep(2.5)
     assert prometheus.value("sum(cleanclose_departures_total)") == total
+
+
+def test_every_query_of_the_dashboard_returns_data(run: Run) -> None:
+    prometheus = run.prometheus
+    missing = {
+        f"{panel['title']}: {text}"
+        for panel in dashboard.panels()
+        for target in panel["targets"]
+        if not has_data(prometheus, text := dashboard.expression(target))
+    }
+    assert not missing
+
+
+def has_data(prometheus: Prometheus, expression: str) -> bool:
+    """Whether there are series, and numbers in them, now or in a moment."""
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        found = prometheus.query(expression)
+        if found and any(not math.isnan(value) for _, value in found):
+            return True
+        time.sleep(0.3)
+    return False
+
+
+def test_the_dashboard_chooses_between_jobs(run: Run) -> None:
+    (variable,) = (each for each in dashboard.load()["templating"]["list"] if each["name"] == "job")
+    metric, label = re.findall(r"label_values\((\w+), (\w+)\)", variable["query"]["query"])[0]
+    assert run.prometheus.get(f"label/{label}/values", **{"match[]": metric}) == ["metered"]
+    ratio = next(dashboard.panels())["targets"][0]
+    assert not run.prometheus.query(dashboard.expression(ratio, job="another"))
+
+
+def test_the_rules_work_on_what_is_scraped(run: Run) -> None:
+    prometheus = run.prometheus
+    groups = prometheus.get("rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    assert len(rules) > 10
+    deadline = time.monotonic() + 15
+    while any(rule["health"] == "unknown" for rule in rules) and time.monotonic() < deadline:
+        time.sleep(0.3)
+        rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    assert {rule["health"] for rule in rules} == {"ok"}
+    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
+    assert all(has_data(prometheus, name) for name in recorded)
+    # One upstream reset is enough for this one; it has no time to wait.
+    assert has_data(prometheus, 'ALERTS{alertname="CleancloseUpstreamResets"}')
+    assert not prometheus.query('ALERTS{alertname="CleancloseOutletErrors"}')
+
+
+def test_the_kernels_figures_are_those_of_the_machine(run: Run) -> None:
+    prometheus = run.prometheus
+    figures = kernel_figures()
+    assert figures is not None
+    events = {
+        labels["event"]: value
+        for labels, value in prometheus.query("cleanclose_kernel_events_total")
+    }
+    assert set(events) == set(figures.counters)
+    assert 0 < events["OutRsts"] <= figures.counters["OutRsts"]
+    listener = f"127.0.0.1:{run.service.port}"
+    assert [labels["listener"] for labels, _ in prometheus.query("cleanclose_accept_queue")] == [
+        listener
+    ]
+    # gunicorn's backlog, cut by net.core.somaxconn.
+    assert (prometheus.value("cleanclose_accept_queue_limit") or 0) > 0
