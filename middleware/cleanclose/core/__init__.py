@@ -33,6 +33,7 @@ from cleanclose.core.exchange import (
 )
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
 from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
 from cleanclose.core.places import Place, Places
@@ -82,7 +83,9 @@ __all__ = [
     "Happening",
     "Hold",
     "Keep",
+    "KernelFigures",
     "Levels",
+    "Listener",
     "Mechanism",
     "Outcome",
     "Outlet",
@@ -113,6 +116,7 @@ __all__ = [
     "current",
     "is_servers_own",
     "judge",
+    "kernel_figures",
     "mark",
     "marked",
     "reset",

@@ -6,7 +6,10 @@ processes and compared with a scrape without a translation table.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import threading
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from cleanclose.core.events import (
@@ -21,39 +24,79 @@ from cleanclose.core.events import (
     TruncatedUpload,
     UploadDrained,
     UpstreamReset,
-    Verdict,
 )
 
-__all__ = ["Counters", "reset", "snapshot"]
+__all__ = [
+    "COUNTED",
+    "MEASURED",
+    "PREFIX",
+    "Counted",
+    "Counters",
+    "Measured",
+    "counts",
+    "measurements",
+    "reset",
+    "snapshot",
+]
 
-_OUTLET_ERRORS: Final = "cleanclose_outlet_errors_total"
-_DRAINED_BYTES: Final = "cleanclose_drained_bytes_total"
-_UNDELIVERED: Final = "cleanclose_responses_undelivered_total"
-_WASTED_SECONDS: Final = "cleanclose_wasted_seconds_total"
-_QUIETED: Final = "cleanclose_quieted_records_total"
+PREFIX: Final = "cleanclose"
+"""What the names of all counters begin with."""
 
-
-def _early(outcome: Outcome) -> str:
-    return f'cleanclose_early_responses_total{{outcome="{outcome}"}}'
-
-
-def _cut(cap: Cap) -> str:
-    return f'cleanclose_cut_uploads_total{{cap="{cap}"}}'
-
-
-def _departure(verdict: Verdict) -> str:
-    return (
-        f'cleanclose_departures_total{{side="{verdict.side}",phase="{verdict.phase}",'
-        f'mechanism="{verdict.mechanism}"}}'
-    )
+Labels = tuple[str, ...]
 
 
-def _truncated(*, accepted: bool) -> str:
-    return f'cleanclose_truncated_uploads_total{{accepted="{str(accepted).lower()}"}}'
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Counted:
+    """Something that is counted: the definition that every outlet of metrics shares.
+
+    Args:
+        name: Its name, without prefix, unit and suffix.
+        meaning: What one of it is, in a sentence.
+        unit: A base unit (``bytes``, ``seconds``), or the noun for one of it.
+        labels: The names of its labels. Their values are from closed sets.
+        series: The values of the labels that it has from the start, at 0.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    labels: tuple[str, ...] = ()
+    series: tuple[Labels, ...] = ((),)
+
+    @property
+    def full_name(self) -> str:
+        """The name by Prometheus' conventions: prefix, base unit, ``_total``."""
+        return "_".join([PREFIX, self.name, *_base_unit(self.unit), "total"])
 
 
-def _upstream(*, restored: bool) -> str:
-    return f'cleanclose_upstream_resets_total{{restored="{str(restored).lower()}"}}'
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Measured:
+    """Something of which outlets of metrics can show the distribution. Not in a snapshot.
+
+    Args:
+        name: Its name, without prefix and unit.
+        meaning: What it is, in a sentence.
+        unit: A base unit.
+        labels: The names of its labels. Their values are from closed sets.
+        series: The values of the labels that it has from the start.
+        bounds: The upper bounds of the buckets, in that unit.
+    """
+
+    name: str
+    meaning: str
+    unit: str
+    labels: tuple[str, ...]
+    series: tuple[Labels, ...]
+    bounds: tuple[float, ...]
+
+    @property
+    def full_name(self) -> str:
+        """The name by Prometheus' conventions: prefix, base unit."""
+        return "_".join([PREFIX, self.name, *_base_unit(self.unit)])
+
+
+def _base_unit(unit: str) -> list[str]:
+    return [unit] if unit in ("bytes", "seconds") else []
 
 
 _SEEN_PHASES: Final = (
@@ -65,60 +108,196 @@ _SEEN_PHASES: Final = (
 )
 """The phases in which an exchange's own witnesses can see a peer leave."""
 
+_NO_YES: Final = (("false",), ("true",))
+
+EARLY_RESPONSES: Final = Counted(
+    name="early_responses",
+    meaning="Early responses that were treated, by what became of them.",
+    unit="response",
+    labels=("outcome",),
+    series=tuple((outcome.value,) for outcome in Outcome),
+)
+CUT_UPLOADS: Final = Counted(
+    name="cut_uploads",
+    meaning="Early responses behind which a limit ended the discarding of the upload.",
+    unit="upload",
+    labels=("cap",),
+    series=tuple((cap.value,) for cap in Cap),
+)
+DEPARTURES: Final = Counted(
+    name="departures",
+    meaning="Exchanges whose peer left before they were complete.",
+    unit="departure",
+    labels=("side", "phase", "mechanism"),
+    series=tuple(
+        (side.value, phase.value, mechanism.value)
+        for side in (Side.CLIENT, Side.SERVER)
+        for phase in _SEEN_PHASES
+        for mechanism in Mechanism
+        # This process ends an exchange by a cancellation, as far as that is known before.
+        if side is Side.CLIENT or mechanism is Mechanism.CANCELLED
+    ),
+)
+TRUNCATED_UPLOADS: Final = Counted(
+    name="truncated_uploads",
+    meaning="Departures in the middle of an upload that was taken for the whole.",
+    unit="upload",
+    labels=("accepted",),
+    series=_NO_YES,
+)
+UPSTREAM_RESETS: Final = Counted(
+    name="upstream_resets",
+    meaning="Errors of upstreams that passed the middleware.",
+    unit="reset",
+    labels=("restored",),
+    series=_NO_YES,
+)
+DRAINED_BYTES: Final = Counted(
+    name="drained", meaning="Bytes of request bodies that were discarded.", unit="bytes"
+)
+UNDELIVERED: Final = Counted(
+    name="responses_undelivered",
+    meaning="Departures whose unsafe request was carried out all the same.",
+    unit="response",
+)
+WASTED_SECONDS: Final = Counted(
+    name="wasted",
+    meaning="Seconds that handlers went on working after their peer had gone.",
+    unit="seconds",
+)
+QUIETED_RECORDS: Final = Counted(
+    name="quieted_records", meaning="Log records whose level was lowered.", unit="record"
+)
+OUTLET_ERRORS: Final = Counted(name="outlet_errors", meaning="Exceptions of outlets.", unit="error")
+
+COUNTED: Final = (
+    EARLY_RESPONSES,
+    CUT_UPLOADS,
+    DEPARTURES,
+    TRUNCATED_UPLOADS,
+    UPSTREAM_RESETS,
+    DRAINED_BYTES,
+    UNDELIVERED,
+    WASTED_SECONDS,
+    QUIETED_RECORDS,
+    OUTLET_ERRORS,
+)
+"""Everything that is counted."""
+
+_SECONDS: Final = (
+    *(0.1, 0.5, 1.0, 2.5, 5.0, 10.0),
+    # The usual time-outs of proxies and load balancers each have a bucket of their own: 30, 60,
+    # 75 and 100 seconds.
+    *(29.0, 31.0, 59.0, 61.0, 74.0, 76.0, 99.0, 101.0, 300.0),
+)
+
+DEPARTURE_AGE: Final = Measured(
+    name="departure_age",
+    meaning="Seconds from the start of a request to the end of its exchange, if its peer left.",
+    unit="seconds",
+    labels=("phase",),
+    series=tuple((phase.value,) for phase in _SEEN_PHASES),
+    bounds=_SECONDS,
+)
+EARLY_RESPONSE_DURATION: Final = Measured(
+    name="early_response_duration",
+    meaning="Seconds from the start of a request to the end of its exchange, if it was answered "
+    "early.",
+    unit="seconds",
+    labels=("outcome",),
+    series=EARLY_RESPONSES.series,
+    bounds=_SECONDS,
+)
+
+MEASURED: Final = (DEPARTURE_AGE, EARLY_RESPONSE_DURATION)
+"""Everything that is measured."""
+
+
+def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
+    """What an event adds to the counters: which, the values of its labels, how much."""
+    match event:
+        case UploadDrained():
+            yield EARLY_RESPONSES, (event.outcome.value,), 1
+            yield DRAINED_BYTES, (), event.drained
+            if event.cap is not None:
+                yield CUT_UPLOADS, (event.cap.value,), 1
+        case ClientDeparted():
+            verdict = event.verdict
+            yield (
+                DEPARTURES,
+                (verdict.side.value, verdict.phase.value, verdict.mechanism.value),
+                1,
+            )
+            yield WASTED_SECONDS, (), event.wasted_seconds or 0
+            if isinstance(event, TruncatedUpload):
+                yield TRUNCATED_UPLOADS, (str(event.accepted).lower(),), 1
+            elif isinstance(event, ResponseUndelivered):
+                yield UNDELIVERED, (), 1
+        case UpstreamReset():
+            yield UPSTREAM_RESETS, (str(event.restored).lower(),), 1
+        case _:
+            pass
+
+
+def measurements(event: Event) -> Iterable[tuple[Measured, Labels, float]]:
+    """What an event adds to the distributions: to which, the values of its labels, the value."""
+    match event:
+        case UploadDrained():
+            yield EARLY_RESPONSE_DURATION, (event.outcome.value,), event.age_ms / 1000
+        case ClientDeparted():
+            yield DEPARTURE_AGE, (event.verdict.phase.value,), event.age_ms / 1000
+        case _:
+            pass
+
+
+def _key(counted: Counted, values: Labels) -> str:
+    if not values:
+        return counted.full_name
+    pairs = zip(counted.labels, values, strict=True)
+    labels = ",".join(f'{label}="{value}"' for label, value in pairs)
+    return f"{counted.full_name}{{{labels}}}"
+
 
 class Counters:
-    """A set of counters. Thread-safe."""
+    """A set of counters. Thread-safe.
+
+    Attributes:
+        listeners: Called with what was counted without an event: a quieted record, an outlet's
+            error. What they raise is ignored.
+    """
 
     def __init__(self) -> None:
+        self.listeners: list[Callable[[Counted], None]] = []
         self._lock = threading.Lock()
         self._values: dict[str, float] = {}
         self.reset()
 
     def reset(self) -> None:
         """Set every counter to 0: for tests, and for a process that has just been forked."""
-        names = [_early(outcome) for outcome in Outcome]
-        names += [_cut(cap) for cap in Cap]
-        names += [
-            _departure(Verdict(side=Side.CLIENT, phase=phase, mechanism=mechanism))
-            for phase in _SEEN_PHASES
-            for mechanism in Mechanism
-        ]
-        for yes in (False, True):
-            names += [_truncated(accepted=yes), _upstream(restored=yes)]
-        names += [_DRAINED_BYTES, _UNDELIVERED, _WASTED_SECONDS, _QUIETED, _OUTLET_ERRORS]
+        names = [_key(counted, values) for counted in COUNTED for values in counted.series]
         with self._lock:
             self._values = dict.fromkeys(names, 0)
 
     def count(self, event: Event) -> None:
         """Count an event."""
         with self._lock:
-            match event:
-                case UploadDrained():
-                    self._add(_early(event.outcome))
-                    self._add(_DRAINED_BYTES, event.drained)
-                    if event.cap is not None:
-                        self._add(_cut(event.cap))
-                case ClientDeparted():
-                    self._add(_departure(event.verdict))
-                    self._add(_WASTED_SECONDS, event.wasted_seconds or 0)
-                    if isinstance(event, TruncatedUpload):
-                        self._add(_truncated(accepted=event.accepted))
-                    elif isinstance(event, ResponseUndelivered):
-                        self._add(_UNDELIVERED)
-                case UpstreamReset():
-                    self._add(_upstream(restored=event.restored))
-                case _:
-                    pass
+            for counted, values, amount in counts(event):
+                self._add(_key(counted, values), amount)
 
     def count_quieted_record(self) -> None:
         """Count a log record whose level was lowered."""
-        with self._lock:
-            self._add(_QUIETED)
+        self._count_one(QUIETED_RECORDS)
 
     def count_outlet_error(self) -> None:
         """Count an outlet that raised."""
+        self._count_one(OUTLET_ERRORS)
+
+    def _count_one(self, counted: Counted) -> None:
         with self._lock:
-            self._add(_OUTLET_ERRORS)
+            self._add(counted.full_name)
+        for listener in self.listeners:
+            with contextlib.suppress(Exception):
+                listener(counted)
 
     def snapshot(self) -> dict[str, float]:
         """All counters, taken at one moment. A copy."""

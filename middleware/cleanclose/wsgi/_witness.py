@@ -220,6 +220,9 @@ class WsgiWatch(Watch):
         ) and self._came_from_server(error, through):
             self.response_failed()
             self.peer_gone(witness, time.monotonic(), error)
+            if self._is_sent_whole():
+                # The server broke off in the last piece, before it could find out that it was.
+                self.response_completed()
 
     def closed_early(self) -> None:
         """The server closed the response before it had asked for all of it, and gives no reason.

@@ -1,0 +1,246 @@
+"""OpenTelemetry: the counters as metrics, and what happened on the current span.
+
+Needs the API alone; without an SDK it does nothing. What is counted is the core's
+(`cleanclose.core.counters`); names and units are by OpenTelemetry's naming rules, the attributes
+by its semantic conventions for HTTP and for errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+
+from cleanclose.core import ClientDeparted, Event, UploadDrained, UpstreamReset, Verdict, current
+from cleanclose.core.counters import (
+    COUNTED,
+    MEASURED,
+    OUTLET_ERRORS,
+    PREFIX,
+    PROCESS,
+    QUIETED_RECORDS,
+    Counted,
+    Measured,
+    counts,
+    measurements,
+)
+from cleanclose.core.watch import DEPARTURE_LISTENERS
+
+__all__ = ["OpenTelemetryOutlet"]
+
+_Attributes = dict[str, str | int | float | bool]
+
+_UNITS: Final = {"bytes": "By", "seconds": "s"}
+"""UCUM's codes (semantic conventions, "Instrument units"). The others are annotations of 1."""
+
+_METHODS: Final = frozenset(
+    "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
+)
+"""What ``http.request.method`` may be. Whatever else a client has made up is ``_OTHER``."""
+
+_WITHOUT_EVENT: Final = (QUIETED_RECORDS, OUTLET_ERRORS)
+
+
+class OpenTelemetryOutlet:
+    """An outlet that counts in metrics of OpenTelemetry and writes on the current span.
+
+    Metrics: ``cleanclose.departures`` and so on, one for each counter, and two histograms. Their
+    attributes are those of the counter's labels (``cleanclose.phase``), ``http.request.method``,
+    ``http.route`` where the framework has told it, and ``error.type``: the event's name for a
+    departure, the exception's class for an upstream's reset.
+
+    Spans: a departure is an event ``client_departed`` and attributes (``cleanclose.event``,
+    ``cleanclose.side``, ``cleanclose.phase``, ``cleanclose.mechanism``) on the span that is
+    current when it is seen, or else when it is told. A status is never set, neither for a
+    departure, which is no error of the service, nor for an upstream's reset, where it is for the
+    application's instrumentation to say; the latter and an early response are events on the span.
+
+    Args:
+        meter_provider: Where the metrics go. Default: the global one, also if it is set later.
+        spans: Whether to write on spans. Default True.
+
+    Raises:
+        TypeError: ``spans`` is not True or False.
+    """
+
+    def __init__(self, *, meter_provider: MeterProvider | None = None, spans: bool = True) -> None:
+        if not isinstance(spans, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"spans must be True or False, not {spans!r}")
+        self._instruments = _instruments_of(meter_provider or metrics.get_meter_provider())
+        self._spans = spans
+        if spans and _departure_seen not in DEPARTURE_LISTENERS:
+            DEPARTURE_LISTENERS.append(_departure_seen)
+
+    def __call__(self, event: Event, /) -> None:
+        """Count one event, and write it on the current span if there is one."""
+        self._instruments.count(event)
+        if self._spans:
+            _tell_span(event)
+
+
+class _Instruments:
+    """The instruments of one meter provider."""
+
+    def __init__(self, provider: MeterProvider) -> None:
+        meter = metrics.get_meter(PREFIX, meter_provider=provider)
+        self._counters = {
+            counted: meter.create_counter(_name(counted), _unit(counted), counted.meaning)
+            for counted in COUNTED
+            if counted not in _WITHOUT_EVENT
+        }
+        self._histograms = {
+            measured: meter.create_histogram(
+                _name(measured),
+                _unit(measured),
+                measured.meaning,
+                explicit_bucket_boundaries_advisory=measured.bounds,
+            )
+            for measured in MEASURED
+        }
+        for counted in _WITHOUT_EVENT:
+            meter.create_observable_counter(
+                _name(counted), [_observer(counted)], _unit(counted), counted.meaning
+            )
+
+    def count(self, event: Event) -> None:
+        """Count an event."""
+        common = _http_attributes(event)
+        for counted, values, amount in counts(event):
+            if amount:
+                self._counters[counted].add(amount, common | _labels(counted, values))
+        for measured, values, value in measurements(event):
+            self._histograms[measured].record(value, common | _labels(measured, values))
+
+
+def _name(what: Counted | Measured) -> str:
+    # The unit is no part of it, and neither is _total: exporters for Prometheus add both.
+    return f"{PREFIX}.{what.name}"
+
+
+def _unit(what: Counted | Measured) -> str:
+    return _UNITS.get(what.unit, f"{{{what.unit}}}")
+
+
+def _labels(what: Counted | Measured, values: Iterable[str]) -> _Attributes:
+    return {f"{PREFIX}.{label}": value for label, value in zip(what.labels, values, strict=True)}
+
+
+def _observer(counted: Counted) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(options: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(PROCESS.snapshot()[counted.full_name])
+
+    return observe
+
+
+_LOCK: Final = threading.Lock()
+_BY_PROVIDER: Final = weakref.WeakKeyDictionary[MeterProvider, _Instruments]()
+
+
+def _instruments_of(provider: MeterProvider) -> _Instruments:
+    # A second instrument of the same name would be a second stream of the same points.
+    with _LOCK:
+        instruments = _BY_PROVIDER.get(provider)
+        if instruments is None:
+            instruments = _BY_PROVIDER[provider] = _Instruments(provider)
+        return instruments
+
+
+def _http_attributes(event: Event) -> _Attributes:
+    """The attributes by the semantic conventions for HTTP, and ``error.type``."""
+    facts = event.facts
+    # A websocket begins as a GET (RFC 6455, section 4.1).
+    method = "GET" if facts.method == "WEBSOCKET" else facts.method
+    attributes: _Attributes = {"http.request.method": method if method in _METHODS else "_OTHER"}
+    if facts.route is not None:
+        attributes["http.route"] = facts.route
+    match event:
+        case ClientDeparted():
+            attributes["error.type"] = event.name
+        case UpstreamReset():
+            attributes["error.type"] = event.error
+        case _:
+            pass
+    return attributes
+
+
+_TOLD: Final = weakref.WeakSet[trace.Span]()
+"""The spans that have the event of a departure."""
+
+
+def _departure_seen() -> None:
+    """A witness has just seen the client leave: the span of whoever was told is current now.
+
+    By the time that the middleware reports it, the spans of whatever is inside have ended.
+    """
+    watch = current()
+    if watch is None or watch.departure is None:
+        return
+    try:
+        span = trace.get_current_span()
+        if span.is_recording():
+            _write_departure(span, ClientDeparted.name, _verdict_attributes(watch.departure))
+    except Exception:  # noqa: BLE001 - the request must not hear of it
+        PROCESS.count_outlet_error()
+
+
+def _tell_span(event: Event) -> None:
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    match event:
+        case ClientDeparted():
+            attributes = _verdict_attributes(event.verdict)
+            _write_departure(span, event.name, attributes | _figures(event))
+        case UpstreamReset():
+            span.add_event(event.name, {"error.type": event.error, **_figures(event)})
+        case UploadDrained():
+            span.add_event(event.name, _figures(event))
+        case _:
+            pass
+
+
+def _write_departure(span: trace.Span, name: str, attributes: _Attributes) -> None:
+    verdict = {f"{PREFIX}.{part}" for part in ("side", "phase", "mechanism")}
+    span.set_attributes({key: attributes[key] for key in verdict})
+    # Which kind of departure it was is known when it is told, after it was seen.
+    span.set_attribute(f"{PREFIX}.event", name)
+    if span not in _TOLD:
+        span.add_event(ClientDeparted.name, attributes)
+        # A span that cannot be referred to weakly may have the event twice.
+        with contextlib.suppress(TypeError):
+            _TOLD.add(span)
+
+
+def _verdict_attributes(verdict: Verdict) -> _Attributes:
+    return {
+        f"{PREFIX}.side": verdict.side.value,
+        f"{PREFIX}.phase": verdict.phase.value,
+        f"{PREFIX}.mechanism": verdict.mechanism.value,
+    }
+
+
+_NOT_ON_SPANS: Final = frozenset(
+    {
+        # A span of an HTTP request knows these already, or does not want to.
+        *("framework", "server", "method", "client", "route"),
+        *("request_id", "trace_id", "idempotency_key"),
+        # For joining logs.
+        *("nginx", "haproxy", "envoy"),
+    }
+)
+
+
+def _figures(event: Event) -> _Attributes:
+    """The event's own fields, as attributes of an event on a span."""
+    attributes: _Attributes = {}
+    for key, value in event.fields().items():
+        if key not in _NOT_ON_SPANS:
+            attributes[f"{PREFIX}.{key}"] = (
+                value if isinstance(value, str | int | float) else str(value)
+            )
+    return attributes
