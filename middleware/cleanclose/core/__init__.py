@@ -33,7 +33,7 @@ from cleanclose.core.exchange import (
 )
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
-from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
+from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
 from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
 from cleanclose.core.places import Place, Places
@@ -47,6 +47,7 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.tcp_info import Connection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
     COMPLETE,
@@ -73,6 +74,7 @@ __all__ = [
     "UNKNOWN",
     "Cap",
     "ClientDeparted",
+    "Connection",
     "Continue",
     "Done",
     "End",
@@ -111,6 +113,7 @@ __all__ = [
     "Watch",
     "Witness",
     "asgi_server",
+    "ask_connection",
     "body_length",
     "client_gone",
     "current",
