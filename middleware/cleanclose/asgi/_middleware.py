@@ -158,8 +158,9 @@ class CleanCloseMiddleware:
                 await self.app(scope, watch.receive, watch.send)
             except BaseException as error:
                 if connection is not None:
+                    # The frame below __call__.
                     if isinstance(error, Exception) and is_called_by_server(
-                        sys._getframe().f_back, receive, send
+                        sys._getframe(2), receive, send
                     ):
                         await connection.clear()
                     await connection.close(failed=True)

@@ -282,8 +282,20 @@ _ANSWERING: Final = frozenset(
 def _asgi_package(receive: object, send: object) -> str:
     package = _package(receive)
     if package in ("asyncio", "trio"):
-        package = _package(getattr(send, "func", send))
+        package = _package(_behind_starlette(getattr(send, "func", send)))
     return package
+
+
+def _behind_starlette(send: object) -> object:
+    # ServerErrorMiddleware.__call__ stands around every middleware of an application's own. It
+    # hands on the server's receive, but a function of its own as send.
+    if getattr(send, "__module__", None) == "starlette.middleware.errors":
+        code: object = getattr(send, "__code__", None)
+        names: tuple[str, ...] = getattr(code, "co_freevars", ())
+        for name, cell in zip(names, getattr(send, "__closure__", None) or (), strict=False):
+            if name == "send":
+                return cell.cell_contents
+    return send
 
 
 def _package(call: object) -> str:
