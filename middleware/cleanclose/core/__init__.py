@@ -43,6 +43,7 @@ from cleanclose.core.servers import (
     Continue,
     Server,
     asgi_server,
+    is_called_by_server,
     is_servers_own,
     wsgi_server,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "body_length",
     "client_gone",
     "current",
+    "is_called_by_server",
     "is_servers_own",
     "judge",
     "kernel_figures",
