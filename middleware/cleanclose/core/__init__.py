@@ -42,6 +42,7 @@ from cleanclose.core.servers import (
     Continue,
     Server,
     asgi_server,
+    cooperates_with,
     is_servers_own,
     wsgi_server,
 )
@@ -110,6 +111,7 @@ __all__ = [
     "asgi_server",
     "body_length",
     "client_gone",
+    "cooperates_with",
     "current",
     "is_servers_own",
     "judge",
