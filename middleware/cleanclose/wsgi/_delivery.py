@@ -36,7 +36,9 @@ class Delivery:
         watch: Its witnesses.
         source: Opens what the rest of the body is read from.
         length: The body's length, or `cleanclose.core.framing.CHUNKED`.
-        response: The server's object behind ``start_response``, or None.
+        close: Tells the server not to use the connection again, if there is a way. Its argument:
+            whether the exchange is over, and nothing will be read any more.
+        sleep: Lets so many seconds pass.
     """
 
     def __init__(
@@ -45,13 +47,13 @@ class Delivery:
         watch: WsgiWatch,
         source: Callable[[], Source],
         length: int,
-        response: object,
+        close: Callable[[bool], None],
+        sleep: Callable[[float], None],
     ) -> None:
         self.exchange = exchange
         self._watch = watch
-        # gunicorn's Response.force_close: it puts Connection: close into the head, and keeps
-        # the connection from being used again.
-        self._force_close: object = getattr(response, "force_close", None)
+        self._force_close = close
+        self._sleep = sleep
         self.pending: deque[bytes] = deque()
         self._open_source = source
         self._source: Source | None = None
@@ -134,7 +136,10 @@ class Delivery:
             try:
                 piece = next(pieces)
             except StopIteration:
-                self._close_if(self._carry_out(exchange.response_completed(time.monotonic())))
+                step = self._carry_out(exchange.response_completed(time.monotonic()))
+                self._close_if(step)
+                if isinstance(step, Respond) and not self.pending and exchange.lingers_before_end:
+                    self._close_if(self._carry_out(exchange.responded(time.monotonic())))
                 break
             self.pending.append(piece)
             step = exchange.response_piece(len(piece), time.monotonic())
@@ -153,6 +158,12 @@ class Delivery:
         """
         with contextlib.suppress(Exception):
             self._write_pending()
+
+    def make_way(self) -> None:
+        """The application has raised, and the server will answer: read the body before it does."""
+        if not self.pending:
+            self._close_if(self._carry_out(self.exchange.left_to_server(time.monotonic())))
+            self.abandon()
 
     def abandon(self) -> None:
         """The application's response cannot go on."""
@@ -196,8 +207,8 @@ class Delivery:
     # The steps.
 
     def _close_if(self, step: Step) -> None:
-        if isinstance(step, Respond | Done) and step.close and callable(self._force_close):
-            self._force_close()
+        if isinstance(step, Respond | Done) and step.close:
+            self._force_close(isinstance(step, Done))
 
     def _carry_out(self, step: Step) -> Step:
         while True:
@@ -205,7 +216,7 @@ class Delivery:
                 case Read(seconds):
                     step = self._discard(seconds)
                 case Hold(seconds):
-                    time.sleep(seconds)
+                    self._sleep(seconds)
                     step = self._ask_kernel()
                 case _:
                     return step
