@@ -56,7 +56,7 @@ class Stack:
     name: str
     interface: Literal["asgi", "wsgi", "tornado"]
     command: tuple[str, ...]
-    loses: Literal["always", "on_close"]
+    loses: Literal["always", "on_close", "never"]
     spared: frozenset[str] = frozenset()
     """Scenarios which it delivers all the same."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])

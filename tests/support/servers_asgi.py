@@ -1,0 +1,117 @@
+"""The other ASGI servers, with the Starlette app, as rows for tests that ask the whole field.
+
+``loses`` says, as in `tests.support.stacks`, when the bare server loses an early response to a
+client which gives up at the first send error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from tests.support.stacks import Stack
+
+__all__ = ["ROWS"]
+
+_APP: Final = "tests.support.apps.starlette_app:app"
+_PYTHON: Final = (sys.executable, "-m")
+_HYPERCORN: Final = (
+    *_PYTHON,
+    "hypercorn",
+    "--bind=127.0.0.1:{port}",
+    "--graceful-timeout=1",
+    # Above everything that a test waits for.
+    "--keep-alive=30",
+)
+_GRANIAN: Final = (
+    *_PYTHON,
+    "granian",
+    "--interface=asgi",
+    "--host=127.0.0.1",
+    "--port={port}",
+    "--no-ws",
+    "--workers-kill-timeout=2",
+)
+_GUNICORN: Final = (
+    *_PYTHON,
+    "gunicorn",
+    "--bind=127.0.0.1:{port}",
+    "--workers=1",
+    "--timeout=120",
+    "--graceful-timeout=2",
+    "--keep-alive=30",
+    "--no-control-socket",
+)
+_UVICORN: Final = (
+    *_PYTHON,
+    "uvicorn",
+    "--host=127.0.0.1",
+    "--port={port}",
+    "--no-access-log",
+    "--timeout-graceful-shutdown=2",
+)
+
+
+UVICORN: Final = Stack(
+    name="asgi-uvicorn",
+    interface="asgi",
+    command=(*_UVICORN, "--http=httptools", _APP),
+    loses="on_close",
+    spared=frozenset({"streaming-close"}),
+)
+UVICORN_H11: Final = Stack(
+    name="asgi-uvicorn-h11",
+    interface="asgi",
+    command=(*_UVICORN, "--http=h11", "--loop=asyncio", _APP),
+    loses="on_close",
+    spared=frozenset({"streaming-close"}),
+)
+UVICORN_UNDER_GUNICORN: Final = Stack(
+    name="asgi-uvicorn-gunicorn",
+    interface="asgi",
+    command=(*_GUNICORN, "--worker-class=uvicorn.workers.UvicornWorker", _APP),
+    loses="on_close",
+    spared=frozenset({"streaming-close"}),
+)
+HYPERCORN: Final = Stack(
+    name="asgi-hypercorn",
+    interface="asgi",
+    command=(*_HYPERCORN, _APP),
+    loses="always",
+)
+HYPERCORN_TRIO: Final = Stack(
+    name="asgi-hypercorn-trio",
+    interface="asgi",
+    command=(*_HYPERCORN, "--worker-class=trio", _APP),
+    loses="always",
+)
+DAPHNE: Final = Stack(
+    name="asgi-daphne",
+    interface="asgi",
+    command=(*_PYTHON, "daphne", "-b", "127.0.0.1", "-p", "{port}", _APP),
+    loses="never",
+)
+GRANIAN: Final = Stack(
+    name="asgi-granian",
+    interface="asgi",
+    command=(*_GRANIAN, _APP),
+    loses="always",
+)
+GUNICORN: Final = Stack(
+    name="asgi-gunicorn",
+    interface="asgi",
+    command=(*_GUNICORN, "--worker-class=asgi", _APP),
+    loses="always",
+)
+
+ROWS: Final = (
+    UVICORN,
+    UVICORN_H11,
+    UVICORN_UNDER_GUNICORN,
+    HYPERCORN,
+    HYPERCORN_TRIO,
+    DAPHNE,
+    GRANIAN,
+    GUNICORN,
+)
+"""Every ASGI server, over HTTP/1.1 without TLS."""
