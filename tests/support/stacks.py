@@ -64,6 +64,8 @@ class Stack:
     """Whether the server ever serves a second request on a connection."""
     concurrent: bool = True
     """Whether it serves a second connection while the first one is busy."""
+    chunked: bool = True
+    """Whether the application gets to see bodies without a Content-Length."""
 
     def __str__(self) -> str:
         return self.name
