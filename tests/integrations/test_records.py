@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import ssl
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -10,9 +12,10 @@ from typing import Any, cast
 import pytest
 
 from cleanclose.asgi._witness import WebSocketWatch
-from cleanclose.core import CURRENT, Witness
-from cleanclose.core.records import verdict_of_errors
+from cleanclose.core import CURRENT, Phase, Side, Verdict, Witness
+from cleanclose.core.records import verdict_of_errors, verdict_of_record
 from cleanclose.integrations.stdlib import DepartureFilter
+from tests.support.leavers import leave
 
 IN_VAIN = "socket.send() raised exception."
 SERVER = """
@@ -222,3 +225,47 @@ def test_a_departure_of_this_process_is_its_own(watch: WebSocketWatch, warnings:
     send(watch, warnings.write())
     # The row client_departed.server is no lower.
     assert warnings.levels == [logging.WARNING]
+
+
+HANDSHAKE = """
+def accept(context, sock, logger, server_side):
+    try:
+        context.wrap_socket(sock, server_side=server_side)
+    except OSError as error:
+        logger.warning("Invalid request from ip=127.0.0.1: %s", str(error))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "server_side", "lowered"),
+    [("gunicorn.sock", True, True), ("gunicorn.sock", False, False), ("elsewhere", True, False)],
+)
+def test_a_peer_that_is_gone_before_the_handshake(
+    module: str, *, server_side: bool, lowered: bool
+) -> None:
+    namespace: dict[str, Any] = {"__name__": module}
+    exec(HANDSHAKE, namespace)
+    protocol = ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    verdicts: list[Verdict | None] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        verdicts.append(verdict_of_record(record))
+        return False
+
+    logger = logging.getLogger("gunicorn.error")
+    logger.addFilter(look)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            accepted, _ = listener.accept()
+            client.sendall(b"hello")
+            leave(client, "rst")
+            namespace["accept"](context, accepted, logger, server_side)
+    finally:
+        logger.removeFilter(look)
+    (verdict,) = verdicts
+    assert (verdict is not None) is lowered
+    if verdict is not None:
+        assert (verdict.side, verdict.phase) == (Side.CLIENT, Phase.TLS_HANDSHAKE)

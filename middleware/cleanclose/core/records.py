@@ -6,15 +6,17 @@ record must show before its level may be lowered.
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
+import ssl
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Final
 
-from cleanclose.core.events import Phase, Side, Verdict
+from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 from cleanclose.core.judge import judge
 from cleanclose.core.watch import Watch, current
 
@@ -32,6 +34,21 @@ _WHILE_HANDLING: Final[Mapping[str, frozenset[str]]] = {
     # RequestHandler.send_error says it about the exception that is being handled.
     "tornado.general": frozenset({"Cannot send error response after headers written"}),
 }
+
+
+_IN_A_HANDSHAKE: Final[Mapping[str, frozenset[str]]] = {
+    # Worker.handle_error says it of every SSLError, the application's included.
+    "gunicorn.error": frozenset({"gunicorn", "gevent", "ssl"}),
+}
+"""By logger: the packages whose code alone stands between a server and a connection which it has
+just accepted."""
+
+_HANDSHAKE_BROKEN_OFF: Final = Verdict(
+    side=Side.CLIENT,
+    phase=Phase.TLS_HANDSHAKE,
+    mechanism=Mechanism.RESET,
+    witnesses=(Witness.SOCKET,),
+)
 
 
 def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
@@ -55,6 +72,8 @@ def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
     error = sys.exception()
     if error is None:
         return None
+    if _is_broken_handshake(error, _IN_A_HANDSHAKE.get(record.name, frozenset())):
+        return _HANDSHAKE_BROKEN_OFF
     verdict = verdict_of_errors([error])
     if verdict is None or record.msg in _WHILE_HANDLING.get(record.name, ()):
         return verdict
@@ -115,6 +134,24 @@ def _shows(text: str, error: BaseException) -> bool:
     if "Traceback (most recent call last):" not in text:
         return False
     return text.rstrip().endswith("".join(traceback.format_exception(error)).rstrip())
+
+
+def _is_broken_handshake(error: BaseException, own: frozenset[str]) -> bool:
+    """Whether a server found the peer gone when it was to begin a TLS handshake.
+
+    `ssl.SSLSocket` raises this for a socket that is connected no more and has bytes which came
+    before; nobody's code but the server's may stand around it, and it must be the server's side.
+    """
+    if not own or not isinstance(error, ssl.SSLError) or error.errno != errno.ENOTCONN:
+        return False
+    traceback = error.__traceback__
+    frame: FrameType | None = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in own:
+            return False
+        traceback = traceback.tb_next
+    return frame is not None and frame.f_locals.get("server_side") is True
 
 
 def _verdict_of_write() -> Verdict | None:

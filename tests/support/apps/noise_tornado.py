@@ -472,7 +472,12 @@ async def main(port: int) -> None:
     """Serve until SIGTERM."""
     upstream = await asyncio.start_server(reset, "127.0.0.1", 0)
     UPSTREAM.append(upstream.sockets[0].getsockname()[1])
-    server = HTTPServer(make_app(), body_timeout=float(os.environ.get("TEST_BODY_TIMEOUT", "60")))
+    certificate = os.environ.get("TEST_CERTIFICATE")
+    server = HTTPServer(
+        make_app(),
+        body_timeout=float(os.environ.get("TEST_BODY_TIMEOUT", "60")),
+        ssl_options={"certfile": certificate, "keyfile": certificate} if certificate else None,
+    )
     server.listen(port, "127.0.0.1")
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)

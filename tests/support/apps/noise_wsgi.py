@@ -286,6 +286,7 @@ app = make_app()
 
 def serve(server: str, port: int) -> None:
     """Serve until the process is ended."""
+    certificate = os.environ.get("TEST_CERTIFICATE")
     match server:
         case "waitress":
             # The lookahead is what makes it see a client that leaves while the app works.
@@ -294,13 +295,21 @@ def serve(server: str, port: int) -> None:
                 app, host="127.0.0.1", port=port, threads=4, channel_request_lookahead=lookahead
             )
         case "cheroot":
-            load("cheroot.wsgi").Server(("127.0.0.1", port), app, numthreads=4).start()
+            cheroot = load("cheroot.wsgi").Server(("127.0.0.1", port), app, numthreads=4)
+            if certificate:
+                adapter = load("cheroot.ssl.builtin").BuiltinSSLAdapter
+                cheroot.ssl_adapter = adapter(certificate, certificate)
+            cheroot.start()
         case "werkzeug":
-            load("werkzeug.serving").run_simple("127.0.0.1", port, app, threaded=True)
+            tls = (certificate, certificate) if certificate else None
+            load("werkzeug.serving").run_simple(
+                "127.0.0.1", port, app, threaded=True, ssl_context=tls
+            )
         case "wsgiref":
             make_server("127.0.0.1", port, app).serve_forever()
         case "gevent":
-            load("gevent.pywsgi").WSGIServer(("127.0.0.1", port), app).serve_forever()
+            files = {"certfile": certificate, "keyfile": certificate} if certificate else {}
+            load("gevent.pywsgi").WSGIServer(("127.0.0.1", port), app, **files).serve_forever()
         case _:
             raise SystemExit(f"there is no {server}")
 
