@@ -22,9 +22,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import ClassVar, Final, Literal, Self
 
 __all__ = [
+    "CaddyProxy",
+    "HaproxyProxy",
     "NginxProxy",
     "PortClaim",
     "RabbitMq",
@@ -339,29 +341,18 @@ class ServerProcess:
             return False
 
 
-class NginxProxy:
-    """nginx on a loopback port in front of an upstream port, as a context manager.
+class _Proxy:
+    """A proxy on a loopback port in front of an upstream port, as a context manager.
 
-    It runs with a configuration, a pid file and temporary folders of its own, as the current
-    user, and takes nothing from an nginx that the machine may be serving with.
-
-    Args:
-        upstream_port: The loopback port that requests go to.
-        request_buffering: Whether nginx takes in the whole request before it passes it on.
-        upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
-            each request, which is its classic default, or 1.1 with connections that are kept.
+    It runs with a configuration and a folder of its own, as the current user, and takes nothing
+    from a proxy that the machine may be serving with.
     """
 
-    def __init__(
-        self,
-        upstream_port: int,
-        *,
-        request_buffering: bool = True,
-        upstream_http: Literal["1.0", "1.1"] = "1.0",
-    ) -> None:
+    PROGRAM: ClassVar[str]
+    """What has to be installed, and what messages call it."""
+
+    def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
-        self.request_buffering = request_buffering
-        self.upstream_http = upstream_http
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._server: ServerProcess | None = None
 
@@ -379,41 +370,44 @@ class NginxProxy:
 
     @property
     def server(self) -> ServerProcess:
-        """The process, its port and what it wrote before its logs were open."""
+        """The process, its port and what it wrote to its standard output and error."""
         if self._server is None:
-            raise StartError("nginx has not been started")
+            raise StartError(f"{self.PROGRAM} has not been started")
         return self._server
 
     @property
     def port(self) -> int:
-        """The port that nginx serves on."""
+        """The port that the proxy serves on."""
         return self.server.port
 
     @property
     def url(self) -> str:
-        """The address of nginx for HTTP clients, without a slash at the end."""
+        """The proxy's address for HTTP clients, without a slash at the end."""
         return self.server.url
 
     @property
     def folder(self) -> Path:
-        """The prefix that nginx runs in."""
+        """The folder that the proxy runs in."""
         if self._folder is None:
-            raise StartError("nginx has not been started")
+            raise StartError(f"{self.PROGRAM} has not been started")
         return Path(self._folder.name)
 
     def start(self) -> None:
-        """Start nginx and wait until it accepts."""
-        program = find_program("nginx")
+        """Start the proxy and wait until it accepts."""
+        program = find_program(self.PROGRAM)
         if program is None:
-            raise StartError("there is no nginx on this machine")
+            raise StartError(f"there is no {self.PROGRAM} on this machine")
         self._folder = tempfile.TemporaryDirectory(
-            prefix="cleanclose-nginx-", ignore_cleanup_errors=True
+            prefix=f"cleanclose-{self.PROGRAM}-", ignore_cleanup_errors=True
         )
-        (self.folder / "temp").mkdir()
         self._server = ServerProcess(
-            [program, "-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log"],
+            (program, *self._arguments()),
+            env=self._environment(),
+            cwd=self.folder,
             prepare=self._write_configuration,
-            name="nginx",
+            # It may wait for connections that its clients keep; nothing of it is worth that.
+            stop_seconds=2.0,
+            name=self.PROGRAM,
         )
         try:
             self._server.start()
@@ -422,11 +416,51 @@ class NginxProxy:
             raise
 
     def stop(self) -> None:
-        """End nginx and remove its folder; the logs are gone with it."""
+        """End the proxy and remove its folder; logs that it kept there are gone with it."""
         if self._server is not None:
             self._server.stop()
         if self._folder is not None:
             self._folder.cleanup()
+
+    def error_log(self) -> str:
+        """What the proxy complained about."""
+        return self.server.log_text()
+
+    def _arguments(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def _environment(self) -> Mapping[str, str]:
+        return {}
+
+    def _write_configuration(self, port: int) -> None:
+        raise NotImplementedError
+
+
+class NginxProxy(_Proxy):
+    """nginx on a loopback port in front of an upstream port, as a context manager.
+
+    Args:
+        upstream_port: The loopback port that requests go to.
+        request_buffering: Whether nginx takes in the whole request before it passes it on.
+        upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
+            each request, which is its classic default, or 1.1 with connections that are kept.
+    """
+
+    PROGRAM = "nginx"
+
+    def __init__(
+        self,
+        upstream_port: int,
+        *,
+        request_buffering: bool = True,
+        upstream_http: Literal["1.0", "1.1"] = "1.0",
+    ) -> None:
+        super().__init__(upstream_port)
+        self.request_buffering = request_buffering
+        self.upstream_http = upstream_http
+
+    def _arguments(self) -> tuple[str, ...]:
+        return ("-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log")
 
     def access_log(self) -> str:
         """One line for each request: nginx' status, the upstream's status, the request."""
@@ -438,6 +472,7 @@ class NginxProxy:
 
     def _write_configuration(self, port: int) -> None:
         keep = self.upstream_http == "1.1"
+        (self.folder / "temp").mkdir(exist_ok=True)
         # Without a `user` line a master that root has started gives its workers to another
         # user, who cannot write into this folder.
         user = "user root root;" if os.geteuid() == 0 else ""
@@ -477,6 +512,86 @@ class NginxProxy:
     def _read(self, name: str) -> str:
         path = self.folder / name
         return path.read_text(errors="replace") if path.exists() else ""
+
+
+class HaproxyProxy(_Proxy):
+    """HAProxy on a loopback port in front of an upstream port, as a context manager.
+
+    Its log, one line for each request with the two letters of the session's end, is what the
+    process writes.
+
+    Args:
+        upstream_port: The loopback port that requests go to.
+        request_buffering: Whether HAProxy waits for the body, as far as it fits into one of its
+            buffers (16 KiB), before it passes the request on (``option http-buffer-request``).
+        keep_alive: Whether it keeps connections to the upstream, as it does by default, or closes
+            each after its response (``option http-server-close``).
+    """
+
+    PROGRAM = "haproxy"
+
+    def __init__(
+        self, upstream_port: int, *, request_buffering: bool = False, keep_alive: bool = True
+    ) -> None:
+        super().__init__(upstream_port)
+        self.request_buffering = request_buffering
+        self.keep_alive = keep_alive
+
+    def _arguments(self) -> tuple[str, ...]:
+        return ("-db", "-f", "haproxy.cfg")
+
+    def _write_configuration(self, port: int) -> None:
+        text = f"""
+            global
+                log stdout format raw local0 info
+                maxconn 500
+            defaults
+                mode http
+                log global
+                option httplog
+                option {"http-keep-alive" if self.keep_alive else "http-server-close"}
+                {"option http-buffer-request" if self.request_buffering else ""}
+                timeout connect 5s
+                timeout client 60s
+                timeout server 60s
+            frontend web
+                bind 127.0.0.1:{port}
+                default_backend app
+            backend app
+                server app 127.0.0.1:{self.upstream_port}
+        """
+        (self.folder / "haproxy.cfg").write_text(textwrap.dedent(text))
+
+
+class CaddyProxy(_Proxy):
+    """Caddy on a loopback port in front of an upstream port, as a context manager.
+
+    Args:
+        upstream_port: The loopback port that requests go to.
+    """
+
+    PROGRAM = "caddy"
+
+    def _arguments(self) -> tuple[str, ...]:
+        return ("run", "--config", "Caddyfile", "--adapter", "caddyfile")
+
+    def _environment(self) -> Mapping[str, str]:
+        # Where it would keep certificates and its last configuration.
+        folder = str(self.folder)
+        return {"HOME": folder, "XDG_DATA_HOME": folder, "XDG_CONFIG_HOME": folder}
+
+    def _write_configuration(self, port: int) -> None:
+        text = f"""
+            {{
+                admin off
+                auto_https off
+            }}
+            http://127.0.0.1:{port} {{
+                bind 127.0.0.1
+                reverse_proxy 127.0.0.1:{self.upstream_port}
+            }}
+        """
+        (self.folder / "Caddyfile").write_text(textwrap.dedent(text))
 
 
 class RabbitMq:

@@ -70,6 +70,12 @@ def test_methods_that_are_left_alone(method: str) -> None:
 
 def test_an_upgrade_is_left_alone() -> None:
     assert length("5", upgrade="websocket") == NO_BODY
+    assert length("5", upgrade="websocket, h2c") == NO_BODY
+
+
+def test_an_upgrade_to_http_2_comes_behind_the_body() -> None:
+    assert length("5", upgrade="h2c") == 5
+    assert length(None, "chunked", upgrade=" H2C") == CHUNKED
 
 
 @given(st.text())

@@ -28,6 +28,10 @@ def body_length(
     length which cannot be trusted: where such a body ends is unknown, and reading on could take
     the next request for a part of it.
 
+    An upgrade to ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before
+    anything else can (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload that
+    is not encrypted, unless told otherwise.
+
     Args:
         method: The request's method.
         http_version: ``1.0``, ``1.1``, ``2`` …
@@ -38,7 +42,9 @@ def body_length(
     Returns:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
-    if not http_version.startswith("1") or method in ("HEAD", "CONNECT") or upgrade is not None:
+    if not http_version.startswith("1") or method in ("HEAD", "CONNECT"):
+        return NO_BODY
+    if upgrade is not None and upgrade.strip().lower() != "h2c":
         return NO_BODY
     if transfer_encoding is not None:
         last = transfer_encoding.rsplit(",", 1)[-1].strip().lower()

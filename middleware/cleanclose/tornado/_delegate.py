@@ -97,13 +97,13 @@ class Delegate(httputil.HTTPMessageDelegate):
         length = NO_BODY
         if "Upgrade" in headers:
             watch.is_websocket = headers["Upgrade"].lower() == "websocket"
-        elif "Content-Length" in headers or "Transfer-Encoding" in headers:
+        if "Content-Length" in headers or "Transfer-Encoding" in headers:
             length = body_length(
                 method=start_line.method,
                 http_version=start_line.version.removeprefix("HTTP/"),
                 content_length=headers.get("Content-Length"),
                 transfer_encoding=headers.get("Transfer-Encoding"),
-                upgrade=None,
+                upgrade=headers.get("Upgrade"),
             )
         if length != NO_BODY:
             return self._body_announced(watched, start_line, headers, length)
