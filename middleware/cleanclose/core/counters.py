@@ -27,6 +27,8 @@ from cleanclose.core.events import (
 __all__ = ["Counters", "reset", "snapshot"]
 
 _OUTLET_ERRORS: Final = "cleanclose_outlet_errors_total"
+_OUTLET_DROPS: Final = "cleanclose_outlet_dropped_events_total"
+_FOLDED: Final = "cleanclose_folded_events_total"
 _DRAINED_BYTES: Final = "cleanclose_drained_bytes_total"
 _UNDELIVERED: Final = "cleanclose_responses_undelivered_total"
 _WASTED_SECONDS: Final = "cleanclose_wasted_seconds_total"
@@ -86,6 +88,7 @@ class Counters:
         for yes in (False, True):
             names += [_truncated(accepted=yes), _upstream(restored=yes)]
         names += [_DRAINED_BYTES, _UNDELIVERED, _WASTED_SECONDS, _QUIETED, _OUTLET_ERRORS]
+        names += [_OUTLET_DROPS, _FOLDED]
         with self._lock:
             self._values = dict.fromkeys(names, 0)
 
@@ -119,6 +122,16 @@ class Counters:
         """Count an outlet that raised."""
         with self._lock:
             self._add(_OUTLET_ERRORS)
+
+    def count_outlet_drop(self) -> None:
+        """Count an event for which an outlet's queue had no room."""
+        with self._lock:
+            self._add(_OUTLET_DROPS)
+
+    def count_folded_event(self) -> None:
+        """Count an event without a line of its own."""
+        with self._lock:
+            self._add(_FOLDED)
 
     def snapshot(self) -> dict[str, float]:
         """All counters, taken at one moment. A copy."""
