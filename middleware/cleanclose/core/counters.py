@@ -169,6 +169,16 @@ QUIETED_RECORDS: Final = Counted(
     name="quieted_records", meaning="Log records whose level was lowered.", unit="record"
 )
 OUTLET_ERRORS: Final = Counted(name="outlet_errors", meaning="Exceptions of outlets.", unit="error")
+DROPPED_EVENTS: Final = Counted(
+    name="outlet_dropped_events",
+    meaning="Events for which an outlet's queue had no room.",
+    unit="event",
+)
+FOLDED_EVENTS: Final = Counted(
+    name="folded_events",
+    meaning="Events without a line of their own, because others said the same.",
+    unit="event",
+)
 
 COUNTED: Final = (
     EARLY_RESPONSES,
@@ -181,6 +191,8 @@ COUNTED: Final = (
     WASTED_SECONDS,
     QUIETED_RECORDS,
     OUTLET_ERRORS,
+    DROPPED_EVENTS,
+    FOLDED_EVENTS,
 )
 """Everything that is counted."""
 
@@ -263,7 +275,7 @@ class Counters:
 
     Attributes:
         listeners: Called with what was counted without an event: a quieted record, an outlet's
-            error. What they raise is ignored.
+            error, an event that was dropped or folded. What they raise is ignored.
     """
 
     def __init__(self) -> None:
@@ -291,6 +303,14 @@ class Counters:
     def count_outlet_error(self) -> None:
         """Count an outlet that raised."""
         self._count_one(OUTLET_ERRORS)
+
+    def count_outlet_drop(self) -> None:
+        """Count an event for which an outlet's queue had no room."""
+        self._count_one(DROPPED_EVENTS)
+
+    def count_folded_event(self) -> None:
+        """Count an event without a line of its own."""
+        self._count_one(FOLDED_EVENTS)
 
     def _count_one(self, counted: Counted) -> None:
         with self._lock:
