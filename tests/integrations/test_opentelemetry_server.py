@@ -150,9 +150,10 @@ def test_an_early_response_is_an_event_on_the_span(serve: Serve) -> None:
 def test_what_the_points_say(serve: Serve) -> None:
     server = serve_traced(serve, "outside")
     new_span(server, "POST /read", lambda: cut_upload(server, "rst"))
-    (point,) = points(server, "cleanclose.departures", http__route="/read")
+    (point,) = points(server, "cleanclose.departures", cleanclose__phase="request_body")
     assert point["unit"] == "{departure}"
-    assert point["attributes"] == {
+    # Old versions of Starlette do not tell the route.
+    assert {"http.route": "/read", **point["attributes"]} == {
         "cleanclose.side": "client",
         "cleanclose.phase": "request_body",
         "cleanclose.mechanism": "unknown",
@@ -160,7 +161,7 @@ def test_what_the_points_say(serve: Serve) -> None:
         "http.route": "/read",
         "error.type": "client_departed",
     }
-    (age,) = points(server, "cleanclose.departure_age", http__route="/read")
+    (age,) = points(server, "cleanclose.departure_age", cleanclose__phase="request_body")
     assert age["unit"] == "s"
     assert 31.0 in age["bounds"]
     assert [point["value"] for point in points(server, "cleanclose.outlet_errors")] == [0]
