@@ -626,6 +626,29 @@ class TestTheKernelsWord:
         event = event_of(ex)
         assert (event.outcome, event.cap, event.unacked) == (Outcome.CUT, Cap.MAX_BYTES, 9)
 
+    @pytest.mark.parametrize(
+        ("state", "buffered", "outcome"),
+        [
+            (ARRIVED, False, "delivered"),
+            (ARRIVED, True, "cut"),
+            (UNDER_WAY, False, "cut"),
+            (Connection(unacked=0, reset=True), False, "cut"),
+            (None, False, "cut"),
+        ],
+        ids=str,
+    )
+    def test_who_was_silent_before_it_had_the_response(
+        self, state: Connection | None, buffered: bool, outcome: str
+    ) -> None:
+        ex = refused(Settings(idle_seconds=0.2))
+        assert ex.tick(0.2) == Respond(close=True)
+        assert ex.responded(0.2) == Hold(about(0.5))
+        assert ex.connection_state(state, 0.7, buffered=buffered) == Done(close=True)
+        ex.connection_state(state, 0.7, buffered=buffered)
+        event = event_of(ex)
+        assert event.outcome == outcome
+        assert (event.cap is Cap.IDLE_SECONDS) is (outcome == "cut")
+
     def test_a_peer_that_does_not_answer_has_not_reset(self) -> None:
         ex = lingering()
         ex.reading_failed(TimeoutError(errno.ETIMEDOUT, "x"), 0.6)

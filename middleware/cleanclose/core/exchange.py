@@ -573,7 +573,7 @@ class Exchange:
             return self.tick(now)
         self._asked = True
         if self._state is State.DONE:
-            self._close_book(connection)
+            self._close_book(connection, buffered=buffered)
             return self.step(now)
         if self._sent:
             self._unacked = connection.unacked
@@ -813,17 +813,20 @@ class Exchange:
             SETTLED_PAUSES * self._rto,
         )
 
-    def _close_book(self, connection: Connection) -> None:
+    def _close_book(self, connection: Connection, *, buffered: bool) -> None:
         """The kernel's last word, when the server has sent all that it will send."""
         if self._sent or connection.reset:
             self._unacked = connection.unacked
-        if not connection.reset or self._mechanism is Mechanism.TIMEOUT:
-            # The kernel has the same word for a peer that does not answer any more.
-            return
-        if self._outcome is not Outcome.DELIVERED or connection.unacked:
-            # What had been acknowledged was there, whatever the peer did then.
-            self._mechanism = Mechanism.RESET
-            self._conclude(Outcome.RESET)
+        if connection.reset:
+            # The kernel has the same word for a peer that does not answer any more. And what had
+            # been acknowledged was there, whatever the peer did then.
+            is_new = self._outcome is not Outcome.DELIVERED or connection.unacked > 0
+            if is_new and self._mechanism is not Mechanism.TIMEOUT:
+                self._mechanism = Mechanism.RESET
+                self._conclude(Outcome.RESET)
+        elif self._cap is Cap.IDLE_SECONDS and self._sent and not (buffered or connection.unacked):
+            # It was silent before it had the response, or it was slow to take it.
+            self._outcome, self._cap = Outcome.DELIVERED, None
 
     def _waits_in_vain(self) -> bool:
         return self._drained == 0 and self._awaits_continue

@@ -191,6 +191,15 @@ class Delivery:
             if exchange.early:
                 self._ask_kernel()
 
+    def drop(self) -> None:
+        """There will be no `close`: whatever the kernel says now is the end."""
+        exchange = self.exchange
+        if exchange.treated:
+            if isinstance(exchange.step(time.monotonic()), Respond) and not self.pending:
+                exchange.responded(time.monotonic())
+            self._ask_kernel()
+        self.abandon()
+
     def event(self) -> UploadDrained | None:
         """The event, when all is over."""
         return self.exchange.event(time.monotonic())

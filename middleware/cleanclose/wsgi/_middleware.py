@@ -357,6 +357,13 @@ class CleanCloseMiddleware:
         finally:
             leave(watch)
 
+    def dropped(self, watch: WsgiWatch, delivery: Delivery) -> None:
+        """The server has let go of a response without a call of its ``close()``."""
+        delivery.drop()
+        self.over(watch, told=self.report_drained(delivery))
+        if watch.input is not None:
+            watch.input.detach()
+
     def _places_for(self, response: object, line: Line | None) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
@@ -621,6 +628,13 @@ class _DeliveredBody(_Body):
         if piece is None:
             raise StopIteration
         return piece
+
+    def __del__(self) -> None:
+        # Werkzeug's server does not call close() if its own reading of the body's rest fails
+        # (run_wsgi, execute): the place would never be given back.
+        if not self._closed:
+            self._closed = True
+            self._middleware.dropped(self._watch, self._delivery)
 
     def close(self) -> None:
         """Close the application's iterable, then see the delivery through."""
