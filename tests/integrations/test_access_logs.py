@@ -45,7 +45,7 @@ def _gunicorn(kind: str, app: str, *arguments: str) -> Stack:
 def _both(kind: str) -> tuple[Stack, Stack]:
     """A server with our helper, and without."""
     match kind:
-        case "sync" | "gthread":
+        case "sync" | "gthread" | "gevent":
             return _gunicorn(kind, "told_flask", _LOGGER), _gunicorn(kind, "told_flask")
         case "asgi":
             return _gunicorn(kind, "told_asgi", _LOGGER), _gunicorn(kind, "told_asgi")
@@ -139,7 +139,9 @@ def test_who_stays_has_the_line_that_it_had(serve: Serve, kind: str) -> None:
     assert ours.asked(*asked) == plain.asked(*asked)
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "httptools"])
+@pytest.mark.parametrize(
+    "kind", [*KINDS, "httptools", pytest.param("gevent", marks=pytest.mark.stacks)]
+)
 def test_who_leaves_has_499_once(serve: Serve, kind: str) -> None:
     log = Log(serve, kind)
     hows: tuple[How, ...] = ("rst", "fin")
