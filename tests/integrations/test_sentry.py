@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from example_apps.staging import ServerProcess
     from tests.conftest import Serve
 
-pytestmark = pytest.mark.stacks
-
 EACH = 67
 """Of three kinds: some 200 departures."""
 
@@ -95,7 +93,8 @@ def test_departures_make_none_and_resets_make_one_each(
     # What comes behind has had its time when another request is answered.
     departures(here.server)
     events = here.events()
-    assert [event["type"] for event in events] == ["ConnectionResetError"] * 20, events
+    assert len(events) == 20, events
+    assert all("ConnectionResetError" in event["types"] for event in events), events
     # The user's own before_send has had them.
     assert all(event["tags"]["own"] == "yes" for event in events)
 
@@ -107,7 +106,8 @@ def test_what_the_server_would_hide_is_an_event(sentry: Any) -> None:
     until(lambda: len(here.events()) >= 20, here.events)
     departures(here.server)
     events = here.events()
-    assert [event["type"] for event in events] == ["ConnectionResetError"] * 20
+    assert len(events) == 20, events
+    assert all("ConnectionResetError" in event["types"] for event in events), events
     assert {event["mechanism"] for event in events} <= {"cleanclose", "logging"}
 
 

@@ -19,7 +19,6 @@ __all__ = [
     "SYNC",
     "TORNADO",
     "UVICORN",
-    "WERKZEUG",
     "counted",
     "crowd",
     "departures",
@@ -51,19 +50,6 @@ UVICORN: Final = uvicorn("uvicorn", "--no-access-log")
 SYNC: Final = gunicorn("told-sync", "told_flask", "--worker-class=sync", threads=False)
 GTHREAD: Final = gunicorn(
     "told-gthread", "told_flask", "--worker-class=gthread", "--threads=8", threads=True
-)
-WERKZEUG: Final = Stack(
-    name="told-werkzeug",
-    interface="wsgi",
-    command=(
-        sys.executable,
-        "-m",
-        "flask",
-        "--app=tests.support.apps.told_flask:app",
-        "run",
-        "--port={port}",
-    ),
-    loses="always",
 )
 TORNADO: Final = Stack(
     name="told-tornado",

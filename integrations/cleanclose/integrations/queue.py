@@ -50,16 +50,15 @@ class QueuedOutlet:
     """
 
     def __init__(self, outlet: Outlet, *, size: int = 1000) -> None:
-        given: object = size
-        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-            raise ValueError(f"size must be a whole number of 1 or more, not {given!r}")
+        _check_size(size)
         if not callable(outlet):
             raise TypeError(f"outlet must be callable, not {outlet!r}")
         self._outlet = outlet
         self._size = size
         self._reported = False
+        self._closed = False
         self._renew()
-        reference = weakref.ref(self)
+        reference: weakref.ReferenceType[QueuedOutlet] = weakref.ref(self)
         if hasattr(os, "register_at_fork"):
             # The child has neither the thread nor a right to what is the parent's to tell; and
             # the parent's thread may have held a lock.
@@ -120,7 +119,6 @@ class QueuedOutlet:
         self._queue: queue.Queue[_Item | None] = queue.Queue(self._size)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = False
 
     def _finish(self) -> None:
         if self._thread is not None:
@@ -157,6 +155,11 @@ class QueuedOutlet:
                 logging.getLogger(LOGGER_NAME).error(
                     "An outlet failed: %r", self._outlet, exc_info=error
                 )
+
+
+def _check_size(size: object) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a whole number of 1 or more, not {size!r}")
 
 
 def _call(reference: weakref.ReferenceType[QueuedOutlet], method: str) -> None:

@@ -59,7 +59,11 @@ def log_function(handler: web.RequestHandler) -> None:
     except iostream.StreamClosedError:
         write(departed=watch.has_left())
         return
-    sent.add_done_callback(lambda _: write(departed=watch.has_left()))
+
+    def done(_: object) -> None:
+        write(departed=watch.has_left())
+
+    sent.add_done_callback(done)
 
 
 def _write(status: int, summary: str, milliseconds: float, *, departed: bool) -> None:

@@ -73,14 +73,20 @@ class Flood:
 
     def __post_init__(self) -> None:
         for name in ("lines", "kinds"):
-            value: object = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
-        seconds: object = self.seconds
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-            raise ValueError(f"seconds must be a number above 0, not {seconds!r}")
-        if not (math.isfinite(seconds) and seconds > 0):
-            raise ValueError(f"seconds must be a finite number above 0, not {seconds!r}")
+            _check_count(name, getattr(self, name))
+        _check_seconds(self.seconds)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def _check_seconds(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"seconds must be a number above 0, not {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"seconds must be a finite number above 0, not {value!r}")
 
 
 DEFAULT_FLOOD: Final = Flood()

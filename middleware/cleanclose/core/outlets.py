@@ -64,15 +64,13 @@ class LineOutlet:
         ids: Iterable[Ids] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        given: object = flood
-        if given is not None and not isinstance(given, Flood):
-            raise TypeError(f"flood must be a Flood or None, not {given!r}")
+        _check_flood(flood)
         self._levels = levels or Levels()
         self._ids = _callables("ids", ids)
         self._clock = clock
         self._flood = flood
         self._control = None if flood is None else FloodControl(flood)
-        self._pid = os.getpid()
+        self._pid: int = os.getpid()
         if flood is not None:
             atexit.register(_flush, weakref.ref(self))
 
@@ -156,6 +154,11 @@ class LineOutlet:
             except Exception as error:  # noqa: BLE001 - the line must not be lost with it
                 failure = error
         return failure
+
+
+def _check_flood(flood: object) -> None:
+    if flood is not None and not isinstance(flood, Flood):
+        raise TypeError(f"flood must be a Flood or None, not {flood!r}")
 
 
 def _flush(reference: weakref.ReferenceType[LineOutlet]) -> None:

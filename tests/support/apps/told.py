@@ -159,7 +159,8 @@ def prepare_sentry(*integrations: Any) -> None:
                 return
             values = event.get("exception", {}).get("values", [{}])
             line = {
-                "type": values[-1].get("type"),
+                # Of a group, and of what an exception was raised from, there are several.
+                "types": [value.get("type") for value in values],
                 "logger": event.get("logger"),
                 "tags": event.get("tags"),
                 "logentry": event.get("logentry"),

@@ -16,7 +16,6 @@ from tests.support.apps import told
 told.prepare_logging()
 if "TEST_SENTRY" in os.environ:
     from sentry_sdk.integrations.flask import FlaskIntegration
-    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
 
     told.prepare_sentry(FlaskIntegration())
 
@@ -92,6 +91,8 @@ wsgi: Any = with_raw
 if os.environ["CLEANCLOSE"] == "1":
     wsgi = CleanCloseMiddleware(with_raw, outlets=told.outlets())
 if os.environ.get("TEST_SENTRY_WSGI") == "1":
+    from sentry_sdk.integrations.wsgi import SentryWsgiMiddleware
+
     wsgi = SentryWsgiMiddleware(wsgi)
 flask.wsgi_app = wsgi  # type: ignore[method-assign]
 app: Any = flask
