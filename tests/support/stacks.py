@@ -64,6 +64,8 @@ class Stack:
     """Whether the server ever serves a second request on a connection."""
     concurrent: bool = True
     """Whether it serves a second connection while the first one is busy."""
+    tls: bool = False
+    """Whether it speaks TLS, so that only its port shows that it is ready."""
 
     def __str__(self) -> str:
         return self.name
@@ -85,7 +87,7 @@ class Stack:
                 "CLEANCLOSE_SETTINGS": json.dumps(settings or {}),
             },
             cwd=ROOT,
-            ready_path=routes.INDEX,
+            ready_path=None if self.tls else routes.INDEX,
             name=f"{self.name}-{'wrapped' if wrapped else 'bare'}",
         )
 
