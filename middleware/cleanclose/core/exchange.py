@@ -446,7 +446,7 @@ class Exchange:
         """
         if (
             self._state not in (State.OPEN, State.KEPT)
-            or self._unbounded
+            or (self._unbounded and not self._server.ends_with_response)
             or self._awaits_continue
             or self.body_complete
         ):
@@ -636,8 +636,13 @@ class Exchange:
         return self._status is not None
 
     @property
+    def ends_with_response(self) -> bool:
+        """Whether what is to be read must be read before the server gets to know the response."""
+        return self._server.ends_with_response
+
+    @property
     def lingers_before_end(self) -> bool:
-        """Whether the lingering must be over when the server is told of the response's end."""
+        """Whether nothing may be left to read when the server is told of the response's end."""
         return self._server.discards
 
     @property

@@ -84,8 +84,8 @@ class Server:
             response's end and its ``close()``: what we read must have been read before.
         close: How to tell a WSGI server not to use the connection again, from the object behind
             ``start_response`` and the ``wsgi.input``; before the head goes out if possible.
-        end: What to do with the client's socket when the exchange is over and its body is not, so
-            that the server does not wait for the rest.
+        end: What to do with the client's socket when the exchange is over, so that a server
+            which ``discards`` does not wait for more.
         trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the

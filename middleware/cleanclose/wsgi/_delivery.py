@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import GeneratorType
+from typing import Final
 
 from cleanclose.core import (
     CHUNKED,
@@ -27,6 +28,9 @@ from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, client_
 
 __all__ = ["Delivery"]
 
+_READY: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+"""What goes through a response that is there already, as a whole."""
+
 
 class Delivery:
     """What the application calls, where the exchange stands in between, and what comes after.
@@ -36,8 +40,8 @@ class Delivery:
         watch: Its witnesses.
         source: Opens what the rest of the body is read from.
         length: The body's length, or `cleanclose.core.framing.CHUNKED`.
-        close: Tells the server not to use the connection again, if there is a way. Its argument:
-            whether the exchange is over, and nothing will be read any more.
+        close: Tells the server not to use the connection again, if there is a way.
+        end: Tells the server that nothing is left to read, if it would look for it.
         sleep: Lets so many seconds pass.
     """
 
@@ -47,12 +51,14 @@ class Delivery:
         watch: WsgiWatch,
         source: Callable[[], Source],
         length: int,
-        close: Callable[[bool], None],
+        close: Callable[[], None],
+        end: Callable[[], None],
         sleep: Callable[[float], None],
     ) -> None:
         self.exchange = exchange
         self._watch = watch
         self._force_close = close
+        self._end = end
         self._sleep = sleep
         self.pending: deque[bytes] = deque()
         self._open_source = source
@@ -132,18 +138,22 @@ class Delivery:
         """
         exchange = self.exchange
         may_wait = not isinstance(pieces, GeneratorType)
+        # An empty piece may be the sign of an application that has nothing to say yet.
+        may_wait_empty = type(pieces) in _READY or exchange.ends_with_response
         while True:
             try:
                 piece = next(pieces)
             except StopIteration:
                 step = self._carry_out(exchange.response_completed(time.monotonic()))
                 self._close_if(step)
-                if isinstance(step, Respond) and not self.pending and exchange.lingers_before_end:
-                    self._close_if(self._carry_out(exchange.responded(time.monotonic())))
+                if exchange.lingers_before_end and not self.pending:
+                    if isinstance(step, Respond):
+                        self._close_if(self._carry_out(exchange.responded(time.monotonic())))
+                    self._end()
                 break
             self.pending.append(piece)
             step = exchange.response_piece(len(piece), time.monotonic())
-            if isinstance(step, Keep) and piece:
+            if isinstance(step, Keep) and (piece or may_wait_empty):
                 if may_wait:
                     continue
                 step = exchange.release(time.monotonic())
@@ -217,7 +227,7 @@ class Delivery:
 
     def _close_if(self, step: Step) -> None:
         if isinstance(step, Respond | Done) and step.close:
-            self._force_close(isinstance(step, Done))
+            self._force_close()
 
     def _carry_out(self, step: Step) -> Step:
         while True:

@@ -10,6 +10,7 @@ import array
 import contextlib
 import importlib
 import operator
+import re
 import select
 import ssl
 import sys
@@ -32,6 +33,8 @@ _AT_ONCE: Final = 1024 * 1024
 """Bytes that one reading may take in. cheroot reads a chunk as a whole, however long it is."""
 _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_FIELD: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:")
+"""RFC 9112, section 5: a field line begins with a token and a colon."""
 _UWSGI_BUFFER: Final = 4096
 """uWSGI's buffer-size, by default: as much of a body can have come with the request's head."""
 
@@ -165,11 +168,10 @@ def finish_chunks(stream: Any, trailers: str, line: Line | None, seconds: float)
         if not file.peek(1)[:1] and not line.wait(seconds):
             return False
         with _deadline(file, line, seconds):
-            for _ in getattr(stream, trailers)():
-                pass
+            # One which is no field could be the next request's beginning.
+            return all(_FIELD.match(field) for field in getattr(stream, trailers)())
     except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
         return False
-    return True
 
 
 def _file_below(stream: Any) -> Any:

@@ -147,8 +147,11 @@ class CleanCloseMiddleware:
             # Nothing to deliver any more.
             delivery.close()
             return self._hand_over(watch, result)
-        body = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
-        return body(self, watch, result, delivery)
+        kind = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
+        body = kind(self, watch, result, delivery)
+        if delivery.exchange.ends_with_response:
+            body.prepare()
+        return body
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
@@ -292,10 +295,12 @@ class CleanCloseMiddleware:
             worker_timeout=_worker_timeout(environ, response),
         )
 
-        def close(over: bool) -> None:
+        def close() -> None:
             if server.close is not None:
                 server.close(response, stream)
-            if over and server.end is not None:
+
+        def end() -> None:
+            if server.end is not None:
                 server.end(sock)
 
         def source() -> Source:
@@ -303,12 +308,9 @@ class CleanCloseMiddleware:
             if line is not None:
                 chunked = length == CHUNKED
                 opened = open_line(
-                    stream, line, chunked=chunked, expected=expects_continue, lost=lost
+                    stream, line, chunked=chunked, expected=expects_continue, lost=close
                 )
             return opened or open_source(stream, sock, response)
-
-        def lost() -> None:
-            close(False)
 
         def finish(asked_for: set[str]) -> None:
             trailers = server.trailers
@@ -317,9 +319,9 @@ class CleanCloseMiddleware:
                 and trailers not in asked_for
                 and not finish_chunks(stream, trailers, line, self._settings.hold_seconds)
             ):
-                close(True)
+                close()
 
-        delivery = Delivery(exchange, watch, source, length, close, sleep_of(line))
+        delivery = Delivery(exchange, watch, source, length, close, end, sleep_of(line))
         environ[_ENVIRON_KEY] = exchange
         chunks = server.trailers is not None and length == CHUNKED
         environ["wsgi.input"] = watch.input = WitnessedInput(
@@ -600,6 +602,17 @@ class _DeliveredBody(_Body):
     ) -> None:
         super().__init__(middleware, watch, result)
         self._delivery = delivery
+
+    def prepare(self) -> None:
+        """Have the first piece, and do what has to be done before the server gets it."""
+        try:
+            piece = self._next()
+        except StopIteration:
+            return
+        except BaseException:
+            self.close()
+            raise
+        self._delivery.pending.appendleft(piece)
 
     def _next(self) -> bytes:
         delivery = self._delivery

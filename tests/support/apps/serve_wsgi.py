@@ -82,8 +82,10 @@ class _Http11RequestHandler(WSGIRequestHandler):
         if not self.raw_requestline or not self.parse_request():
             return
         # All three are declared as less than they are.
-        files: list[Any] = [self.rfile, self.wfile, self.get_stderr()]
-        handler = _Http11Handler(*files, self.get_environ(), multithread=True)
+        reader: Any = self.rfile
+        writer: Any = self.wfile
+        errors: Any = self.get_stderr()
+        handler = _Http11Handler(reader, writer, errors, self.get_environ(), multithread=True)
         handler.request_handler = self  # type: ignore[attr-defined]
         server: Any = self.server
         handler.run(server.get_app())
