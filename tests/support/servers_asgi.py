@@ -20,8 +20,8 @@ _HYPERCORN: Final = (
     "hypercorn",
     "--bind=127.0.0.1:{port}",
     "--graceful-timeout=1",
-    # Above everything that a test waits for.
-    "--keep-alive=30",
+    # It waits for so long behind the end of a client's sending, too.
+    "--keep-alive=2",
 )
 _GRANIAN: Final = (
     *_PYTHON,
@@ -39,7 +39,7 @@ _GUNICORN: Final = (
     "--workers=1",
     "--timeout=120",
     "--graceful-timeout=2",
-    "--keep-alive=30",
+    "--keep-alive=2",
     "--no-control-socket",
 )
 _UVICORN: Final = (

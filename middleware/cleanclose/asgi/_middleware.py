@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Unpack
@@ -41,6 +43,7 @@ from cleanclose.core import (
     Watch,
     asgi_server,
     body_length,
+    is_called_by_server,
     response_length,
     wants_continue,
 )
@@ -153,8 +156,13 @@ class CleanCloseMiddleware:
         try:
             try:
                 await self.app(scope, watch.receive, watch.send)
-            except BaseException:
+            except BaseException as error:
                 if connection is not None:
+                    # The frame below __call__.
+                    if isinstance(error, Exception) and is_called_by_server(
+                        sys._getframe(2), receive, send
+                    ):
+                        await connection.clear()
                     await connection.close(failed=True)
                 raise
             if connection is not None:
@@ -300,6 +308,16 @@ class _Connection:
 
     # Afterwards.
 
+    async def clear(self) -> None:
+        """The application has raised, and whoever answers for it does not want the body."""
+        self.exchange.app_failed(time.monotonic())
+        if self._delivery is None:
+            try:
+                await self._carry_out()
+            except BaseException:
+                self.exchange.abandoned(time.monotonic())
+                raise
+
     async def close(self, *, failed: bool) -> None:
         """The application has returned or raised: see the delivery through.
 
@@ -351,7 +369,7 @@ class _Connection:
                 await self._flush(end=False)
                 self.exchange.responded(time.monotonic())
                 self._notify()
-            case Done() if self._delivery is None:
+            case Done(read_on=False) if self._delivery is None:
                 await self._flush(end=True)
             case _ if self._delivery is None:
                 self._delivered = anyio.Event()
@@ -366,9 +384,7 @@ class _Connection:
             with anyio.CancelScope() as self._scope:
                 await self._carry_out()
             if self._scope.cancelled_caught:
-                step = self.exchange.step(time.monotonic())
-                await self._flush(end=True, close=isinstance(step, Respond) and step.close)
-                self.exchange.responded(time.monotonic())
+                await self._carry_out()
         except Exception as error:  # noqa: BLE001 - close() raises it in the server's own task
             self._error = error
             # Its place must not be lost with it.
@@ -388,16 +404,16 @@ class _Connection:
                     step = exchange.tick(time.monotonic())
                 case Read(seconds):
                     step = await self._discard(seconds)
-                case Respond(close):
-                    await self._flush(end=False, close=close)
+                case Respond(close, whole):
+                    await self._flush(end=whole, close=close, whole=whole)
                     step = exchange.responded(time.monotonic())
                 case Forward() if self._kept:
                     await self._flush(end=True)
                     step = exchange.step(time.monotonic())
                 case Forward():
                     return
-                case Done():
-                    await self._flush(end=True)
+                case Done(_, read_on):
+                    await (self._flush_reading() if read_on else self._flush(end=True))
                     return
 
     async def _discard(self, seconds: float) -> Step:
@@ -420,14 +436,44 @@ class _Connection:
         size = len(message.get("body", b""))
         return self.exchange.body_received(size, not message.get("more_body", False), now)
 
-    async def _flush(self, *, end: bool, close: bool = False) -> None:
+    async def _flush_reading(self) -> None:
+        """Send all that is kept back, and read meanwhile."""
+        failed: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read_on)
+            try:
+                await self._flush(end=True)
+            except Exception as error:  # noqa: BLE001 - raised below, without the group's wrapping
+                failed = error
+            tasks.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+
+    async def _read_on(self) -> None:
+        message: Message = {"type": "http.request"}
+        while message["type"] != "http.disconnect":
+            while self._app_receiving:
+                await self._wait(math.inf)
+            message = await self._server_receive()
+            self._tell(message)
+
+    async def _flush(self, *, end: bool, close: bool = False, whole: bool = False) -> None:
         """Send what is kept back: all of it, or all but the exchange's end."""
         if self._writing is None:
             await self._flush_in_order(end=end, close=close)
             return
         # The application and the delivery may both have something to send.
         async with self._writing:
+            if whole:
+                self._join()
             await self._flush_in_order(end=end, close=close)
+
+    def _join(self) -> None:
+        """Make one message of the pieces of a body: nearly always it is one already."""
+        pieces = [each for each in self._kept if each["type"] == "http.response.body"]
+        if len(pieces) > 1:
+            body = b"".join(each.get("body", b"") for each in pieces)
+            self._kept[-len(pieces) :] = [{"type": "http.response.body", "body": body}]
 
     async def _flush_in_order(self, *, end: bool, close: bool) -> None:
         while self._kept:

@@ -42,6 +42,7 @@ from cleanclose.core.servers import (
     Continue,
     Server,
     asgi_server,
+    is_called_by_server,
     is_servers_own,
     wsgi_server,
 )
@@ -111,6 +112,7 @@ __all__ = [
     "body_length",
     "client_gone",
     "current",
+    "is_called_by_server",
     "is_servers_own",
     "judge",
     "mark",

@@ -65,10 +65,13 @@ class Read:
 class Respond:
     """Send what was kept back, but not the exchange's end; then say `Exchange.responded`.
 
-    With ``close`` the connection cannot be reused: say so where the interface has a way.
+    With ``close`` the connection cannot be reused: say so where the interface has a way. With
+    ``whole`` the end goes out as well, and all of the response's body in one piece: the server
+    takes the application's return for the exchange's end, but pieces for a stream of its own.
     """
 
     close: bool
+    whole: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,10 +85,12 @@ class Hold:
 class Done:
     """Send everything that is still kept back, the exchange's end included.
 
-    With ``close`` the connection must not be used again.
+    With ``close`` the connection must not be used again. With ``read_on`` the body must be read
+    while the end is sent: the server's ``send`` waits for that.
     """
 
     close: bool
+    read_on: bool = False
 
 
 Step = Forward | Keep | Read | Respond | Hold | Done
@@ -105,6 +110,7 @@ class State(enum.Enum):
     QUEUED = "the response is out; unread, waiting for a turn to read"
     LINGERING = "the response is out, its end is not; the body is being discarded"
     HOLDING = "the response is out, its end is not; unread, so that the sender stops and looks"
+    CLEARING = "the application has failed; the body is being discarded before the server says so"
     DONE = "over"
 
 
@@ -115,7 +121,9 @@ class Happening(enum.Enum):
     HEAD = "the application sent the response's head"
     HEAD_LEFT_ALONE = "the same, and nothing is to be done about this response"
     PIECE = "the application sent a piece of the response, not the last"
+    PIECE_TO_KEEP = "the same, and with its last byte the body could not be read any more"
     COMPLETE = "the response is complete, the body is not, and there is room to read"
+    COMPLETE_DRAIN_FIRST = "the same, and behind the response's last byte nothing can be read"
     COMPLETE_RESPOND_FIRST = "the same, and the response must not wait for the body"
     COMPLETE_QUEUED = "the same, and others read already"
     COMPLETE_LEFT_ALONE = "the response is complete and nothing is to be done about the body"
@@ -128,6 +136,7 @@ class Happening(enum.Enum):
     CAP = "a limit has been reached"
     HOLD_OVER = "the connection has been held for long enough"
     APP_END = "the application has returned or raised"
+    APP_FAILED = "it raised, nobody has begun to respond, and the body can be read"
     ABANDONED = "the exchange cannot go on: cancelled, or the server is stopping"
 
 
@@ -153,11 +162,14 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.KEPT, _H.BODY_END): (_S.STREAMING, _KEPT),
     (_S.KEPT, _H.PEER_GONE): (_S.STREAMING, _KEPT),
     (_S.KEPT, _H.APP_END): (_S.DONE, _NOTHING),
+    (_S.STREAMING, _H.PIECE_TO_KEEP): (_S.KEPT, _NOTHING),
     (_S.STREAMING, _H.APP_END): (_S.DONE, _NOTHING),
     # The response is complete: drain, then respond; or respond, then linger.
     (_S.OPEN, _H.COMPLETE): (_S.DRAINING, _NOTHING),
     (_S.KEPT, _H.COMPLETE): (_S.DRAINING, _NOTHING),
     (_S.STREAMING, _H.COMPLETE): (_S.LINGERING, _KEPT),
+    (_S.KEPT, _H.COMPLETE_DRAIN_FIRST): (_S.DRAINING, _NOTHING),
+    (_S.STREAMING, _H.COMPLETE_DRAIN_FIRST): (_S.DRAINING, _NOTHING),
     (_S.OPEN, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _CLOSE),
     (_S.KEPT, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _CLOSE),
     (_S.STREAMING, _H.COMPLETE_RESPOND_FIRST): (_S.LINGERING, _KEPT),
@@ -190,6 +202,12 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.HOLDING, _H.HOLD_OVER): (_S.DONE, _NOTHING),
     (_S.HOLDING, _H.BODY_END): (_S.DONE, _NOTHING),
     (_S.HOLDING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # Whoever answers in the application's place does so when the body is out of the way.
+    (_S.OPEN, _H.APP_FAILED): (_S.CLEARING, _NOTHING),
+    (_S.CLEARING, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.CAP): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.MALFORMED): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.PEER_GONE): (_S.DONE, _NOTHING),
     # Whatever is kept back goes out on this path too.
     (_S.OPEN, _H.ABANDONED): (_S.DONE, _NOTHING),
     (_S.KEPT, _H.ABANDONED): (_S.DONE, _NOTHING),
@@ -198,6 +216,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.QUEUED, _H.ABANDONED): (_S.DONE, _NOTHING),
     (_S.LINGERING, _H.ABANDONED): (_S.DONE, _NOTHING),
     (_S.HOLDING, _H.ABANDONED): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.ABANDONED): (_S.DONE, _NOTHING),
 }
 """State x happening -> next state, and what is sent on the way.
 
@@ -205,8 +224,10 @@ A pair that is not in the table changes nothing: bytes for the application while
 an application that returns while its response is being delivered, anything after the end.
 """
 
-_READING: Final = frozenset({State.DRAINING, State.LINGERING})
-_TREATED: Final = frozenset({State.DRAINING, State.QUEUED, State.LINGERING, State.HOLDING})
+_READING: Final = frozenset({State.DRAINING, State.LINGERING, State.CLEARING})
+_TREATED: Final = frozenset(
+    {State.DRAINING, State.QUEUED, State.LINGERING, State.HOLDING, State.CLEARING}
+)
 
 
 class Exchange:
@@ -361,6 +382,8 @@ class Exchange:
         self._response_size += size
         if self._response_left is not None:
             self._response_left -= size
+        if size and self._state is State.STREAMING and self._ends_with_its_last_byte():
+            return self._happen(Happening.PIECE_TO_KEEP, now)
         if size == 0 or self._response_left == 0:
             return self.step(now)
         return self._happen(Happening.PIECE, now)
@@ -389,6 +412,27 @@ class Exchange:
 
     def app_ended(self, now: float) -> Step:
         """The application returned or raised."""
+        return self._happen(Happening.APP_END, now)
+
+    def app_failed(self, now: float) -> Step:
+        """The application raised, and somebody else will answer: its framework, or the server.
+
+        Only for where nobody else can want the body: not for a caller that has another
+        application to try.
+        """
+        if (
+            self._state is State.OPEN
+            # Else our first read would promise that the body is wanted.
+            and not self._awaits_continue
+            and not self._cannot_be_treated()
+        ):
+            place = self._places.enter(self._wake)
+            if place.reading:
+                self._place = place
+                self._treated = True
+                return self._happen(Happening.APP_FAILED, now)
+            # An exception waits for nobody's turn.
+            place.leave()
         return self._happen(Happening.APP_END, now)
 
     # What comes from the connection.
@@ -523,7 +567,7 @@ class Exchange:
             case State.DRAINING:
                 _, deadline = self._reading_deadline()
                 return Read(_left(min(self._respond_at(), deadline), now))
-            case State.LINGERING:
+            case State.LINGERING | State.CLEARING:
                 _, deadline = self._reading_deadline()
                 return Read(_left(deadline, now))
             case State.QUEUED:
@@ -531,6 +575,8 @@ class Exchange:
             case State.HOLDING:
                 return Hold(_left(self._since + settings.hold_seconds, now))
             case State.DONE:
+                if self._server.end_waits and self._treated and not self.body_complete:
+                    return Done(close=self._close, read_on=True)
                 return _DONE_AND_CLOSE if self._close else _DONE
             case State.OPEN | State.STREAMING:
                 return _FORWARD
@@ -557,17 +603,32 @@ class Exchange:
         statuses = self._settings.only_statuses
         return (
             self._left_alone
+            or self._server.reads_first
             # 101 hands the connection over to another protocol.
             or self._status == 101
-            or (statuses is not None and self._status not in statuses)
+            # Where an application has failed without one, a 500 is on its way.
+            or (statuses is not None and (self._status or 500) not in statuses)
         )
 
-    def _completion(self) -> Happening:
-        if (
+    def _cannot_be_treated(self) -> bool:
+        return (
             self.body_complete
             or self._received == self._length
             or self._unreadable
             or self._is_left_alone()
+        )
+
+    def _is_streamed(self) -> bool:
+        """Whether the response's head went out before the response was complete."""
+        return self._sent or self._state is State.STREAMING
+
+    def _ends_with_its_last_byte(self) -> bool:
+        """Whether what has been begun as a stream is over for the server when it is out."""
+        return self._server.ends_at_length and self._response_left == 0 and self._is_streamed()
+
+    def _completion(self) -> Happening:
+        if (
+            self._cannot_be_treated()
             # Shorter or longer than it said: an error, and the server's to raise at once.
             or self._response_left not in (None, 0)
         ):
@@ -584,6 +645,8 @@ class Exchange:
             return Happening.COMPLETE_QUEUED
         if self._awaits_continue or self._unbounded:
             return Happening.COMPLETE_RESPOND_FIRST
+        if self._ends_with_its_last_byte():
+            return Happening.COMPLETE_DRAIN_FIRST
         return Happening.COMPLETE
 
     def _is_past(self, max_bytes: int) -> bool:
@@ -597,6 +660,8 @@ class Exchange:
 
     def _respond_at(self) -> float:
         if self._blocking and self._response_size > SMALL_RESPONSE:
+            return math.inf
+        if self._ends_with_its_last_byte():
             return math.inf
         return self._since + self._settings.respond_after
 
@@ -646,9 +711,16 @@ class Exchange:
         if transition is None:
             return self.step(now)
         state, send = transition
+        close = send is _Send.KEPT_AND_CLOSE
+        if happening is Happening.RESPOND_AFTER and not self._server.heeds_close:
+            # It keeps the connection if the body ends after all, and closes it if not.
+            close = False
         if send is not _Send.NOTHING:
-            self._respond = Respond(close=send is _Send.KEPT_AND_CLOSE)
-        if send is _Send.KEPT_AND_CLOSE:
+            whole = (
+                self._server.ends_at_length and self.response_complete and not self._is_streamed()
+            )
+            self._respond = Respond(close=close, whole=whole)
+        if close:
             self._close = True
         if self._state is State.STREAMING:
             self._sent = True

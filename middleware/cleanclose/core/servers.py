@@ -12,6 +12,7 @@ import enum
 import errno
 import ssl
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any, Final
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Continue",
     "Server",
     "asgi_server",
+    "is_called_by_server",
     "is_servers_own",
     "wsgi_server",
 ]
@@ -54,6 +56,15 @@ class Server:
             lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
         hides_after_end: Whether it says nothing, at its usual level, about an exception that an
             ASGI application raises behind its complete response.
+        reads_first: Whether it has read all of the body before it calls the application, so that
+            there is nothing to discard.
+        ends_at_length: Whether a response that comes in pieces is over for it with the last byte
+            of its Content-Length, so that nothing can be read behind that; one that comes in one
+            piece is over when the application returns.
+        end_waits: Whether its ``send`` of a response's end waits until there is room in the
+            queue of the body's pieces.
+        heeds_close: Whether it closes the connection behind a response in which the application
+            has set ``Connection: close``.
         gone_key: The key of the WSGI environ which holds a callable that says so, if any.
         input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
             if it does and the environ does not.
@@ -73,6 +84,10 @@ class Server:
     gone_is_settled: bool = False
     lost_code: int = 1006
     hides_after_end: bool = False
+    reads_first: bool = False
+    ends_at_length: bool = False
+    end_waits: bool = False
+    heeds_close: bool = True
     gone_key: str | None = None
     input_socket: str | None = None
     head_attribute: str | None = None
@@ -98,22 +113,31 @@ _ASGI: Final[Mapping[str, Server]] = {
         gone_is_settled=True,
         lost_code=1005,
     ),
-    # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get.
-    "hypercorn": Server("hypercorn", Continue.LATE),
-    # Server.create_application does the same.
-    "daphne": Server("daphne", Continue.LATE),
+    # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
+    # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
+    # sends the 100 before anything is read. HTTPStream.handle puts the http.disconnect into the
+    # queue within the send() of a response's end, and what is at the other end fills it.
+    "hypercorn": Server("hypercorn", Continue.EAGER, end_waits=True),
+    # Server.create_application does the same. The body is in a file by then
+    # (WebRequest.process), and HTTPChannel.allHeadersReceived of Twisted has sent the 100.
+    "daphne": Server("daphne", Continue.EAGER, reads_first=True),
     # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. What receive() itself
     # takes note of is no sign: whoever gives up a call of it leaves it closed.
     # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
-    # exception.
+    # exception. BodyReceiver.receive sends the 100, and a response's start takes that back.
+    # ASGIProtocol._will_close looks at the request's headers, not at the response's.
     "gunicorn": Server(
         "gunicorn-asgi",
-        Continue.LATE,
+        Continue.LAZY,
         gone_attributes=("protocol._closed", "_eof"),
         hides_after_end=True,
+        heeds_close=False,
     ),
     # Compiled: nothing behind its callables can be asked. It says 1005 to websockets, too.
-    "granian": Server("granian", Continue.LATE, lost_code=1005),
+    # hyper sends the 100 (Conn.poll_read_body), unless a response has begun; and it drops a
+    # stream of pieces when Content-Length has been reached (its Encoder), which is what
+    # ASGIHTTPProtocol.receive takes for the client's departure.
+    "granian": Server("granian", Continue.LAZY, lost_code=1005, ends_at_length=True),
 }
 
 
@@ -219,10 +243,59 @@ def asgi_server(receive: object, send: object = None) -> Server:
             server is unknown.
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
+    return _ASGI.get(_asgi_package(receive, send), UNKNOWN)
+
+
+def is_called_by_server(frame: FrameType | None, receive: object, send: object) -> bool:
+    """Whether a server calls, with nobody in between who could still want the request's body.
+
+    What is in between may answer in the place of an application which has failed; but whoever is
+    not known here may also try another application, and that one would need the body.
+
+    Args:
+        frame: The caller's frame.
+        receive: The callable as the caller gave it.
+        send: The other one.
+    """
+    package = _asgi_package(receive, send)
+    while frame is not None and package in _ASGI:
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == package:
+            return True
+        if module not in _ANSWERING:
+            return False
+        frame = frame.f_back
+    return False
+
+
+_ANSWERING: Final = frozenset(
+    {
+        "fastapi.applications",
+        "starlette.applications",
+        # ServerErrorMiddleware.__call__: its handlers get no receive().
+        "starlette.middleware.errors",
+    }
+)
+"""Modules that answer an exception, or pass it on, without a look at the body."""
+
+
+def _asgi_package(receive: object, send: object) -> str:
     package = _package(receive)
     if package in ("asyncio", "trio"):
-        package = _package(getattr(send, "func", send))
-    return _ASGI.get(package, UNKNOWN)
+        package = _package(_behind_starlette(getattr(send, "func", send)))
+    return package
+
+
+def _behind_starlette(send: object) -> object:
+    # ServerErrorMiddleware.__call__ stands around every middleware of an application's own. It
+    # hands on the server's receive, but a function of its own as send.
+    if getattr(send, "__module__", None) == "starlette.middleware.errors":
+        code: object = getattr(send, "__code__", None)
+        names: tuple[str, ...] = getattr(code, "co_freevars", ())
+        for name, cell in zip(names, getattr(send, "__closure__", None) or (), strict=False):
+            if name == "send":
+                return cell.cell_contents
+    return send
 
 
 def _package(call: object) -> str:

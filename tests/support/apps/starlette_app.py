@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -48,7 +48,7 @@ async def refuse_streaming(request: Request) -> Response:
     async def chunks() -> AsyncIterator[bytes]:
         for number, chunk in enumerate(routes.CHUNKS):
             if number:
-                await asyncio.sleep(routes.CHUNK_PAUSE)
+                await anyio.sleep(routes.CHUNK_PAUSE)
             yield chunk
 
     return StreamingResponse(chunks(), 413)
@@ -56,14 +56,14 @@ async def refuse_streaming(request: Request) -> Response:
 
 async def refuse_background(request: Request) -> Response:
     async def work() -> None:
-        await asyncio.sleep(routes.WORK_SECONDS)
+        await anyio.sleep(routes.WORK_SECONDS)
         seen.count_background()
 
     return PlainTextResponse(routes.REFUSAL, 413, background=BackgroundTask(work))
 
 
 async def refuse_late(request: Request) -> Response:
-    await asyncio.sleep(routes.LATE_SECONDS)
+    await anyio.sleep(routes.LATE_SECONDS)
     return PlainTextResponse(routes.REFUSAL, 413)
 
 
@@ -115,7 +115,7 @@ async def echo(request: Request) -> Response:
 
 
 async def sleep(request: Request) -> Response:
-    await asyncio.sleep(routes.LATE_SECONDS)
+    await anyio.sleep(routes.LATE_SECONDS)
     return PlainTextResponse(routes.OK_BODY)
 
 
