@@ -78,7 +78,6 @@ class Server:
             client's: it says nothing of it, or lays it at the client's door, and sends no 500.
             None where that is not known.
         answers: Whether it answers 500 to the other exceptions of that kind.
-        reads_first: Whether it has read the whole body before the application runs.
         ends_with_response: Whether the exchange is over with the response's last byte: what is
             to be read must have been read before.
         discards: Whether a WSGI server discards the rest of the body by itself, between the
@@ -109,7 +108,6 @@ class Server:
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
     answers: bool = True
-    reads_first: bool = False
     ends_with_response: bool = False
     discards: bool = False
     close: Callable[[Any, Any], None] | None = None
