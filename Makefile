@@ -10,6 +10,7 @@ WORKERS ?= 4
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+MATRIX_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
@@ -20,7 +21,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo test test-lowest coverage lint format bench build \
+.PHONY: help venv demo test test-lowest coverage lint format bench matrix matrix-full build \
   constraints clean
 
 help: ## List the targets
@@ -86,6 +87,12 @@ format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 
 bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
+	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
+
+matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour
+	$(BIN)/python -m tests.matrix --full $(MATRIX_ARGS)
 
 build: $(VENV)/.stamp-test ## Build the sdist and the wheel into dist/
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build

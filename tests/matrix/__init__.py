@@ -1,0 +1,1 @@
+"""The matrix: servers x clients x bodies x framings, bare and wrapped (``make matrix``)."""
