@@ -4,7 +4,9 @@ from cleanclose.core.counters import reset, snapshot
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Facts,
     Mechanism,
@@ -46,6 +48,7 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.surge import Surge, SurgeThresholds
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
     COMPLETE,
@@ -71,8 +74,10 @@ __all__ = [
     "TRANSITIONS",
     "UNKNOWN",
     "Cap",
+    "Cause",
     "ClientDeparted",
     "Continue",
+    "DepartureSurge",
     "Done",
     "End",
     "Event",
@@ -100,6 +105,8 @@ __all__ = [
     "State",
     "Step",
     "StructlogOutlet",
+    "Surge",
+    "SurgeThresholds",
     "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping, Sequence
+import math
+import time
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import Event, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.levels import Levels
+from cleanclose.core.surge import Surge
 
 __all__ = ["Outlet", "Reporter", "StructlogOutlet"]
 
@@ -78,6 +81,8 @@ class Reporter:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
         levels: How loud each event is, for that one.
         counters: What counts. Default: this process's counters.
+        surge: What tells when departures stop being random. None: nothing does.
+        clock: A clock that only goes forward, in seconds.
     """
 
     def __init__(
@@ -86,7 +91,13 @@ class Reporter:
         *,
         levels: Levels | None = None,
         counters: Counters = PROCESS,
+        surge: Surge | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._surge = surge
+        self._clock = clock
+        self.sample_at = math.inf if surge is None else 0.0
+        """A request that begins at this time or later is to be told of with `request_over`."""
         self._outlets = tuple(outlets) if outlets is not None else (StructlogOutlet(levels),)
         self._counters = counters
         self._reported: set[int] = set()
@@ -105,8 +116,33 @@ class Reporter:
                 outlet(event)
             except Exception as error:  # noqa: BLE001 - the request must not hear of it
                 self._failed(outlet, error)
+        if self._surge is not None and not isinstance(event, DepartureSurge):
+            for surge in self._see(self._surge, event):
+                self.report(surge)
 
-    def _failed(self, outlet: Outlet, error: Exception) -> None:
+    def request_over(self, facts: Facts) -> None:
+        """One of the samples of what requests there are: see `sample_at`. Never raises.
+
+        Args:
+            facts: What is known of it.
+        """
+        surge = self._surge
+        if surge is None:
+            return
+        try:
+            surge.request_over(facts, self._clock())
+            self.sample_at = surge.sample_at
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+
+    def _see(self, surge: Surge, event: Event) -> list[DepartureSurge]:
+        try:
+            return surge.see(event, self._clock())
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+            return []
+
+    def _failed(self, outlet: object, error: Exception) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
