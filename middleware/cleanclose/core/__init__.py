@@ -35,6 +35,7 @@ from cleanclose.core.exchange import (
 )
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
 from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
 from cleanclose.core.places import Place, Places
@@ -49,6 +50,7 @@ from cleanclose.core.servers import (
 )
 from cleanclose.core.settings import Settings, SettingsOptions
 from cleanclose.core.surge import Surge, SurgeThresholds
+from cleanclose.core.tcp_info import Connection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
     COMPLETE,
@@ -76,6 +78,7 @@ __all__ = [
     "Cap",
     "Cause",
     "ClientDeparted",
+    "Connection",
     "Continue",
     "DepartureSurge",
     "Done",
@@ -87,7 +90,9 @@ __all__ = [
     "Happening",
     "Hold",
     "Keep",
+    "KernelFigures",
     "Levels",
+    "Listener",
     "Mechanism",
     "Outcome",
     "Outlet",
@@ -115,11 +120,13 @@ __all__ = [
     "Watch",
     "Witness",
     "asgi_server",
+    "ask_connection",
     "body_length",
     "client_gone",
     "current",
     "is_servers_own",
     "judge",
+    "kernel_figures",
     "mark",
     "marked",
     "reset",

@@ -112,7 +112,8 @@ class Outcome(enum.StrEnum):
     """What became of an early response."""
 
     DELIVERED = "delivered"
-    """The body was read to its end, or the peer closed in good order behind the response."""
+    """The body was read to its end, or the peer closed in good order behind the response, or its
+    kernel has acknowledged all of it and the peer has stopped sending."""
 
     CUT = "cut"
     """A limit ended it (see `Cap`); the client may or may not have read the response."""
@@ -121,8 +122,8 @@ class Outcome(enum.StrEnum):
     """The peer reset the connection."""
 
     UNKNOWN = "unknown"
-    """Nothing tells: the peer was gone and the interface does not say how, or it waited for a
-    100 and sent nothing."""
+    """Nothing tells: the peer was gone and the interface does not say how, or its kernel had not
+    acknowledged the response by then; or it waited for a 100 and sent nothing."""
 
 
 class Cap(enum.StrEnum):
@@ -253,6 +254,8 @@ class UploadDrained(Event):
         bytes_in: Bytes of the body that were received, all in all.
         drained: How many of them were discarded.
         expected_in: The body's declared length; None if it was chunked.
+        unacked: Bytes of the response that the peer's kernel had not acknowledged when ours was
+            asked last; None if it could not be asked, or if the response was not sent by then.
     """
 
     name: ClassVar[str] = "upload_drained"
@@ -264,6 +267,7 @@ class UploadDrained(Event):
     bytes_in: int = 0
     drained: int = 0
     expected_in: int | None = None
+    unacked: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

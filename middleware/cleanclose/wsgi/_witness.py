@@ -32,7 +32,7 @@ from cleanclose.core.surge import TCP_INFO_SIZE, idle_before
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._source import readable
 
-__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch"]
+__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch", "client_socket"]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -285,8 +285,8 @@ def _route(environ: Environ, request: object) -> str | None:
     return pattern if isinstance(pattern, str) else None
 
 
-def _socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, if it is in reach and speaks plain TCP."""
+def client_socket(environ: Environ, server: Server) -> Any:
+    """The client's socket, or what stands in for it, if it is in reach."""
     if server.socket_key is not None:
         sock = environ.get(server.socket_key)
     elif server.input_socket is not None:
@@ -300,6 +300,12 @@ def _socket(environ: Environ, server: Server) -> Any:
             return None
     else:
         return None
+    return sock
+
+
+def _socket(environ: Environ, server: Server) -> Any:
+    """The client's socket, if it is in reach and speaks plain TCP."""
+    sock = client_socket(environ, server)
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
 
