@@ -33,6 +33,7 @@ from cleanclose.core.exchange import (
     State,
     Step,
 )
+from cleanclose.core.floods import Flood
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
 from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
@@ -86,6 +87,7 @@ __all__ = [
     "Event",
     "Exchange",
     "Facts",
+    "Flood",
     "Forward",
     "Happening",
     "Hold",

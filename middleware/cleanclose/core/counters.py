@@ -178,6 +178,14 @@ QUIETED_RECORDS: Final = Counted(
     name="quieted_records", meaning="Log records whose level was lowered.", unit="record"
 )
 OUTLET_ERRORS: Final = Counted(name="outlet_errors", meaning="Exceptions of outlets.", unit="error")
+OUTLET_DROPS: Final = Counted(
+    name="outlet_dropped_events",
+    meaning="Events for which an outlet's queue had no room.",
+    unit="event",
+)
+FOLDED: Final = Counted(
+    name="folded_events", meaning="Events without a line of their own.", unit="event"
+)
 
 COUNTED: Final = (
     EARLY_RESPONSES,
@@ -191,6 +199,8 @@ COUNTED: Final = (
     WASTED_SECONDS,
     QUIETED_RECORDS,
     OUTLET_ERRORS,
+    OUTLET_DROPS,
+    FOLDED,
 )
 """Everything that is counted."""
 
@@ -310,6 +320,14 @@ class Counters:
         for listener in self.listeners:
             with contextlib.suppress(Exception):
                 listener(counted)
+
+    def count_outlet_drop(self) -> None:
+        """Count an event for which an outlet's queue had no room."""
+        self._count_one(OUTLET_DROPS)
+
+    def count_folded_event(self) -> None:
+        """Count an event without a line of its own."""
+        self._count_one(FOLDED)
 
     def snapshot(self) -> dict[str, float]:
         """All counters, taken at one moment. A copy."""

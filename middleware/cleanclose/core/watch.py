@@ -176,6 +176,16 @@ class Watch:
             transport: The asyncio transport that the server's own send has written to in vain.
         """
 
+    def has_left(self, error: BaseException | None = None) -> bool:
+        """Whether the client has left, for a line that is written before the exchange is over.
+
+        It changes nothing: what the witnesses will say at the end is theirs.
+
+        Args:
+            error: What the server is about to raise, where it writes its line meanwhile.
+        """
+        return self.departure is not None and self.departure.side is Side.CLIENT
+
     @property
     def response_complete(self) -> bool:
         """Whether the application has handed over all of its response, be it in vain."""

@@ -208,6 +208,11 @@ class WsgiWatch(Watch):
     def idle_before(self, now: float) -> float | None:
         return idle_before(_tcp_info(_socket(self.environ, self.server)), now - self.started)
 
+    def has_left(self, error: BaseException | None = None) -> bool:
+        if self.departure is not None or error is None or self.stopping:
+            return super().has_left()
+        return self._is_loss(error)
+
     def server_failed(
         self, witness: Witness, error: BaseException, through: int | None = None
     ) -> None:
@@ -219,11 +224,15 @@ class WsgiWatch(Watch):
             through: The id of an object of the application's own which the server used. What
                 came through that is not the client's.
         """
-        if (
-            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
-        ) and self._came_from_server(error, through):
+        if self._is_loss(error, through):
             self.response_failed()
             self.peer_gone(witness, time.monotonic(), error)
+
+    def _is_loss(self, error: BaseException, through: int | None = None) -> bool:
+        """Whether the server has raised it for its client's connection."""
+        return (
+            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
+        ) and self._came_from_server(error, through)
 
     def closed_early(self) -> None:
         """The server closed the response before it had asked for all of it, and gives no reason.
