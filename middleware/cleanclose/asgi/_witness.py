@@ -46,6 +46,9 @@ _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receiv
 object, because a middleware around us may have wrapped the other."""
 _LOOPS: Final = frozenset({"asyncio", "uvloop"})
 """The packages whose code stands between a server and its socket."""
+_AT_ONCE: Final = 0.0005
+"""Seconds in which a call returns that has nothing to wait for."""
+_clock: Final = time.monotonic
 _HIGH_WATER: Final = 64 * 1024
 """Bytes that a transport takes before a writer has to wait (asyncio's ``FlowControlMixin``)."""
 
@@ -182,10 +185,13 @@ class HttpWatch(_AsgiWatch):
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
+        asked = _clock()
         message = await self.pass_receive()
         if message["type"] == "http.disconnect":
             self.cut_short = not self.body_complete
-            self.peer_gone(Witness.RECEIVE, time.monotonic())
+            now = _clock()
+            # What comes at once has been so for longer.
+            self.peer_gone(Witness.RECEIVE, now, late=now - asked < _AT_ONCE)
         else:
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body", False):

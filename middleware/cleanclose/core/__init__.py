@@ -4,7 +4,9 @@ from cleanclose.core.counters import reset, snapshot
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Facts,
     Mechanism,
@@ -50,6 +52,7 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.surge import Surge, SurgeThresholds
 from cleanclose.core.tcp_info import Connection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
@@ -76,9 +79,11 @@ __all__ = [
     "TRANSITIONS",
     "UNKNOWN",
     "Cap",
+    "Cause",
     "ClientDeparted",
     "Connection",
     "Continue",
+    "DepartureSurge",
     "Done",
     "End",
     "Event",
@@ -109,6 +114,8 @@ __all__ = [
     "State",
     "Step",
     "StructlogOutlet",
+    "Surge",
+    "SurgeThresholds",
     "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",

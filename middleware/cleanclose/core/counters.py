@@ -14,7 +14,9 @@ from typing import Final
 
 from cleanclose.core.events import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Mechanism,
     Outcome,
@@ -152,6 +154,13 @@ UPSTREAM_RESETS: Final = Counted(
     labels=("restored",),
     series=_NO_YES,
 )
+SURGES: Final = Counted(
+    name="departure_surges",
+    meaning="Warnings that departures are no longer random, by what they have in common.",
+    unit="surge",
+    labels=("cause",),
+    series=tuple((cause.value,) for cause in Cause),
+)
 DRAINED_BYTES: Final = Counted(
     name="drained", meaning="Bytes of request bodies that were discarded.", unit="bytes"
 )
@@ -186,6 +195,7 @@ COUNTED: Final = (
     DEPARTURES,
     TRUNCATED_UPLOADS,
     UPSTREAM_RESETS,
+    SURGES,
     DRAINED_BYTES,
     UNDELIVERED,
     WASTED_SECONDS,
@@ -247,6 +257,8 @@ def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
                 yield UNDELIVERED, (), 1
         case UpstreamReset():
             yield UPSTREAM_RESETS, (str(event.restored).lower(),), 1
+        case DepartureSurge():
+            yield SURGES, (event.cause.value,), 1
         case _:
             pass
 

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import inspect
 import logging
+import math
 import os
 import time
 import weakref
@@ -16,9 +17,10 @@ from typing import Any, Final, Protocol, cast
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import Event, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
+from cleanclose.core.surge import Surge
 
 __all__ = ["LOGGER_NAME", "Ids", "LineOutlet", "Outlet", "Reporter", "StructlogOutlet"]
 
@@ -283,6 +285,8 @@ class Reporter:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
         levels: How loud each event is, for that one.
         counters: What counts. Default: this process's counters.
+        surge: What tells when departures stop being random. None: nothing does.
+        clock: A clock that only goes forward, in seconds.
 
     Raises:
         TypeError: One of the outlets cannot be called, or would have to be awaited.
@@ -294,7 +298,13 @@ class Reporter:
         *,
         levels: Levels | None = None,
         counters: Counters = PROCESS,
+        surge: Surge | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._surge = surge
+        self._clock = clock
+        self.sample_at = math.inf if surge is None else 0.0
+        """A request that begins at this time or later is to be told of with `request_over`."""
         self._outlets: tuple[Outlet, ...] = (
             (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)
         )
@@ -315,8 +325,33 @@ class Reporter:
                 outlet(event)
             except Exception as error:  # noqa: BLE001 - the request must not hear of it
                 self._failed(outlet, error)
+        if self._surge is not None and not isinstance(event, DepartureSurge):
+            for surge in self._see(self._surge, event):
+                self.report(surge)
 
-    def _failed(self, outlet: Outlet, error: Exception) -> None:
+    def request_over(self, facts: Facts) -> None:
+        """One of the samples of what requests there are: see `sample_at`. Never raises.
+
+        Args:
+            facts: What is known of it.
+        """
+        surge = self._surge
+        if surge is None:
+            return
+        try:
+            surge.request_over(facts, self._clock())
+            self.sample_at = surge.sample_at
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+
+    def _see(self, surge: Surge, event: Event) -> list[DepartureSurge]:
+        try:
+            return surge.see(event, self._clock())
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+            return []
+
+    def _failed(self, outlet: object, error: Exception) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
