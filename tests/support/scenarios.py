@@ -44,7 +44,7 @@ class Scenario:
         """Whether the bare server loses this response to a strict client."""
         if self.name in stack.spared or stack.loses == "never":
             return False
-        return stack.loses == "always" or (stack.loses == "on_close" and self.server_closes)
+        return stack.loses == "always" or self.server_closes
 
 
 def _scenario(
