@@ -374,3 +374,25 @@ def without_collector() -> Generator[None]:
         yield
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_the_moment_is_known_to_those_who_waited_for_it(waits: bool) -> None:
+    """A receive() that returns at once tells of something that was so before."""
+    told: list[Event] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def receive() -> Message:
+        if waits:
+            await asyncio.sleep(0.05)
+        return DISCONNECT
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    asyncio.run(CleanCloseMiddleware(app, outlets=[told.append])(dict(SCOPE), receive, send))
+    (event,) = told
+    assert isinstance(event, ClientDeparted)
+    assert (event.wasted_seconds is not None) is waits

@@ -12,7 +12,6 @@ import random
 import re
 import socket
 import struct
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,24 +22,11 @@ import pytest
 
 from example_apps.staging import ServerProcess
 from tests.support.leavers import request
+from tests.support.surge_servers import COMMANDS, ROOT
 from tests.support.tap import PATH_VARIABLE, read_tap
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-APPS: Final = "tests.support.apps"
-COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "uvicorn": (
-        *(sys.executable, "-m", "uvicorn", "--host=127.0.0.1", "--port={port}"),
-        *("--no-access-log", "--timeout-graceful-shutdown=1", f"{APPS}.surge_asgi:app"),
-    ),
-    "gunicorn": (
-        *(sys.executable, "-m", "gunicorn", "--bind=127.0.0.1:{port}", "--workers=1"),
-        *("--worker-class=gthread", "--threads=40", "--keep-alive=30", "--timeout=120"),
-        *("--graceful-timeout=2", "--no-control-socket", f"{APPS}.surge_wsgi:app"),
-    ),
-    "tornado": (sys.executable, "-m", f"{APPS}.surge_tornado", "{port}"),
-}
 RANDOM_SECONDS: Final = 26.0
 """Enough for two windows."""
 PATIENCE: Final = 60.0

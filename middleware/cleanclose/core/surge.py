@@ -84,7 +84,7 @@ _SAME_CLIENT_SECONDS: Final = 0.1
 _MOST: Final = 512
 """Departures that a window takes."""
 _KEYS: Final = 256
-"""Routes, and networks, that are counted one by one."""
+"""Routes, and networks, that are surely counted one by one."""
 _LONGEST: Final = 3600.0
 """Seconds after which a window is looked at even if it is not full."""
 _MEMORY: Final = 1800.0
@@ -251,39 +251,46 @@ class _Episode:
 
 
 class _Tally:
-    """How often each key came, for the most frequent ones: the algorithm "Space-Saving".
+    """How often each key came, for the most frequent ones.
 
-    (Metwally, Agrawal, El Abbadi, 2005.) A count is never too low, and too high by the smallest
-    one at most.
+    The others are forgotten together, and each of them counts as the most frequent one of them.
     """
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("_forgotten", "counts", "total")
 
     def __init__(self) -> None:
         self.counts: dict[str, float] = {}
         self.total = 0.0
+        self._forgotten = 0.0
 
-    def add(self, key: str, amount: float = 1.0) -> None:
-        counts = self.counts
-        self.total += amount
-        if key in counts:
-            counts[key] += amount
-        elif len(counts) < _KEYS:
-            counts[key] = amount
-        else:
-            smallest = min(counts, key=counts.__getitem__)
-            counts[key] = counts.pop(smallest) + amount
+    def add(self, key: str) -> None:
+        self.total += 1
+        self.counts[key] = self.counts.get(key, 0.0) + 1
+        self._forget()
 
-    def merge(self, other: _Tally, kept: float) -> None:
-        """Add another one's counts to what is kept of these."""
-        self.total *= kept
-        for key in self.counts:
-            self.counts[key] *= kept
-        for key, amount in other.counts.items():
-            self.add(key, amount)
+    def merge(self, counts: Mapping[str, float], total: float, kept: float) -> None:
+        """Add other counts to what is kept of these."""
+        self.total = self.total * kept + total
+        self._forgotten *= kept
+        own = {key: count * kept for key, count in self.counts.items()}
+        for key, count in counts.items():
+            own[key] = own.get(key, 0.0) + count
+        self.counts = own
+        self._forget()
 
     def of(self, key: str) -> float:
-        return min(self.counts.get(key, 0.0), self.total)
+        return min(self.counts.get(key, self._forgotten), self.total)
+
+    def _forget(self) -> None:
+        # In batches: it takes a sorting.
+        if len(self.counts) > 2 * _KEYS:
+            ordered = sorted(self.counts.items(), key=_count, reverse=True)
+            self.counts = dict(ordered[:_KEYS])
+            self._forgotten = max(self._forgotten, ordered[_KEYS][1])
+
+
+def _count(item: tuple[str, float]) -> float:
+    return item[1]
 
 
 class _Mix:
@@ -298,10 +305,6 @@ class _Mix:
     def add(self, network: str, route: str) -> None:
         self.networks.add(network)
         self.routes.add(route)
-
-    def merge(self, other: _Mix, kept: float) -> None:
-        self.networks.merge(other.networks, kept)
-        self.routes.merge(other.routes, kept)
 
     @staticmethod
     def of_networks(mix: _Mix) -> _Tally:
@@ -512,11 +515,11 @@ class Surge:
     def _learn(self, window: _Window, until: float) -> None:
         kept = math.exp((window.started - until) / _MEMORY)
         kept = min(0.98, max(0.8, kept))
-        mix = _Mix()
-        for departure in window.departures:
-            mix.add(departure.network, departure.route)
-        self._usual.merge(mix, kept)
-        self._usual_requests.merge(window.requests, kept)
+        for tally_of, key_of in ((_Mix.of_networks, _network), (_Mix.of_routes, _route_of)):
+            counts = Counter(map(key_of, window.departures))
+            tally_of(self._usual).merge(counts, len(window.departures), kept)
+            requests = tally_of(window.requests)
+            tally_of(self._usual_requests).merge(requests.counts, requests.total, kept)
         self._usual_departures.extend(window.departures[:: max(1, len(window.departures) // 64)])
 
     def _same_bytes(self, rest: Sequence[_Departure], window: _Window) -> _Finding | None:
@@ -700,8 +703,8 @@ class Surge:
         found = self._too_many_of(keys, requests, tally_of)
         if found is None and self._last is not None:
             both = _Tally()
-            both.merge(requests, 1.0)
-            both.merge(tally_of(self._last.requests), 1.0)
+            for part in (requests, tally_of(self._last.requests)):
+                both.merge(part.counts, part.total, 1.0)
             keys += [key for departure in self._last.departures if (key := key_of(departure))]
             found = self._too_many_of(keys, both, tally_of)
             since = self._last.started

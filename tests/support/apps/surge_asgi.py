@@ -4,6 +4,7 @@
 ``/a`` … ``/e``     200 after the query's ``wait`` seconds, or as soon as the client has left
 ``/upload``         reads the body, then 200
 ``/refuse``         413 from the headers alone
+``/status``         `cleanclose.integrations.status.StatusPage`
 ==================  =============================================================================
 """
 
@@ -15,9 +16,10 @@ import anyio
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from cleanclose.asgi import CleanCloseMiddleware
+from cleanclose.integrations.status import StatusPage
 from tests.support import tap
 
 
@@ -39,6 +41,8 @@ async def refuse(request: Request) -> Response:
     return PlainTextResponse("no", 413)
 
 
+page = StatusPage(title="uvicorn <here>")
+
 app: Any = CleanCloseMiddleware(
     Starlette(
         routes=[
@@ -46,7 +50,8 @@ app: Any = CleanCloseMiddleware(
             *(Route(f"/{letter}", wait) for letter in "abcde"),
             Route("/upload", upload, methods=["POST"]),
             Route("/refuse", refuse, methods=["POST"]),
+            Mount("/status", page.asgi),
         ]
     ),
-    outlets=tap.outlets(),
+    outlets=[*tap.outlets(), page],
 )

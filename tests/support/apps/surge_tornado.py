@@ -11,6 +11,7 @@ import sys
 
 from tornado.web import Application, RequestHandler
 
+from cleanclose.integrations.status import StatusPage
 from cleanclose.tornado import install
 from tests.support import tap
 
@@ -40,10 +41,15 @@ class Upload(RequestHandler):
 
 
 async def main(port: int) -> None:
+    page = StatusPage(title="tornado <here>")
     application = Application(
-        [(r"/upload", Upload), *((path, Wait) for path in ("/", *(f"/{each}" for each in "abcde")))]
+        [
+            (r"/upload", Upload),
+            (r"/status/?", page.tornado),
+            *((path, Wait) for path in ("/", *(f"/{each}" for each in "abcde"))),
+        ]
     )
-    install(application, outlets=tap.outlets())
+    install(application, outlets=[*tap.outlets(), page])
     application.listen(port, "127.0.0.1")
     await asyncio.Event().wait()
 

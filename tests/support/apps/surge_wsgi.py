@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 
 from flask import Flask, Response, request
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
+from cleanclose.integrations.status import StatusPage
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.support import tap
 
@@ -39,4 +41,6 @@ def refuse() -> tuple[str, int]:
     return "no", 413
 
 
-app.wsgi_app = CleanCloseMiddleware(app.wsgi_app, outlets=tap.outlets())  # type: ignore[method-assign]
+page = StatusPage(title="gunicorn <here>")
+mounted = DispatcherMiddleware(app.wsgi_app, {"/status": page.wsgi})
+app.wsgi_app = CleanCloseMiddleware(mounted, outlets=[*tap.outlets(), page])  # type: ignore[method-assign]
