@@ -22,7 +22,9 @@ from typing import Final
 from cleanclose.core import (
     TRANSITIONS,
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Facts,
     Happening,
@@ -33,6 +35,7 @@ from cleanclose.core import (
     Settings,
     Side,
     State,
+    SurgeThresholds,
     TruncatedUpload,
     UploadDrained,
     UpstreamReset,
@@ -130,6 +133,22 @@ def upstream_fields() -> str:
     return _fields(Verdict, UpstreamReset)
 
 
+def surge_fields() -> str:
+    """The fields of `departure_surge`."""
+    return _fields(DepartureSurge)
+
+
+def causes() -> str:
+    """What departures that are no longer random have in common."""
+    meanings = _member_docs(Cause)
+    return _table(("cause", "meaning"), [(f"`{cause}`", meanings[cause.name]) for cause in Cause])
+
+
+def thresholds() -> str:
+    """The fields of SurgeThresholds."""
+    return _fields(SurgeThresholds)
+
+
 def departures() -> str:
     """The events that tell of a departure, by what they are about."""
     rows: list[tuple[str, str]] = []
@@ -193,6 +212,7 @@ def counters() -> str:
 
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
+    "surges.md": {"causes": causes, "surge_fields": surge_fields, "thresholds": thresholds},
     "closing-rules.md": {"transitions": transitions, "happenings": happenings},
     "settings.md": {"settings": settings},
     "events-and-counters.md": {

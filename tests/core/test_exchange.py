@@ -16,6 +16,7 @@ from cleanclose.core import (
     TRANSITIONS,
     UNKNOWN,
     Cap,
+    Connection,
     Continue,
     Done,
     Exchange,
@@ -457,6 +458,188 @@ class TestDepartures:
         ex = exchange()
         assert ex.peer_gone(Mechanism.RESET, 0.1) == Forward()
         assert ex.event(1.0) is None
+
+
+ARRIVED = Connection(unacked=0)
+UNDER_WAY = Connection(unacked=200)
+
+
+def lingering(settings: Settings | None = None, **more: Any) -> Exchange:
+    """One whose response went out at 0.5."""
+    ex = refused(settings or Settings(min_rate=0), **more)
+    ex.tick(0.5)
+    ex.responded(0.5)
+    return ex
+
+
+class TestTheKernelsWord:
+    """Where the client's socket is in reach, the kernel tells what has arrived."""
+
+    def test_it_has_arrived_and_the_peer_has_stopped(self) -> None:
+        ex = lingering()
+        asked_before = ex.asks_kernel
+        assert ex.connection_state(ARRIVED, 0.6) == Read(about(1.0))
+        assert (asked_before, ex.asks_kernel) == (True, False)
+        assert ex.connection_state(ARRIVED, 1.6) == Done(close=True)
+        event = event_of(ex)
+        assert (event.outcome, event.cap, event.unacked) == (Outcome.DELIVERED, None, 0)
+
+    @pytest.mark.negative_control
+    def test_without_it_the_same_silence_is_cut_at_the_idle_limit(self) -> None:
+        ex = lingering()
+        assert ex.connection_state(None, 0.6) == Read(about(4.9))
+        assert ex.connection_state(None, 1.6) == Read(about(3.9))
+        assert ex.connection_state(None, 5.5) == Hold(0.5)
+        event = event_of(ex)
+        assert (event.outcome, event.cap, event.unacked) == (
+            Outcome.CUT,
+            Cap.IDLE_SECONDS,
+            None,
+        )
+
+    def test_what_has_not_arrived_is_asked_for_again(self) -> None:
+        ex = lingering()
+        assert ex.connection_state(UNDER_WAY, 0.5) == Read(1.0)
+        assert ex.connection_state(UNDER_WAY, 1.5) == Read(1.0)
+        assert ex.connection_state(ARRIVED, 2.5) == Read(1.0)
+        # It cannot have stopped because of a response that it did not have.
+        assert ex.connection_state(ARRIVED, 3.5) == Done(close=True)
+
+    def test_what_does_not_arrive_is_cut(self) -> None:
+        ex = lingering()
+        for second in (0.5, 1.5, 2.5, 3.5, 4.5):
+            assert isinstance(ex.connection_state(UNDER_WAY, second), Read)
+        assert ex.connection_state(UNDER_WAY, 5.5) == Hold(0.5)
+        event = event_of(ex)
+        assert (event.outcome, event.cap, event.unacked) == (Outcome.CUT, Cap.IDLE_SECONDS, 200)
+
+    def test_what_the_server_still_has_has_not_arrived(self) -> None:
+        ex = lingering()
+        ex.connection_state(ARRIVED, 0.6, buffered=True)
+        assert ex.asks_kernel
+
+    def test_what_was_there_before_the_last_piece_says_nothing_about_it(self) -> None:
+        ex = exchange(Settings(min_rate=0))
+        ex.response_started(413, 6, 0.0)
+        ex.response_piece(3, 0.0)
+        ex.responded(0.0)
+        assert ex.response_completed(1.0, 3) == Respond(close=False)
+        ex.connection_state(ARRIVED, 1.0)
+        assert ex.asks_kernel
+        ex.responded(1.0)
+        assert ex.asks_kernel
+
+    def test_who_sends_on_has_not_stopped(self) -> None:
+        ex = lingering()
+        ex.connection_state(ARRIVED, 0.6)
+        for tenth in range(6, 30):
+            assert isinstance(ex.body_received(10, False, tenth / 10), Read)
+        assert ex.connection_state(ARRIVED, 3.0) == Read(about(0.9))
+
+    def test_a_cap_is_one_all_the_same(self) -> None:
+        ex = lingering(Settings(min_rate=0, max_bytes=100))
+        ex.connection_state(ARRIVED, 0.6)
+        assert ex.body_received(100, False, 0.7) == Hold(0.5)
+        ex.connection_state(ARRIVED, 1.2)
+        event = event_of(ex)
+        assert (event.outcome, event.cap, event.unacked) == (Outcome.CUT, Cap.MAX_BYTES, 0)
+
+    def test_who_has_paused_before_may_pause_again(self) -> None:
+        ex = lingering()
+        ex.connection_state(ARRIVED, 0.6)
+        ex.body_received(10, False, 1.3)
+        # 0.8 s without a byte: four times as long is no pause any more.
+        assert ex.connection_state(ARRIVED, 1.3) == Read(about(3.2))
+        assert isinstance(ex.connection_state(ARRIVED, 4.4), Read)
+        assert ex.connection_state(ARRIVED, 4.6) == Done(close=True)
+
+    def test_a_network_that_is_slow_to_repair_a_loss_has_its_time(self) -> None:
+        ex = lingering()
+        assert ex.connection_state(Connection(unacked=0, rto=0.7), 0.5) == Read(about(2.8))
+
+    def test_the_idle_limit_is_the_longest_silence_all_the_same(self) -> None:
+        ex = lingering(Settings.for_blocking(min_rate=0), blocking=True)
+        ex.connection_state(ARRIVED, 0.6)
+        assert ex.connection_state(ARRIVED, 1.5) == Done(close=True)
+        assert event_of(ex).outcome is Outcome.DELIVERED
+
+    def test_a_client_that_kept_to_its_expect_has_its_answer(self) -> None:
+        ex = refused(expects=True)
+        ex.responded(0.0)
+        ex.connection_state(ARRIVED, 0.1)
+        assert ex.connection_state(ARRIVED, 0.5) == Done(close=True)
+        assert event_of(ex).outcome is Outcome.DELIVERED
+
+    @pytest.mark.parametrize("unacked", [0, 200])
+    def test_a_reset_ends_it_before_it_is_read(self, unacked: int) -> None:
+        ex = lingering()
+        assert ex.connection_state(Connection(unacked=unacked, reset=True), 0.6) == Done(close=True)
+        event = event_of(ex)
+        assert (event.outcome, event.mechanism) == (Outcome.RESET, Mechanism.RESET)
+        assert event.unacked == unacked
+
+    def test_a_reset_ends_the_drain(self) -> None:
+        ex = refused()
+        assert ex.connection_state(Connection(unacked=0, reset=True), 0.1) == Done(close=False)
+        event = event_of(ex)
+        assert (event.outcome, event.status, event.unacked) == (Outcome.RESET, None, None)
+
+    @pytest.mark.parametrize(
+        ("state", "outcome"),
+        [
+            (ARRIVED, Outcome.DELIVERED),
+            (UNDER_WAY, Outcome.UNKNOWN),
+            (Connection(unacked=200, reset=True), Outcome.RESET),
+            (None, Outcome.DELIVERED),
+        ],
+        ids=str,
+    )
+    def test_an_end_in_good_order_and_what_had_arrived(
+        self, state: Connection | None, outcome: Outcome
+    ) -> None:
+        ex = lingering()
+        ex.connection_state(state, 0.6)
+        assert ex.peer_gone(Mechanism.EOF, 0.6) == Done(close=True)
+        assert event_of(ex).outcome is outcome
+
+    @pytest.mark.parametrize(("closed", "outcome"), [(True, "delivered"), (False, "unknown")])
+    def test_who_closed_when_the_server_does_not_tell(self, closed: bool, outcome: str) -> None:
+        ex = lingering()
+        ex.connection_state(Connection(unacked=0, peer_closed=closed), 0.6)
+        ex.peer_gone(Mechanism.UNKNOWN, 0.6)
+        assert event_of(ex).outcome == outcome
+
+    @pytest.mark.parametrize(("unacked", "outcome"), [(0, "delivered"), (3, "reset")])
+    def test_the_last_word(self, unacked: int, outcome: str) -> None:
+        """The body has ended, and the response is out: it may still be cut off."""
+        ex = refused()
+        assert ex.body_received(LONG, True, 0.1) == Done(close=False)
+        ex.connection_state(Connection(unacked=unacked, reset=True), 0.2)
+        assert event_of(ex).outcome == outcome
+
+    def test_the_last_word_does_not_change_what_cut_it(self) -> None:
+        ex = refused(Settings(max_bytes=0))
+        ex.tick(0.0)
+        ex.responded(0.0)
+        ex.tick(0.5)
+        ex.connection_state(Connection(unacked=9, reset=True), 0.5)
+        event = event_of(ex)
+        assert (event.outcome, event.cap, event.unacked) == (Outcome.CUT, Cap.MAX_BYTES, 9)
+
+    def test_a_peer_that_does_not_answer_has_not_reset(self) -> None:
+        ex = lingering()
+        ex.reading_failed(TimeoutError(errno.ETIMEDOUT, "x"), 0.6)
+        ex.connection_state(Connection(unacked=9, reset=True), 0.6)
+        event = event_of(ex)
+        assert (event.outcome, event.mechanism) == (Outcome.UNKNOWN, Mechanism.TIMEOUT)
+
+    def test_a_normal_exchange_is_none_to_ask_about(self) -> None:
+        ex = exchange()
+        ex.app_read(0.0)
+        ex.body_received(LONG, True, 0.0)
+        ex.response_started(200, 2, 0.0)
+        ex.response_completed(0.0, 2)
+        assert (ex.early, ex.asks_kernel) == (False, False)
 
 
 class TestBlocking:

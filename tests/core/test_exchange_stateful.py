@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cleanclose.core import (
     CHUNKED,
     Cap,
+    Connection,
     Continue,
     Done,
     Exchange,
@@ -76,6 +77,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.completed_at: float | None = None
         self.turn_at: float | None = None
         self.done_event: object = None
+        self.told = False
 
     # The shim keeps to the steps.
 
@@ -137,6 +139,22 @@ class ExchangeMachine(RuleBasedStateMachine):
     @rule(mechanism=st.sampled_from(list(Mechanism)))
     def the_peer_leaves(self, mechanism: Mechanism) -> None:
         self.obey(self.exchange.peer_gone(mechanism, self.now))
+
+    @precondition(lambda self: self.exchange.treated)
+    @rule(
+        unacked=st.sampled_from([0, 10]),
+        peer_closed=st.booleans(),
+        reset=st.booleans(),
+        rto=st.sampled_from([0.2, 3.0]),
+        buffered=st.booleans(),
+    )
+    def the_kernel_tells(
+        self, unacked: int, peer_closed: bool, reset: bool, rto: float, buffered: bool
+    ) -> None:
+        state = Connection(unacked=unacked, peer_closed=peer_closed, reset=reset, rto=rto)
+        self.obey(self.exchange.connection_state(state, self.now, buffered=buffered))
+        self.told = True
+        assert not (reset and self.exchange.treated)
 
     @precondition(lambda self: isinstance(self.exchange.step(self.now), Read))
     @rule()
@@ -209,6 +227,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         if self.exchange.body_complete and event.outcome is Outcome.DELIVERED:
             assert event.cap is None
         assert event.cap is None or event.cap in Cap
+        assert self.told or event.unacked is None
 
     @invariant()
     def done_is_done(self) -> None:

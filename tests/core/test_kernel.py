@@ -185,7 +185,7 @@ def test_older_kernels_have_fewer_counters() -> None:
     "lines", [["TcpExt: ListenDrops B", "TcpExt: 1"], ["Tcp: OutRsts", "Tcp: many"], ["Tcp: A"]]
 )
 def test_what_is_no_such_file(lines: list[str]) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"zip|literal"):
         parse_counters(lines)
 
 
@@ -220,5 +220,5 @@ def test_sock_diag_may_take_several_pieces() -> None:
     "data", [struct.pack("=IHHII", 400, 20, 0, 1, 0), bytes(16), message(20, bytes(8))]
 )
 def test_what_is_no_answer_of_sock_diag(data: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="bytes"):
         parse_diag(data)

@@ -8,7 +8,9 @@ import pytest
 
 from cleanclose.core import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Facts,
     Levels,
@@ -49,6 +51,9 @@ EVENTS: dict[str, Event] = {
         facts=FACTS, age_ms=1.0, verdict=verdict(), accepted=True
     ),
     "response_undelivered": ResponseUndelivered(facts=FACTS, age_ms=1.0, verdict=verdict()),
+    "departure_surge": DepartureSurge(
+        facts=FACTS, age_ms=1.0, cause=Cause.ROUTE, count=9, of=10, share=0.9
+    ),
     "upstream_reset": UpstreamReset(
         facts=FACTS, age_ms=1.0, verdict=verdict(Side.UPSTREAM), error="builtins.OSError"
     ),

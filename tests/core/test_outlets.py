@@ -141,3 +141,40 @@ def test_for_want_of_room_is_a_warning() -> None:
         StructlogOutlet()(drained(Outcome.CUT, Cap.MAX_LINGERING))
         StructlogOutlet()(drained(Outcome.CUT, Cap.IDLE_SECONDS))
     assert [log["log_level"] for log in logs] == ["warning", "debug"]
+
+
+def test_an_outlet_is_called_and_not_awaited() -> None:
+    async def asynchronous(event: Event) -> None: ...
+
+    class Asynchronous:
+        async def __call__(self, event: Event) -> None: ...
+
+    for wrong in (None, "log", asynchronous, Asynchronous()):
+        with pytest.raises(TypeError, match=r"outlets\[1\]"):
+            Reporter([print, wrong])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="outlets must be a collection"):
+        Reporter(StructlogOutlet())  # type: ignore[arg-type]
+
+
+def test_even_a_filter_that_raises_is_no_matter() -> None:
+    def broken(_: object) -> bool:
+        raise RuntimeError("broken")
+
+    logger = logging.getLogger("cleanclose")
+    logger.addFilter(broken)
+    counters = Counters()
+    try:
+        Reporter(counters=counters).report(drained(Outcome.CUT, Cap.MAX_LINGERING))
+    finally:
+        logger.removeFilter(broken)
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
+
+
+def test_without_a_configuration_a_record_has_the_fields_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.DEBUG, logger="cleanclose"):
+        StructlogOutlet()(drained())
+    (record,) = caplog.records
+    assert vars(record)["event"] == "upload_drained"
+    assert vars(record)["drained"] == 10

@@ -1,4 +1,6 @@
-"""The standard library's logging: what others log about a client that left, quietly.
+"""The standard library's logging: events as records, and quiet logs.
+
+`StdlibOutlet` writes events without structlog.
 
 A filter on the loggers of servers, frameworks and asyncio lowers the level of the records which
 are proven to tell of a client's departure, and of nothing else. The shims install it
@@ -13,19 +15,23 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MethodType, TracebackType
 from typing import Any, Final
 
-from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness, judge, mark
+from cleanclose.core import Flood, Levels, Mechanism, Phase, Side, Verdict, Witness, judge, mark
 from cleanclose.core.counters import PROCESS
+from cleanclose.core.floods import DEFAULT_FLOOD
 from cleanclose.core.levels import row_of_departure
+from cleanclose.core.outlets import LOGGER_NAME, Ids, LineOutlet
 from cleanclose.core.records import fields_of, verdict_of_record
 from cleanclose.core.watch import DEPARTURE_LISTENERS
 
 __all__ = [
     "LOGGERS",
     "DepartureFilter",
+    "StdlibOutlet",
     "asyncio_handler",
     "install_quiet_logs",
     "uninstall_quiet_logs",
@@ -68,6 +74,58 @@ _APPS: Final[Mapping[str, str]] = {"flask.app.Flask": "flask", "quart.app.Quart"
 """Applications with a logger of their own name, and the package which logs there."""
 
 _INNER: Final = ("app", "wsgi_app", "asgi_app", "application")
+
+_RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message"})
+"""What a record has already: as ``extra`` these would raise (`logging.Logger.makeRecord`)."""
+
+
+class StdlibOutlet(LineOutlet):
+    """An outlet that logs each event with the standard library, without structlog.
+
+    The message is the event's name, the fields are attributes of the record (``extra``): what a
+    formatter for JSON takes from there is the event.
+
+    Args:
+        levels: How loud each event is. Default: the table as it stands.
+        logger: The logger's name.
+        flood: From when on lines of the same kind are folded. None: never.
+        ids: Where else to look for ids; see `cleanclose.core.outlets.LineOutlet`.
+        mapping: Other names for the fields: called with the event's name and the fields, it
+            returns what the record has instead. See `cleanclose.integrations.schemas`.
+        clock: A clock that only goes forward, in seconds.
+
+    Raises:
+        TypeError: ``flood`` is no `cleanclose.core.Flood`, or one of ``ids`` or ``mapping``
+            cannot be called.
+    """
+
+    def __init__(
+        self,
+        levels: Levels | None = None,
+        *,
+        logger: str = LOGGER_NAME,
+        flood: Flood | None = DEFAULT_FLOOD,
+        ids: Iterable[Ids] = (),
+        mapping: Callable[[str, Mapping[str, object]], Mapping[str, object]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(levels, flood=flood, ids=ids, clock=clock)
+        if mapping is not None and not callable(mapping):
+            raise TypeError(f"mapping must be callable or None, not {mapping!r}")
+        self._logger = logging.getLogger(logger)
+        self._mapping = mapping
+
+    def is_on(self, level: int) -> bool:
+        """Whether the logger is enabled for the level."""
+        return self._logger.isEnabledFor(level)
+
+    def write(
+        self, level: int, name: str, fields: dict[str, object], error: BaseException | None
+    ) -> None:
+        """Log one record."""
+        given = fields if self._mapping is None else self._mapping(name, fields)
+        extra = {f"{key}_" if key in _RECORD else key: value for key, value in given.items()}
+        self._logger.log(level, name, extra=extra, exc_info=error)
 
 
 class DepartureFilter(logging.Filter):

@@ -1,7 +1,11 @@
-"""structlog: the log lines of your own about a client that left, quietly.
+"""structlog: processors for an application's own chain.
+
+`QuietDepartures`: the log lines of your own about a client that left, quietly. `ecs` and
+`GoogleCloud`: the names that Elastic and Google Cloud have for an event's fields.
 
 The log filter (`cleanclose.integrations.stdlib`) looks at what servers and frameworks log by
-`logging`. This is the same for tracebacks that an application logs through structlog.
+`logging`. `QuietDepartures` is the same for tracebacks that an application logs through
+structlog.
 """
 
 from __future__ import annotations
@@ -14,12 +18,20 @@ from typing import Any, Final, cast
 
 import structlog
 
-from cleanclose.core import Levels
+from cleanclose.core import Event, Levels
 from cleanclose.core.counters import PROCESS
+from cleanclose.core.floods import FOLDED
 from cleanclose.core.levels import row_of_departure
 from cleanclose.core.records import fields_of, verdict_of_errors
+from cleanclose.integrations.schemas import (
+    ECS_VERSION,
+    ecs_fields,
+    ecs_level,
+    google_fields,
+    google_severity,
+)
 
-__all__ = ["QuietDepartures"]
+__all__ = ["GoogleCloud", "QuietDepartures", "ecs"]
 
 _LEVELS: Final = {
     "warn": logging.WARNING,
@@ -122,3 +134,115 @@ def _errors_in(event_dict: MutableMapping[str, Any]) -> Iterator[BaseException]:
             error = sys.exception()
             if error is not None:
                 yield error
+
+
+_OF_A_LINE: Final = frozenset(
+    {
+        "@timestamp",
+        "event",
+        "exc_info",
+        "exception",
+        "level",
+        "logger",
+        "log_level",
+        "stack",
+        "stack_info",
+        "timestamp",
+    }
+)
+"""What structlog's processors put into an event, and what is no field of ours."""
+
+
+def ecs(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> dict[str, Any]:
+    """A processor: the names of the Elastic Common Schema, for every event.
+
+    ``event`` becomes ``message``, ``level`` ``log.level``, ``logger`` ``log.logger``,
+    ``timestamp`` ``@timestamp``, and ``exception`` ``error.stack_trace``; an event of
+    cleanclose's has its fields by `cleanclose.integrations.schemas.ecs_fields`, all others keep
+    theirs.
+
+    Its place is last but one, before the renderer, and behind what adds the level and the time
+    and formats exceptions (``format_exc_info``). It does what ``ecs_logging.StructlogFormatter``
+    does: use one of them.
+    """
+    line, fields = _parts(event_dict)
+    name = line.get("event")
+    mapped: dict[str, Any] = {}
+    timestamp = line.get("@timestamp", line.get("timestamp"))
+    if timestamp is not None:
+        mapped["@timestamp"] = timestamp
+    mapped["log.level"] = ecs_level(_level(line, method_name))
+    mapped["message"] = name
+    mapped["ecs.version"] = ECS_VERSION
+    if "logger" in line:
+        mapped["log.logger"] = line["logger"]
+    mapped.update(ecs_fields(str(name), fields) if _is_ours(name, fields) else fields)
+    stack = line.get("exception", line.get("stack"))
+    if stack is not None:
+        mapped["error.stack_trace"] = stack
+    _keep_unformatted(line, mapped)
+    return mapped
+
+
+class GoogleCloud:
+    """A processor: the names that Google's Cloud Logging knows, for every event.
+
+    ``event`` becomes ``message``, ``level`` ``severity``, ``timestamp`` ``time``, and
+    ``exception`` ``stack_trace``; an event of cleanclose's has its fields by
+    `cleanclose.integrations.schemas.google_fields`, all others keep theirs.
+
+    Its place is that of `ecs`.
+
+    Args:
+        project: The project's id, without which Cloud Logging does not link to the trace.
+    """
+
+    def __init__(self, project: str | None = None) -> None:
+        self._fields = google_fields(project)
+
+    def __call__(
+        self, logger: Any, method_name: str, event_dict: MutableMapping[str, Any]
+    ) -> dict[str, Any]:
+        """Rename an event's fields."""
+        line, fields = _parts(event_dict)
+        name = line.get("event")
+        mapped: dict[str, Any] = {
+            "severity": google_severity(_level(line, method_name)),
+            "message": name,
+        }
+        timestamp = line.get("@timestamp", line.get("timestamp"))
+        if timestamp is not None:
+            mapped["time"] = timestamp
+        if "logger" in line:
+            mapped["logger"] = line["logger"]
+        mapped.update(self._fields(str(name), fields) if _is_ours(name, fields) else fields)
+        stack = line.get("exception", line.get("stack"))
+        if stack is not None:
+            mapped["stack_trace"] = stack
+        _keep_unformatted(line, mapped)
+        return mapped
+
+
+def _parts(event_dict: MutableMapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What every line has, and the fields."""
+    line = {key: value for key, value in event_dict.items() if key in _OF_A_LINE}
+    return line, {key: value for key, value in event_dict.items() if key not in line}
+
+
+def _level(line: dict[str, Any], method_name: str) -> str:
+    return str(line.get("level", line.get("log_level", method_name)))
+
+
+def _is_ours(name: object, fields: dict[str, Any]) -> bool:
+    return "framework" in fields and (name == FOLDED or name in set(_names(Event)))
+
+
+def _names(event: type[Event]) -> Iterator[str]:
+    for cls in event.__subclasses__():
+        yield cls.name
+        yield from _names(cls)
+
+
+def _keep_unformatted(line: dict[str, Any], mapped: dict[str, Any]) -> None:
+    # For whatever formats it later.
+    mapped.update((key, line[key]) for key in ("exc_info", "stack_info") if key in line)

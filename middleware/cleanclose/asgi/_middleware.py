@@ -90,7 +90,9 @@ class CleanCloseMiddleware:
         self._places = Places(
             reading=self._settings.max_draining, inside=self._settings.max_lingering
         )
-        self._reporter = Reporter(outlets, levels=self._settings.level_table())
+        self._reporter = Reporter(
+            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
+        )
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
 
@@ -132,6 +134,8 @@ class CleanCloseMiddleware:
         else:
             if watch.progress != COMPLETE:
                 self._ended(watch, None)
+            elif now >= self._reporter.sample_at:
+                self._reporter.request_over(watch.facts())
 
     async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
@@ -186,6 +190,8 @@ class CleanCloseMiddleware:
         self._reporter.report(drained)
         for event in end.events:
             self._reporter.report(event)
+        if watch.started >= self._reporter.sample_at:
+            self._reporter.request_over(watch.facts())
         return end.quiet and watch.may_end_without_response
 
     def _connection(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import operator
-import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -28,6 +27,7 @@ from cleanclose.core import (
     Watch,
     Witness,
     asgi_server,
+    ask_connection,
     judge,
     trace_id,
 )
@@ -41,12 +41,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 _SERVICE_RESTART: Final = 1012
 _ABNORMAL: Final = 1006
-_TCP_CLOSE: Final = 7
 _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind the callables. One of them is looked for by its
 object, because a middleware around us may have wrapped the other."""
 _LOOPS: Final = frozenset({"asyncio", "uvloop"})
 """The packages whose code stands between a server and its socket."""
+_AT_ONCE: Final = 0.0005
+"""Seconds in which a call returns that has nothing to wait for."""
+_clock: Final = time.monotonic
 _HIGH_WATER: Final = 64 * 1024
 """Bytes that a transport takes before a writer has to wait (asyncio's ``FlowControlMixin``)."""
 
@@ -183,10 +185,13 @@ class HttpWatch(_AsgiWatch):
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
+        asked = _clock()
         message = await self.pass_receive()
         if message["type"] == "http.disconnect":
             self.cut_short = not self.body_complete
-            self.peer_gone(Witness.RECEIVE, time.monotonic())
+            now = _clock()
+            # What comes at once has been so for longer.
+            self.peer_gone(Witness.RECEIVE, now, late=now - asked < _AT_ONCE)
         else:
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body", False):
@@ -398,17 +403,10 @@ def _package(module: object) -> str:
     return str(module).partition(".")[0]
 
 
-def _is_reset(sock: Any) -> bool:
+def _is_reset(sock: object) -> bool:
     """Whether the kernel says that a socket, which nobody here has closed, has no peer any more."""
-    option: int | None = getattr(socket, "TCP_INFO", None)
-    if option is None:
-        return False
-    try:
-        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, 8)
-    except (AttributeError, OSError):
-        return False
-    # struct tcp_info of linux/tcp.h begins with the state.
-    return info[0] == _TCP_CLOSE
+    connection = ask_connection(sock)
+    return connection is not None and connection.reset
 
 
 def _is_call(frame: FrameType, call: object) -> bool:

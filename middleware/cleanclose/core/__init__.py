@@ -4,7 +4,9 @@ from cleanclose.core.counters import reset, snapshot
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Facts,
     Mechanism,
@@ -31,9 +33,10 @@ from cleanclose.core.exchange import (
     State,
     Step,
 )
+from cleanclose.core.floods import Flood
 from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
-from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
+from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
 from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
 from cleanclose.core.places import Place, Places
@@ -47,6 +50,8 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.surge import Surge, SurgeThresholds
+from cleanclose.core.tcp_info import Connection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
     COMPLETE,
@@ -72,13 +77,17 @@ __all__ = [
     "TRANSITIONS",
     "UNKNOWN",
     "Cap",
+    "Cause",
     "ClientDeparted",
+    "Connection",
     "Continue",
+    "DepartureSurge",
     "Done",
     "End",
     "Event",
     "Exchange",
     "Facts",
+    "Flood",
     "Forward",
     "Happening",
     "Hold",
@@ -103,6 +112,8 @@ __all__ = [
     "State",
     "Step",
     "StructlogOutlet",
+    "Surge",
+    "SurgeThresholds",
     "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",
@@ -111,6 +122,7 @@ __all__ = [
     "Watch",
     "Witness",
     "asgi_server",
+    "ask_connection",
     "body_length",
     "client_gone",
     "current",

@@ -14,7 +14,9 @@ from typing import Final
 
 from cleanclose.core.events import (
     Cap,
+    Cause,
     ClientDeparted,
+    DepartureSurge,
     Event,
     Mechanism,
     Outcome,
@@ -152,6 +154,13 @@ UPSTREAM_RESETS: Final = Counted(
     labels=("restored",),
     series=_NO_YES,
 )
+SURGES: Final = Counted(
+    name="departure_surges",
+    meaning="Warnings that departures are no longer random, by what they have in common.",
+    unit="surge",
+    labels=("cause",),
+    series=tuple((cause.value,) for cause in Cause),
+)
 DRAINED_BYTES: Final = Counted(
     name="drained", meaning="Bytes of request bodies that were discarded.", unit="bytes"
 )
@@ -169,6 +178,14 @@ QUIETED_RECORDS: Final = Counted(
     name="quieted_records", meaning="Log records whose level was lowered.", unit="record"
 )
 OUTLET_ERRORS: Final = Counted(name="outlet_errors", meaning="Exceptions of outlets.", unit="error")
+OUTLET_DROPS: Final = Counted(
+    name="outlet_dropped_events",
+    meaning="Events for which an outlet's queue had no room.",
+    unit="event",
+)
+FOLDED: Final = Counted(
+    name="folded_events", meaning="Events without a line of their own.", unit="event"
+)
 
 COUNTED: Final = (
     EARLY_RESPONSES,
@@ -176,11 +193,14 @@ COUNTED: Final = (
     DEPARTURES,
     TRUNCATED_UPLOADS,
     UPSTREAM_RESETS,
+    SURGES,
     DRAINED_BYTES,
     UNDELIVERED,
     WASTED_SECONDS,
     QUIETED_RECORDS,
     OUTLET_ERRORS,
+    OUTLET_DROPS,
+    FOLDED,
 )
 """Everything that is counted."""
 
@@ -235,6 +255,8 @@ def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
                 yield UNDELIVERED, (), 1
         case UpstreamReset():
             yield UPSTREAM_RESETS, (str(event.restored).lower(),), 1
+        case DepartureSurge():
+            yield SURGES, (event.cause.value,), 1
         case _:
             pass
 
@@ -298,6 +320,14 @@ class Counters:
         for listener in self.listeners:
             with contextlib.suppress(Exception):
                 listener(counted)
+
+    def count_outlet_drop(self) -> None:
+        """Count an event for which an outlet's queue had no room."""
+        self._count_one(OUTLET_DROPS)
+
+    def count_folded_event(self) -> None:
+        """Count an event without a line of its own."""
+        self._count_one(FOLDED)
 
     def snapshot(self) -> dict[str, float]:
         """All counters, taken at one moment. A copy."""

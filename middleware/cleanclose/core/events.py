@@ -10,7 +10,9 @@ from typing import ClassVar, Final, cast
 
 __all__ = [
     "Cap",
+    "Cause",
     "ClientDeparted",
+    "DepartureSurge",
     "Event",
     "Facts",
     "Mechanism",
@@ -110,7 +112,8 @@ class Outcome(enum.StrEnum):
     """What became of an early response."""
 
     DELIVERED = "delivered"
-    """The body was read to its end, or the peer closed in good order behind the response."""
+    """The body was read to its end, or the peer closed in good order behind the response, or its
+    kernel has acknowledged all of it and the peer has stopped sending."""
 
     CUT = "cut"
     """A limit ended it (see `Cap`); the client may or may not have read the response."""
@@ -119,8 +122,8 @@ class Outcome(enum.StrEnum):
     """The peer reset the connection."""
 
     UNKNOWN = "unknown"
-    """Nothing tells: the peer was gone and the interface does not say how, or it waited for a
-    100 and sent nothing."""
+    """Nothing tells: the peer was gone and the interface does not say how, or its kernel had not
+    acknowledged the response by then; or it waited for a 100 and sent nothing."""
 
 
 class Cap(enum.StrEnum):
@@ -137,6 +140,25 @@ class Cap(enum.StrEnum):
     """The server could not make out the body's framing."""
     APPLICATION = "application"
     """The application's own task ended: cancelled, or the server is stopping."""
+
+
+class Cause(enum.StrEnum):
+    """What departures that are no longer random have in common."""
+
+    ROUTE = "route"
+    """One route has more of them than its requests explain."""
+    ONE_CLIENT = "one_client"
+    """One client, or one network (a /24, or a /64), has."""
+    SAME_BYTES = "same_bytes"
+    """Uploads break off after the same number of bytes."""
+    SAME_AGE = "same_age"
+    """They leave after the same time."""
+    IDLE_REUSE = "idle_reuse"
+    """They leave at once, on connections that have been idle for the same time."""
+    DEPLOY = "deploy"
+    """Many at once when this process stops, or has just started."""
+    UNDELIVERED = "undelivered"
+    """Early responses are not delivered, although they used to be."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,6 +254,8 @@ class UploadDrained(Event):
         bytes_in: Bytes of the body that were received, all in all.
         drained: How many of them were discarded.
         expected_in: The body's declared length; None if it was chunked.
+        unacked: Bytes of the response that the peer's kernel had not acknowledged when ours was
+            asked last; None if it could not be asked, or if the response was not sent by then.
     """
 
     name: ClassVar[str] = "upload_drained"
@@ -243,6 +267,7 @@ class UploadDrained(Event):
     bytes_in: int = 0
     drained: int = 0
     expected_in: int | None = None
+    unacked: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,6 +282,8 @@ class ClientDeparted(Event):
         bytes_out: Bytes of the response's body that were handed to the server before.
         wasted_seconds: For how many seconds the handler went on after the peer had gone; None
             where the moment of the departure is not known.
+        idle_seconds: For how many seconds the connection had been idle when the request came;
+            None where that is not known, and for the first request of a connection.
         nginx: What nginx's access log has for the same thing. Never written to a socket.
         haproxy: HAProxy's termination state for it.
         envoy: Envoy's response flag for it.
@@ -270,6 +297,7 @@ class ClientDeparted(Event):
     expected_in: int | None = None
     bytes_out: int = 0
     wasted_seconds: float | None = None
+    idle_seconds: float | None = None
     nginx: str = "499"
     haproxy: str = "CD"
     envoy: str = "DC"
@@ -325,3 +353,38 @@ class UpstreamReset(Event):
     likely_cause: str | None = None
     restored: bool = False
     exception: BaseException | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class DepartureSurge(Event):
+    """Departures have stopped being random: many have the same thing in common.
+
+    Its facts are those that they share: the framework, the server and, for `Cause.ROUTE`, the
+    route; the method is that of the last one.
+
+    Args:
+        cause: What they have in common.
+        count: How many do.
+        of: Of how many that were looked at.
+        share: The one divided by the other.
+        usual_share: The share that was to be expected; None where nothing is known of it.
+        seconds: For how many seconds they were looked at. ``age_ms`` is the same.
+        seconds_each: For `Cause.SAME_AGE` after how many seconds they leave, for
+            `Cause.IDLE_REUSE` how long the connection was idle.
+        bytes_each: For `Cause.SAME_BYTES`: after how many bytes.
+        network: For `Cause.ONE_CLIENT`: which one.
+        likely_cause: What is most often behind it.
+    """
+
+    name: ClassVar[str] = "departure_surge"
+
+    cause: Cause
+    count: int
+    of: int
+    share: float
+    usual_share: float | None = None
+    seconds: float = 0.0
+    seconds_each: float | None = None
+    bytes_each: int | None = None
+    network: str | None = None
+    likely_cause: str | None = None

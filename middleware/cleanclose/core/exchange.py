@@ -18,6 +18,7 @@ from cleanclose.core.framing import CHUNKED
 from cleanclose.core.places import Place, Places
 from cleanclose.core.servers import Continue, Server
 from cleanclose.core.settings import Settings
+from cleanclose.core.tcp_info import Connection
 
 __all__ = [
     "TRANSITIONS",
@@ -40,6 +41,10 @@ A blocking server that sends more waits for a client which waits for the server.
 MIN_RATE_GRACE: Final = 5.0
 """Seconds of reading before `Settings.min_rate` is looked at: a new connection's first bytes
 say nothing about its rate."""
+
+SETTLED_PAUSES: Final = 4
+"""How many times as long as any pause before it, and as the kernel takes to make good for a lost
+segment, a silence is that means the end of the sending."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,6 +130,7 @@ class Happening(enum.Enum):
     BODY_END = "the body has been read to its end"
     PEER_GONE = "the peer has left"
     MALFORMED = "the server cannot make out the rest of the body"
+    SETTLED = "the peer's kernel has all of the response, and the peer has stopped sending"
     CAP = "a limit has been reached"
     HOLD_OVER = "the connection has been held for long enough"
     APP_END = "the application has returned or raised"
@@ -183,6 +189,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.QUEUED, _H.PEER_GONE): (_S.DONE, _NOTHING),
     # Linger.
     (_S.LINGERING, _H.BODY_END): (_S.DONE, _NOTHING),
+    (_S.LINGERING, _H.SETTLED): (_S.DONE, _NOTHING),
     (_S.LINGERING, _H.CAP): (_S.HOLDING, _NOTHING),
     (_S.LINGERING, _H.MALFORMED): (_S.DONE, _NOTHING),
     (_S.LINGERING, _H.PEER_GONE): (_S.DONE, _NOTHING),
@@ -235,6 +242,8 @@ class Exchange:
     """
 
     __slots__ = (
+        "_acked_at",
+        "_asked",
         "_awaits_continue",
         "_blocking",
         "_cap",
@@ -245,14 +254,17 @@ class Exchange:
         "_idle_since",
         "_left_alone",
         "_length",
+        "_longest_pause",
         "_mechanism",
         "_outcome",
+        "_peer_closed",
         "_place",
         "_places",
         "_received",
         "_respond",
         "_response_left",
         "_response_size",
+        "_rto",
         "_sent",
         "_server",
         "_settings",
@@ -261,6 +273,7 @@ class Exchange:
         "_state",
         "_status",
         "_treated",
+        "_unacked",
         "_unbounded",
         "_unreadable",
         "_wake",
@@ -315,6 +328,15 @@ class Exchange:
         self._outcome = Outcome.UNKNOWN
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
+
+        self._asked = False
+        """Whether the kernel has told anything of the connection."""
+        self._acked_at: float | None = None
+        """When it was first known that the peer's kernel has all of the response."""
+        self._unacked: int | None = None
+        self._peer_closed = False
+        self._longest_pause = 0.0
+        self._rto = 0.0
 
         self.body_complete = False
         """Whether the body has been read to its end, by whomever."""
@@ -406,6 +428,7 @@ class Exchange:
         if discarded:
             self._drained += size
             if size:
+                self._longest_pause = max(self._longest_pause, now - self._idle_since)
                 self._idle_since = now
         if complete:
             self.body_complete = True
@@ -422,10 +445,14 @@ class Exchange:
             now: The time.
         """
         self._unreadable = True
+        if mechanism is Mechanism.UNKNOWN and self._peer_closed:
+            mechanism = Mechanism.EOF
         if self._state in _TREATED:
             self._mechanism = mechanism
             if mechanism is Mechanism.EOF and self._sent:
-                self._conclude(Outcome.DELIVERED)
+                # What was on its way to a peer that closes may yet be answered with a reset.
+                arrived = self._acked_at is not None or not self._asked
+                self._conclude(Outcome.DELIVERED if arrived else Outcome.UNKNOWN)
             elif mechanism is Mechanism.RESET:
                 self._conclude(Outcome.RESET)
         return self._happen(Happening.PEER_GONE, now)
@@ -459,12 +486,46 @@ class Exchange:
         """The exchange cannot go on: its task is cancelled, or the server is stopping."""
         return self._cut(Cap.APPLICATION, Happening.ABANDONED, now)
 
+    def connection_state(
+        self, connection: Connection | None, now: float, *, buffered: bool = False
+    ) -> Step:
+        """The kernel was asked about the exchange's own connection.
+
+        To be said where the client's socket is in reach: while `asks_kernel`, when a waiting was
+        in vain, when the peer has left without an error (before `peer_gone`), and at the end,
+        before the `event`.
+
+        Args:
+            connection: Its answer; None if it does not tell: then this is a `tick`.
+            now: The time.
+            buffered: Whether the server still has a part of the response that it has not handed
+                to the kernel.
+        """
+        if connection is None:
+            return self.tick(now)
+        self._asked = True
+        if self._state is State.DONE:
+            self._close_book(connection)
+            return self.step(now)
+        if self._sent:
+            self._unacked = connection.unacked
+        if connection.reset:
+            return self.peer_gone(Mechanism.RESET, now)
+        self._peer_closed = connection.peer_closed
+        self._rto = connection.rto
+        if connection.unacked or buffered or not self._sent or self._respond is not None:
+            self._acked_at = None
+        elif self._acked_at is None:
+            self._acked_at = now
+        return self.tick(now)
+
     # What the shim has done, and the time.
 
     def responded(self, now: float) -> Step:
         """What `Respond` asked for is done."""
         self._respond = None
         self._sent = True
+        self._acked_at = None
         # Nothing was read while it was being sent: that time is not the client's.
         self._idle_since = now
         if self._state is not State.LINGERING:
@@ -483,6 +544,10 @@ class Exchange:
             if self._is_past(settings.max_bytes):
                 return self._cut(Cap.MAX_BYTES, Happening.CAP, now)
             if now >= deadline:
+                if cap is None:
+                    self._conclude(Outcome.DELIVERED)
+                    self._close = True
+                    return self._happen(Happening.SETTLED, now)
                 return self._cut(cap, Happening.CAP, now)
             if state is State.DRAINING and now >= self._respond_at():
                 return self._happen(Happening.RESPOND_AFTER, now)
@@ -508,6 +573,16 @@ class Exchange:
         return self._state in _TREATED
 
     @property
+    def early(self) -> bool:
+        """Whether the response is, or was, an early one that was to be delivered."""
+        return self._treated
+
+    @property
+    def asks_kernel(self) -> bool:
+        """Whether the response is on its way, and nothing tells yet that it has arrived."""
+        return self._sent and self._acked_at is None and self._state in _TREATED
+
+    @property
     def state(self) -> State:
         """Where the exchange stands."""
         return self._state
@@ -525,6 +600,9 @@ class Exchange:
                 return Read(_left(min(self._respond_at(), deadline), now))
             case State.LINGERING:
                 _, deadline = self._reading_deadline()
+                if self._asked and self._acked_at is None:
+                    # To be asked again, if no byte comes meanwhile.
+                    deadline = min(deadline, now + self._settled_after())
                 return Read(_left(deadline, now))
             case State.QUEUED:
                 return Hold(_left(self._since + settings.max_seconds, now))
@@ -549,6 +627,7 @@ class Exchange:
             bytes_in=self._received,
             drained=self._drained,
             expected_in=None if self._length == CHUNKED else self._length,
+            unacked=self._unacked,
         )
 
     # The rules behind the table's happenings.
@@ -600,8 +679,11 @@ class Exchange:
             return math.inf
         return self._since + self._settings.respond_after
 
-    def _reading_deadline(self) -> tuple[Cap, float]:
-        """The first limit that ends the reading if no byte comes, and when."""
+    def _reading_deadline(self) -> tuple[Cap | None, float]:
+        """The first limit that ends the reading if no byte comes, and when.
+
+        None is no limit: the response has arrived, and the peer has stopped sending.
+        """
         settings = self._settings
         since = self._since
         idle = settings.idle_seconds
@@ -613,16 +695,41 @@ class Exchange:
             # The response ends where the exchange does. A client that has stopped sending may
             # be waiting for that.
             idle = min(idle, 2 * settings.hold_seconds)
-        deadlines = [
-            (self._idle_since + idle, Cap.IDLE_SECONDS),
+        acked_at = self._acked_at
+        deadlines: list[tuple[float, Cap | None]] = [
+            (self._idle_since + idle, Cap.IDLE_SECONDS if acked_at is None else None),
             (since + settings.max_seconds, Cap.MAX_SECONDS),
             (self._deadline, Cap.MAX_SECONDS),
         ]
+        if acked_at is not None:
+            # It cannot have stopped because of a response that it did not have.
+            silent_since = max(self._idle_since, acked_at)
+            deadlines.append((silent_since + self._settled_after(), None))
         if settings.min_rate > 0:
             too_slow_at = since + max(MIN_RATE_GRACE, self._drained / settings.min_rate)
             deadlines.append((too_slow_at, Cap.MIN_RATE))
         deadline, cap = min(deadlines, key=lambda pair: pair[0])
         return cap, deadline
+
+    def _settled_after(self) -> float:
+        """For how long a peer is silent that has stopped because it has its response."""
+        return max(
+            2 * self._settings.hold_seconds,
+            SETTLED_PAUSES * self._longest_pause,
+            SETTLED_PAUSES * self._rto,
+        )
+
+    def _close_book(self, connection: Connection) -> None:
+        """The kernel's last word, when the server has sent all that it will send."""
+        if self._sent or connection.reset:
+            self._unacked = connection.unacked
+        if not connection.reset or self._mechanism is Mechanism.TIMEOUT:
+            # The kernel has the same word for a peer that does not answer any more.
+            return
+        if self._outcome is not Outcome.DELIVERED or connection.unacked:
+            # What had been acknowledged was there, whatever the peer did then.
+            self._mechanism = Mechanism.RESET
+            self._conclude(Outcome.RESET)
 
     def _waits_in_vain(self) -> bool:
         return self._drained == 0 and self._awaits_continue

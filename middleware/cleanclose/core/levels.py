@@ -30,6 +30,7 @@ DEFAULT: Final[Mapping[str, int]] = {
     "client_departed.server": logging.WARNING,
     "response_undelivered": logging.WARNING,
     "truncated_upload.accepted": logging.WARNING,
+    "departure_surge": logging.WARNING,
     # Not the client's.
     "upstream_reset": logging.ERROR,
 }

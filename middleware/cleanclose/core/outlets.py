@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
+import inspect
 import logging
-from collections.abc import MutableMapping, Sequence
-from typing import Any, Final, Protocol
+import math
+import os
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, cast
 
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import Event, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
+from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
+from cleanclose.core.surge import Surge
 
-__all__ = ["Outlet", "Reporter", "StructlogOutlet"]
+__all__ = ["LOGGER_NAME", "Ids", "LineOutlet", "Outlet", "Reporter", "StructlogOutlet"]
 
 LOGGER_NAME: Final = "cleanclose"
+"""The logger of the lines about events."""
 
 
 class Outlet(Protocol):
@@ -24,51 +35,247 @@ class Outlet(Protocol):
         """Receive one event. Whatever it raises is counted and reported once."""
 
 
-class StructlogOutlet:
+Ids = Callable[[], Mapping[str, object]]
+"""Ids of the request that is being handled, by the names that they have in a line."""
+
+
+class LineOutlet:
+    """What outlets have in common that write a line for each event.
+
+    A subclass writes them. Lines that say the same are folded
+    (`cleanclose.core.floods.FloodControl`): what stands for them is written with the next event
+    after their time, by `flush`, and when the interpreter exits.
+
+    Args:
+        levels: How loud each event is. Default: the table as it stands.
+        flood: From when on lines of the same kind are folded. None: never.
+        ids: Where else to look for ids, besides the request's headers
+            (`cleanclose.integrations.ids`). If several find one of the same name, the first
+            counts; the headers come last. If one raises, the line is written without it.
+        clock: A clock that only goes forward, in seconds.
+
+    Raises:
+        TypeError: ``flood`` is no `Flood`, or one of ``ids`` cannot be called.
+    """
+
+    def __init__(
+        self,
+        levels: Levels | None = None,
+        *,
+        flood: Flood | None = DEFAULT_FLOOD,
+        ids: Iterable[Ids] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        _check_flood(flood)
+        self._levels = levels or Levels()
+        self._ids = _callables("ids", ids)
+        self._clock = clock
+        self._flood = flood
+        self._control = None if flood is None else FloodControl(flood)
+        self._pid: int = os.getpid()
+        if flood is not None:
+            atexit.register(_flush, weakref.ref(self))
+
+    def __call__(self, event: Event, /) -> None:
+        """Write the event's line, at its level.
+
+        Raises:
+            Exception: What one of ``ids`` has raised, once the line is written.
+        """
+        self.write_due()
+        level = self._levels.of(event)
+        if not self.is_on(level):
+            return
+        fields = event.fields()
+        if not self._is_admitted(event.name, level, fields):
+            return
+        error: BaseException | None = None
+        if isinstance(event, UpstreamReset) and event.restored:
+            # Nobody else will show it.
+            error = event.exception
+        failure = self._add_ids(fields)
+        self.write(level, event.name, fields, error)
+        if failure is not None:
+            raise failure
+
+    def flush(self) -> None:
+        """Write what stands for the lines that were folded so far."""
+        control = self._control
+        # What was folded before a fork is the parent's to tell.
+        if control is not None and os.getpid() == self._pid:
+            now = self._clock()
+            for fold in control.rest():
+                self.write(fold.level, FOLDED, fold.fields(now), None)
+
+    def write_due(self) -> None:
+        """Write what stands for folded lines whose time is over."""
+        if self._flood is None or self._control is None:
+            return
+        pid = os.getpid()
+        if pid != self._pid:
+            self._control, self._pid = FloodControl(self._flood), pid
+            return
+        now = self._clock()
+        for fold in self._control.due(now):
+            self.write(fold.level, FOLDED, fold.fields(now), None)
+
+    def is_on(self, level: int) -> bool:
+        """Whether a line of this level would be seen, as far as that is known."""
+        return True
+
+    def write(
+        self, level: int, name: str, fields: dict[str, object], error: BaseException | None
+    ) -> None:
+        """Write one line: the subclass's to do.
+
+        Args:
+            level: One of logging's numbers.
+            name: The event's name.
+            fields: Its fields, with plain values.
+            error: An exception whose traceback belongs to it.
+        """
+        raise NotImplementedError
+
+    def _is_admitted(self, name: str, level: int, fields: Mapping[str, object]) -> bool:
+        if self._control is None:
+            return True
+        now = self._clock()
+        admitted, folds = self._control.admit(name, level, fields, now)
+        for fold in folds:
+            self.write(fold.level, FOLDED, fold.fields(now), None)
+        if not admitted:
+            PROCESS.count_folded_event()
+        return admitted
+
+    def _add_ids(self, fields: dict[str, object]) -> Exception | None:
+        failure: Exception | None = None
+        # The first one has the last word.
+        for ids in reversed(self._ids):
+            try:
+                fields.update(ids())
+            except Exception as error:  # noqa: BLE001 - the line must not be lost with it
+                failure = error
+        return failure
+
+
+def _check_flood(flood: object) -> None:
+    if flood is not None and not isinstance(flood, Flood):
+        raise TypeError(f"flood must be a Flood or None, not {flood!r}")
+
+
+def _flush(reference: weakref.ReferenceType[LineOutlet]) -> None:
+    outlet = reference()
+    if outlet is not None:
+        outlet.flush()
+
+
+class StructlogOutlet(LineOutlet):
     """The default outlet: one structlog event each, named after the event.
 
     Where the application has configured structlog, its configuration decides. Where it has not,
     the event goes to the standard library's logger ``cleanclose`` as ``name key=value …``, so
     that debug events stay silent until somebody asks for them: structlog's own default would
-    print each one.
+    print each one. The record has the fields as attributes, too, for formatters that write JSON.
 
     Args:
         levels: How loud each event is. Default: the table as it stands.
+        flood: From when on lines of the same kind are folded. None: never.
+        ids: Where else to look for ids; see `LineOutlet`.
+        clock: A clock that only goes forward, in seconds.
+
+    Raises:
+        TypeError: ``flood`` is no `Flood`, or one of ``ids`` cannot be called.
     """
 
-    def __init__(self, levels: Levels | None = None) -> None:
-        self._levels = levels or Levels()
-        self._configured: Any = structlog.get_logger(LOGGER_NAME)
-        self._plain: Any = structlog.wrap_logger(
-            logging.getLogger(LOGGER_NAME),
-            wrapper_class=structlog.stdlib.BoundLogger,
-            processors=[
-                structlog.stdlib.filter_by_level,
-                _as_logging_arguments,
-            ],
-            context_class=dict,
-            cache_logger_on_first_use=False,
-        )
+    def __init__(
+        self,
+        levels: Levels | None = None,
+        *,
+        flood: Flood | None = DEFAULT_FLOOD,
+        ids: Iterable[Ids] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(levels, flood=flood, ids=ids, clock=clock)
+        self._structured: Any = structlog.get_logger(LOGGER_NAME)
+        self._plain = logging.getLogger(LOGGER_NAME)
 
-    def __call__(self, event: Event, /) -> None:
-        """Log the event at its level."""
-        logger = self._configured if structlog.is_configured() else self._plain
-        fields = event.fields()
-        if isinstance(event, UpstreamReset) and event.restored:
-            # Nobody else will show it.
-            fields["exc_info"] = event.exception
-        logger.log(self._levels.of(event), event.name, **fields)
+    def is_on(self, level: int) -> bool:
+        """Whether a line of this level would be seen: what a configured structlog shows is its."""
+        return structlog.is_configured() or self._plain.isEnabledFor(level)
+
+    def write(
+        self, level: int, name: str, fields: dict[str, object], error: BaseException | None
+    ) -> None:
+        """Write one line."""
+        if not structlog.is_configured():
+            text = str(_RENDER(None, "", {"event": name, **fields}))
+            extra = {"event": name, **fields}
+            # An argument of its own: a field may have a per cent sign.
+            self._plain.log(level, "%s", text, exc_info=error, extra=extra)
+            return
+        if error is not None:
+            fields["exc_info"] = error
+        # By its name: all of structlog's classes have these methods, and not all have log(), nor
+        # do those that have it know other numbers than these.
+        result: object = getattr(self._logger(), _method(level))(name, **fields)
+        if inspect.iscoroutine(result):
+            _see_through(result)
+
+    def _logger(self) -> Any:
+        config = structlog.get_config()
+        wrapper: object = config["wrapper_class"]
+        if isinstance(wrapper, type) and issubclass(wrapper, structlog.stdlib.AsyncBoundLogger):
+            # Its methods have to be awaited, and it can only be made where a loop runs.
+            factory: Any = config["logger_factory"]
+            return structlog.wrap_logger(
+                factory(LOGGER_NAME), wrapper_class=structlog.stdlib.BoundLogger
+            )
+        return self._structured
 
 
 _RENDER: Final = structlog.processors.KeyValueRenderer(key_order=["event"])
 
+_METHODS: Final = (
+    (logging.CRITICAL, "critical"),
+    (logging.ERROR, "error"),
+    (logging.WARNING, "warning"),
+    (logging.INFO, "info"),
+)
 
-def _as_logging_arguments(
-    logger: Any, method: str, event: MutableMapping[str, Any]
-) -> tuple[tuple[str, str], dict[str, Any]]:
-    exc_info = event.pop("exc_info", None)
-    # An argument of its own: a field may have a per cent sign.
-    return ("%s", str(_RENDER(logger, method, event))), {"exc_info": exc_info}
+
+def _method(level: int) -> str:
+    return next((name for least, name in _METHODS if level >= least), "debug")
+
+
+_RUNNING: Final[set[asyncio.Task[object]]] = set()
+"""asyncio itself does not keep its tasks."""
+
+
+def _see_through(coroutine: Coroutine[Any, Any, object]) -> None:
+    """See an asynchronous logger's call through, which nobody here can await."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    task = loop.create_task(coroutine)
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)
+
+
+def _callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
+    """What is given, if each of it can be called and needs not be awaited."""
+    if not isinstance(cast("object", given), Iterable):
+        raise TypeError(f"{name} must be a collection of callables, not {given!r}")
+    found = tuple(given)
+    for number, each in enumerate(found):
+        if not callable(each):
+            raise TypeError(f"{name}[{number}] must be callable, not {each!r}")
+        if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(
+            getattr(each, "__call__", None)  # noqa: B004 - not whether, but what it is
+        ):
+            raise TypeError(f"{name}[{number}] must not be asynchronous: nobody awaits {each!r}")
+    return found
 
 
 class Reporter:
@@ -78,6 +285,11 @@ class Reporter:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
         levels: How loud each event is, for that one.
         counters: What counts. Default: this process's counters.
+        surge: What tells when departures stop being random. None: nothing does.
+        clock: A clock that only goes forward, in seconds.
+
+    Raises:
+        TypeError: One of the outlets cannot be called, or would have to be awaited.
     """
 
     def __init__(
@@ -86,8 +298,16 @@ class Reporter:
         *,
         levels: Levels | None = None,
         counters: Counters = PROCESS,
+        surge: Surge | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._outlets = tuple(outlets) if outlets is not None else (StructlogOutlet(levels),)
+        self._surge = surge
+        self._clock = clock
+        self.sample_at = math.inf if surge is None else 0.0
+        """A request that begins at this time or later is to be told of with `request_over`."""
+        self._outlets: tuple[Outlet, ...] = (
+            (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)
+        )
         self._counters = counters
         self._reported: set[int] = set()
 
@@ -105,9 +325,36 @@ class Reporter:
                 outlet(event)
             except Exception as error:  # noqa: BLE001 - the request must not hear of it
                 self._failed(outlet, error)
+        if self._surge is not None and not isinstance(event, DepartureSurge):
+            for surge in self._see(self._surge, event):
+                self.report(surge)
 
-    def _failed(self, outlet: Outlet, error: Exception) -> None:
+    def request_over(self, facts: Facts) -> None:
+        """One of the samples of what requests there are: see `sample_at`. Never raises.
+
+        Args:
+            facts: What is known of it.
+        """
+        surge = self._surge
+        if surge is None:
+            return
+        try:
+            surge.request_over(facts, self._clock())
+            self.sample_at = surge.sample_at
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+
+    def _see(self, surge: Surge, event: Event) -> list[DepartureSurge]:
+        try:
+            return surge.see(event, self._clock())
+        except Exception as error:  # noqa: BLE001 - the request must not hear of it
+            self._failed(surge, error)
+            return []
+
+    def _failed(self, outlet: object, error: Exception) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
-            logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)
+            # A filter of the application's may raise as well, and is not caught by logging.
+            with contextlib.suppress(Exception):
+                logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import TypedDict, Unpack
 
 from cleanclose.core.levels import Levels
+from cleanclose.core.surge import Surge, SurgeThresholds
 
 __all__ = ["Settings", "SettingsOptions"]
 
@@ -29,6 +30,7 @@ class SettingsOptions(TypedDict, total=False):
     quiet_logs: bool
     graded_levels: bool
     levels: Mapping[str, int] | None
+    surge: bool | SurgeThresholds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +48,9 @@ class Settings:
         max_seconds: How many seconds the discarding takes at most, all in all; and how many
             seconds an exchange waits at most for its turn (see ``max_draining``).
             Default 30; 5 on WSGI, where it holds a worker.
-        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI.
+        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI. Where
+            the kernel says that the response has arrived, a silence of ``2 * hold_seconds`` may
+            be enough (docs/delivery-evidence.md).
         hold_seconds: When a limit has been reached: for how many seconds the connection then
             stays open, unread, so that a client which is stopped by back-pressure finds the
             response that waits for it. Default 0.5.
@@ -67,6 +71,9 @@ class Settings:
             handler or of the response) is info instead of debug. Default False.
         levels: Rows of the table of levels (`cleanclose.core.levels.DEFAULT`) to be replaced,
             by name, each by one of logging's numbers. Default: none.
+        surge: Whether a warning is sent when departures stop being random
+            (`cleanclose.core.DepartureSurge`); or when that is the case
+            (`cleanclose.core.SurgeThresholds`). Default True.
 
     Raises:
         ValueError: A value has the wrong type or is out of its range. The message names the
@@ -85,6 +92,7 @@ class Settings:
     quiet_logs: bool = True
     graded_levels: bool = False
     levels: Mapping[str, int] | None = None
+    surge: bool | SurgeThresholds = True
 
     def __post_init__(self) -> None:
         for name in ("respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"):
@@ -96,12 +104,19 @@ class Settings:
         for name in ("quiet_logs", "graded_levels"):
             _check_flag(name, getattr(self, name))
         object.__setattr__(self, "levels", _checked_levels(self.levels))
+        _check_surge(self.surge)
         # Raises for a row or a level that is none.
         self.level_table()
 
     def level_table(self) -> Levels:
         """The table of levels with this user's rows."""
         return Levels(graded=self.graded_levels, rows=self.levels)
+
+    def surge_detector(self) -> Surge | None:
+        """A new detector of surges; None if there is to be none."""
+        if isinstance(self.surge, SurgeThresholds):
+            return Surge(self.surge)
+        return Surge() if self.surge else None
 
     @classmethod
     def for_blocking(cls, **options: Unpack[SettingsOptions]) -> Settings:
@@ -127,6 +142,11 @@ def _check_number(name: str, value: object) -> None:
 def _check_flag(name: str, value: object) -> None:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def _check_surge(value: object) -> None:
+    if not isinstance(value, bool | SurgeThresholds):
+        raise ValueError(f"surge must be True, False or SurgeThresholds, not {value!r}")
 
 
 def _checked_levels(value: object) -> dict[str, int] | None:

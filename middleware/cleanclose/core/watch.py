@@ -142,6 +142,14 @@ class Watch:
         For what passed through where nothing of ours stood: `peer_gone` is called if it did.
         """
 
+    def idle_before(self, now: float) -> float | None:
+        """For how many seconds the connection had been idle when the request came.
+
+        The shim's to say, and asked for only when the peer has left. None where that is not
+        known, and for the first request of a connection.
+        """
+        return None
+
     def is_sending(self, frame: FrameType) -> bool:
         """Whether a frame of the call stack is the server's own send, for this exchange.
 
@@ -167,6 +175,16 @@ class Watch:
         Args:
             transport: The asyncio transport that the server's own send has written to in vain.
         """
+
+    def has_left(self, error: BaseException | None = None) -> bool:
+        """Whether the client has left, for a line that is written before the exchange is over.
+
+        It changes nothing: what the witnesses will say at the end is theirs.
+
+        Args:
+            error: What the server is about to raise, where it writes its line meanwhile.
+        """
+        return self.departure is not None and self.departure.side is Side.CLIENT
 
     @property
     def response_complete(self) -> bool:
@@ -335,6 +353,7 @@ class Watch:
             "expected_in": self.expected_in,
             "bytes_out": self._bytes_out_before,
             "wasted_seconds": round(wasted, 6) if wasted > 0 else None,
+            "idle_seconds": self.idle_before(now),
         }
         if self._truncated or (accepted and self.cut_short):
             # Falcon's ASGI stream, for one, gives such a body to the handler like any other.

@@ -29,6 +29,7 @@ from cleanclose.core import (
     Respond,
     Settings,
     Step,
+    ask_connection,
 )
 from cleanclose.tornado._witness import WatchedConnection
 
@@ -121,16 +122,21 @@ class Delivery:
         """The connection is closed. By whom tornado does not tell, unless there was an error."""
         stream = self.connection.stream
         error = None if stream is None else stream.error
+        if self.exchange.treated and error is None:
+            self._ask_kernel()
         self.do(self.exchange.peer_gone(Mechanism.of(error), self.now))
 
     def do(self, step: Step) -> None:
         """Carry out a step."""
+        if self.exchange.asks_kernel:
+            step = self._ask_kernel()
         self._unguard()
         while True:
             match step:
                 case Respond(close):
                     self._flush(close=close)
-                    step = self.exchange.responded(self.now)
+                    self.exchange.responded(self.now)
+                    step = self._ask_kernel()
                     continue
                 case Keep(seconds) | Read(seconds) | Hold(seconds):
                     self._arm(seconds)
@@ -182,6 +188,7 @@ class Delivery:
         if isinstance(error, Exception):
             self.do(self.exchange.reading_failed(error, self.now))
         else:
+            self._ask_kernel()
             self.do(self.exchange.peer_gone(Mechanism.UNKNOWN, self.now))
         stream.close(exc_info)
 
@@ -203,7 +210,15 @@ class Delivery:
 
     def _tick(self) -> None:
         self._disarm()
-        self.do(self.exchange.tick(self.now))
+        self.do(self._ask_kernel())
+
+    def _ask_kernel(self) -> Step:
+        """Tell the core what the kernel says of the connection; while it is closed, nothing."""
+        exchange, stream = self.exchange, self.connection.stream
+        sock = None if stream is None else stream.socket
+        connection = ask_connection(sock) if exchange.early else None
+        buffered = stream is not None and stream.writing()
+        return exchange.connection_state(connection, self.now, buffered=buffered)
 
     def _arm(self, seconds: float) -> None:
         at = self.now + seconds
@@ -236,6 +251,7 @@ class Delivery:
         if self._finished or not self._app_finished:
             return
         self._finished = True
+        self._ask_kernel()
         try:
             self.connection.finish()
             if close:

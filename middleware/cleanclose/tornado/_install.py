@@ -56,7 +56,10 @@ def install(
         start_request = start_request.original
     # HTTPServer looks the method up on the instance for each request.
     application.start_request = _StartRequest(  # type: ignore[method-assign]
-        application, start_request, checked, Reporter(outlets, levels=levels)
+        application,
+        start_request,
+        checked,
+        Reporter(outlets, levels=levels, surge=checked.surge_detector()),
     )
     return application
 

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import inspect
 import select
+import socket
 import sys
 import time
 import weakref
@@ -34,6 +35,7 @@ from cleanclose.core import (
     mark,
     trace_id,
 )
+from cleanclose.core.surge import TCP_INFO_SIZE, idle_before
 
 __all__ = ["TornadoWatch", "WatchedConnection"]
 
@@ -61,6 +63,7 @@ class TornadoWatch(Watch):
     _status: int | None = None
     _sent_before: int | None = None
     _told: bool = False
+    _idle: float | None = None
     _failed_in: Phase | None = None
     """How far it had come when the application failed; tornado's error page is not its doing."""
     _protocol: Any = None
@@ -103,6 +106,9 @@ class TornadoWatch(Watch):
             trace_id=trace_id(_header(headers, "Traceparent")),
             idempotency_key=_header(headers, "Idempotency-Key"),
         )
+
+    def idle_before(self, now: float) -> float | None:
+        return self._idle
 
     def ask(self) -> None:
         if self.progress == GONE or self.progress == COMPLETE:
@@ -156,6 +162,8 @@ class TornadoWatch(Watch):
             return
         error = sys.exc_info()[1]
         self.response_completed()
+        if self.started >= self._reporter.sample_at:
+            self._reporter.request_over(self.facts())
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.
@@ -198,6 +206,11 @@ class TornadoWatch(Watch):
             # A protocol which only the application knows.
             self.response_completed()
         self.end()
+
+    def stream_closes(self) -> None:
+        """The stream is about to be closed: the last moment to ask its socket."""
+        if self.progress not in (COMPLETE, GONE):
+            self._idle = idle_before(_tcp_info(self._stream.socket), _clock() - self.started)
 
     def stream_closed(self, caller: FrameType | None, *, unsent: bool) -> None:
         """The stream has been closed.
@@ -369,6 +382,7 @@ class _StreamClose:
         del stream.close
         here = inspect.currentframe()
         unsent: bool = stream.writing()
+        self.watch.stream_closes()
         try:
             stream.close(exc_info)
         finally:
@@ -506,6 +520,17 @@ def _passed(error: BaseException, stream: object) -> bool:
 def _sent(stream: object) -> int | None:
     """How many bytes of the stream the kernel has taken; None if that has another name now."""
     return getattr(stream, "_total_write_done_index", None)
+
+
+def _tcp_info(sock: Any) -> bytes:
+    """What the kernel knows of a connection; nothing where it does not tell."""
+    option: int | None = getattr(socket, "TCP_INFO", None)
+    if sock is None or option is None:
+        return b""
+    with contextlib.suppress(OSError, ValueError):
+        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, TCP_INFO_SIZE)
+        return info
+    return b""
 
 
 def _ask_the_kernel(stream: Any) -> Mechanism | None:

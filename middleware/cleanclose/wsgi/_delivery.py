@@ -19,10 +19,11 @@ from cleanclose.core import (
     Respond,
     Step,
     UploadDrained,
+    ask_connection,
     response_length,
 )
 from cleanclose.wsgi._source import Piece, Source
-from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
+from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, client_socket
 
 __all__ = ["Delivery"]
 
@@ -55,6 +56,8 @@ class Delivery:
         self._open_source = source
         self._source: Source | None = None
         self._left = None if length == CHUNKED else length
+        # Now: the application may put something else in the place of wsgi.input.
+        self._socket: object = client_socket(watch.environ, watch.server)
 
     # What the application calls.
 
@@ -173,6 +176,9 @@ class Delivery:
         except BaseException:
             self._close_if(exchange.abandoned(time.monotonic()))
             raise
+        finally:
+            if exchange.early:
+                self._ask_kernel()
 
     def event(self) -> UploadDrained | None:
         """The event, when all is over."""
@@ -200,7 +206,7 @@ class Delivery:
                     step = self._discard(seconds)
                 case Hold(seconds):
                     time.sleep(seconds)
-                    step = self.exchange.tick(time.monotonic())
+                    step = self._ask_kernel()
                 case _:
                     return step
 
@@ -213,8 +219,12 @@ class Delivery:
         except Exception as error:  # noqa: BLE001 - the core is told what it was
             return self._failed(error)
         if isinstance(result, Piece):
-            return self._count(result.size, at_end=result.ended)
-        return exchange.tick(time.monotonic())
+            step = self._count(result.size, at_end=result.ended)
+            return self._ask_kernel() if exchange.asks_kernel else step
+        return self._ask_kernel()
+
+    def _ask_kernel(self) -> Step:
+        return self.exchange.connection_state(ask_connection(self._socket), time.monotonic())
 
     def _failed(self, error: Exception) -> Step:
         """Reading the body failed, whoever read."""
@@ -227,6 +237,8 @@ class Delivery:
         complete = at_end if self._left is None else self._left <= 0
         step = self.exchange.body_received(size, complete, now)
         if at_end and not complete:
+            if self.exchange.treated:
+                self._ask_kernel()
             # The stream ended before the body: the peer's half of the connection is closed.
             step = self.exchange.peer_gone(Mechanism.EOF, now)
         return step

@@ -76,7 +76,9 @@ class CleanCloseMiddleware:
     ) -> None:
         self.app = app
         self._settings = Settings.for_blocking(**settings)
-        self._reporter = Reporter(outlets, levels=self._settings.level_table())
+        self.reporter = Reporter(
+            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
+        )
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()
@@ -211,7 +213,7 @@ class CleanCloseMiddleware:
             Whether it was one.
         """
         event = delivery.event()
-        self._reporter.report(event)
+        self.reporter.report(event)
         return event is not None
 
     def _ended(
@@ -229,7 +231,7 @@ class CleanCloseMiddleware:
         told = told or watch.ended
         end = watch.app_ended(time.monotonic(), error, told=told, restored=hidden)
         for event in end.events:
-            self._reporter.report(event)
+            self.reporter.report(event)
         return end.quiet
 
     def _is_hidden(self, error: BaseException, watch: WsgiWatch) -> bool:
@@ -413,6 +415,8 @@ class _ListBody:
                 close()
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
         finally:
             leave(watch)
 
@@ -488,6 +492,8 @@ class _Body:
             self._close()
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
         finally:
             leave(watch)
 
@@ -609,6 +615,8 @@ class _DeliveredBody(_Body):
             else:
                 told = self._deliver(error)
                 self._middleware.over(watch, _outside(error), told=told)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
         finally:
             leave(watch)
 

@@ -28,10 +28,11 @@ from cleanclose.core import (
     wsgi_server,
 )
 from cleanclose.core.judge import WRAPPERS
+from cleanclose.core.surge import TCP_INFO_SIZE, idle_before
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._source import readable
 
-__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch"]
+__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch", "client_socket"]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -204,6 +205,14 @@ class WsgiWatch(Watch):
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
+    def idle_before(self, now: float) -> float | None:
+        return idle_before(_tcp_info(_socket(self.environ, self.server)), now - self.started)
+
+    def has_left(self, error: BaseException | None = None) -> bool:
+        if self.departure is not None or error is None or self.stopping:
+            return super().has_left()
+        return self._is_loss(error)
+
     def server_failed(
         self, witness: Witness, error: BaseException, through: int | None = None
     ) -> None:
@@ -215,14 +224,18 @@ class WsgiWatch(Watch):
             through: The id of an object of the application's own which the server used. What
                 came through that is not the client's.
         """
-        if (
-            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
-        ) and self._came_from_server(error, through):
+        if self._is_loss(error, through):
             self.response_failed()
             self.peer_gone(witness, time.monotonic(), error)
             if self._is_sent_whole():
                 # The server broke off in the last piece, before it could find out that it was.
                 self.response_completed()
+
+    def _is_loss(self, error: BaseException, through: int | None = None) -> bool:
+        """Whether the server has raised it for its client's connection."""
+        return (
+            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
+        ) and self._came_from_server(error, through)
 
     def closed_early(self) -> None:
         """The server closed the response before it had asked for all of it, and gives no reason.
@@ -284,8 +297,8 @@ def _route(environ: Environ, request: object) -> str | None:
     return pattern if isinstance(pattern, str) else None
 
 
-def _socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, if it is in reach and speaks plain TCP."""
+def client_socket(environ: Environ, server: Server) -> Any:
+    """The client's socket, or what stands in for it, if it is in reach."""
     if server.socket_key is not None:
         sock = environ.get(server.socket_key)
     elif server.input_socket is not None:
@@ -299,11 +312,31 @@ def _socket(environ: Environ, server: Server) -> Any:
             return None
     else:
         return None
+    return sock
+
+
+def _socket(environ: Environ, server: Server) -> Any:
+    """The client's socket, if it is in reach and speaks plain TCP."""
+    sock = client_socket(environ, server)
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
 
 
 _GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
+
+
+def _tcp_info(sock: Any) -> bytes:
+    """What the kernel knows of a connection; nothing where there is none, or it does not tell."""
+    option: int | None = getattr(socket, "TCP_INFO", None)
+    if sock is None or option is None:
+        return b""
+    try:
+        info: bytes = getattr(sock, "_sock", sock).getsockopt(
+            socket.IPPROTO_TCP, option, TCP_INFO_SIZE
+        )
+    except (AttributeError, OSError, TypeError, ValueError):
+        return b""
+    return info
 
 
 def _peek(sock: Any) -> Mechanism | None:

@@ -1,0 +1,132 @@
+"""uvicorn's access log: 499 for a client that left.
+
+uvicorn writes its line when the response's head goes out (``RequestResponseCycle.send``), before
+anybody can know how it ends; and none at all for a client that has left by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import weakref
+from typing import Any, Final
+
+from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
+
+from cleanclose.core import Watch, current
+from cleanclose.core.watch import DEPARTURE_LISTENERS
+
+__all__ = ["AccessFilter"]
+
+_LOGGER: Final = "uvicorn.access"
+_FORMAT: Final = '%s - "%s %s HTTP/%s" %d'
+_DEPARTED: Final = 499
+_SEEN: Final = "cleanclose_access"
+"""On a watch: its line is in hand. On a record: it has been looked at."""
+
+
+class AccessFilter(logging.Filter):
+    """Keeps the line of a request until its end, and tells then how it ended.
+
+    For the logger ``uvicorn.access`` (not for a handler), in a configuration of logging or with
+    `install`. A client that left has the status 499, which is only ever written here; if it left
+    before the response began, the line is made here, with uvicorn's own words. All other lines
+    are as they were, with the time at which uvicorn made them; they come when the request is
+    over, so a stream's comes at its end.
+
+    Requests that do not pass the middleware, and servers other than uvicorn, are let pass.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        super().__init__(name)
+        reference = weakref.ref(self)
+
+        def departed() -> None:
+            here = reference()
+            if here is not None:
+                with contextlib.suppress(Exception):
+                    here._departed()
+
+        DEPARTURE_LISTENERS.append(departed)
+
+    @classmethod
+    def install(cls) -> AccessFilter:
+        """Put one on the logger ``uvicorn.access``, if there is none.
+
+        Returns:
+            The one that is there.
+        """
+        logger = logging.getLogger(_LOGGER)
+        for each in logger.filters:
+            if isinstance(each, cls):
+                return each
+        made = cls()
+        logger.addFilter(made)
+        return made
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep a record back, if it is a request's and its end is not known."""
+        if hasattr(record, _SEEN) or not isinstance(record.args, tuple) or len(record.args) != 5:
+            return True
+        watch = current()
+        if watch is None or _scope(watch) is None:
+            return True
+        setattr(record, _SEEN, True)
+        # The exception's formatter, and a thread's name, are the record's already.
+        return not self._release_at_end(watch, record)
+
+    def _departed(self) -> None:
+        watch = current()
+        scope = None if watch is None else _scope(watch)
+        if watch is None or scope is None or hasattr(watch, _SEEN) or not watch.has_left():
+            return
+        logger = logging.getLogger(_LOGGER)
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        record = logger.makeRecord(
+            _LOGGER,
+            logging.INFO,
+            __file__,
+            0,
+            _FORMAT,
+            (
+                get_client_addr(scope),
+                scope["method"],
+                get_path_with_query_string(scope),
+                scope["http_version"],
+                _DEPARTED,
+            ),
+            None,
+        )
+        setattr(record, _SEEN, True)
+        if not self._release_at_end(watch, record):
+            logger.handle(record)
+
+    def _release_at_end(self, watch: Watch, record: logging.LogRecord) -> bool:
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            task = None
+        setattr(watch, _SEEN, True)
+        if task is None:
+            return False
+
+        def release(_: asyncio.Task[Any]) -> None:
+            # A client whose leaving nobody has looked for yet.
+            watch.ask()
+            if watch.has_left() and isinstance(record.args, tuple):
+                record.args = (*record.args[:4], _DEPARTED)
+            logging.getLogger(record.name).handle(record)
+
+        task.add_done_callback(release)
+        return True
+
+
+def _scope(watch: Watch) -> Any:
+    """The scope of a request that uvicorn serves; None for all else."""
+    scope: Any = getattr(watch, "scope", None)
+    server: Any = getattr(watch, "server", None)
+    if scope is None or scope["type"] != "http" or getattr(server, "name", None) != "uvicorn":
+        return None
+    return scope

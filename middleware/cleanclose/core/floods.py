@@ -1,0 +1,234 @@
+"""Floods: many lines that say the same become one line which says how many.
+
+No clock and no thread of its own: the time is passed in, and what is due comes out with whatever
+is asked next. It is about lines only; counters have counted before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from typing import Final
+
+__all__ = ["DEFAULT_FLOOD", "FOLDED", "Flood", "FloodControl", "Fold"]
+
+FOLDED: Final = "events_folded"
+"""The name of the line that stands for those which were not written."""
+
+_DIFFERS: Final = frozenset(
+    {
+        "age_ms",
+        "bytes_in",
+        "bytes_out",
+        "client",
+        "drained",
+        "expected_in",
+        "idempotency_key",
+        "request_id",
+        "trace_id",
+        "wasted_seconds",
+    }
+)
+"""Fields in which two events of the same kind may differ. All others are alike in them."""
+
+_METHODS: Final = frozenset(
+    {
+        "CONNECT",
+        "DELETE",
+        "GET",
+        "HEAD",
+        "OPTIONS",
+        "PATCH",
+        "POST",
+        "PUT",
+        "TRACE",
+        "WEBSOCKET",
+    }
+)
+_OTHER: Final = "_OTHER"
+"""All other methods are one: a client can make them up, and with each a kind of its own."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Flood:
+    """From when on lines are folded.
+
+    Args:
+        lines: How many lines of one kind are written at most in ``seconds``, besides the one
+            that counts the others. Default 20.
+        seconds: How long they are counted together, from the first of them on. Default 60.
+        kinds: How many kinds are told apart at once. With more than that the oldest is
+            forgotten early, and counted anew. Default 256.
+
+    Raises:
+        ValueError: A value has the wrong type or is out of its range.
+    """
+
+    lines: int = 20
+    seconds: float = 60.0
+    kinds: int = 256
+
+    def __post_init__(self) -> None:
+        for name in ("lines", "kinds"):
+            _check_count(name, getattr(self, name))
+        _check_seconds(self.seconds)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a whole number of 1 or more, not {value!r}")
+
+
+def _check_seconds(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"seconds must be a number above 0, not {value!r}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"seconds must be a finite number above 0, not {value!r}")
+
+
+DEFAULT_FLOOD: Final = Flood()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Fold:
+    """Lines of one kind that were not written.
+
+    Args:
+        name: Their events' name.
+        level: Their level, which is that of the line which stands for them.
+        alike: The fields in which they do not differ.
+        count: How many they are.
+        first: The time of the first of them.
+        last: The time of the last of them.
+    """
+
+    name: str
+    level: int
+    alike: Mapping[str, object]
+    count: int
+    first: float
+    last: float
+
+    def fields(self, now: float) -> dict[str, object]:
+        """The fields of the line that stands for them.
+
+        Args:
+            now: The time.
+        """
+        return {
+            **self.alike,
+            "folded_event": self.name,
+            "folded": self.count,
+            "first_seconds_ago": round(now - self.first, 3),
+            "last_seconds_ago": round(now - self.last, 3),
+        }
+
+
+class _Window:
+    """What has been seen of one kind since its first line."""
+
+    __slots__ = ("alike", "count", "ends", "first", "last", "level", "lines", "name")
+
+    def __init__(self, name: str, level: int, alike: Mapping[str, object], ends: float) -> None:
+        self.name = name
+        self.level = level
+        self.alike = alike
+        self.ends = ends
+        self.lines = 0
+        self.count = 0
+        self.first = self.last = 0.0
+
+
+class FloodControl:
+    """Which lines are written, and what stands for the others. Thread-safe, of bounded size.
+
+    A line is of the same kind as another if it has the same level, the same event and the same
+    fields, but for addresses, ids, sizes and times.
+
+    Args:
+        flood: From when on lines are folded.
+    """
+
+    def __init__(self, flood: Flood = DEFAULT_FLOOD) -> None:
+        self._flood = flood
+        self._lock = threading.Lock()
+        # In the order in which they began, which is the order in which they end.
+        self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
+
+    def admit(
+        self, name: str, level: int, fields: Mapping[str, object], now: float
+    ) -> tuple[bool, list[Fold]]:
+        """Whether a line is to be written, and what is to be written before it.
+
+        Args:
+            name: The event's name.
+            level: The line's level.
+            fields: The event's fields, with plain values.
+            now: The time, in seconds.
+        """
+        alike = {key: value for key, value in fields.items() if key not in _DIFFERS}
+        if alike.get("method", _OTHER) not in _METHODS and "method" in alike:
+            alike["method"] = _OTHER
+        kind = (level, name, *alike.items())
+        try:
+            hash(kind)
+        except TypeError:
+            # Not plain, so not to be compared: such an event is always written.
+            return True, self.due(now)
+        with self._lock:
+            folds = self._ended(now)
+            window = self._windows.get(kind)
+            if window is None:
+                if len(self._windows) >= self._flood.kinds:
+                    _, oldest = self._windows.popitem(last=False)
+                    folds += _folds(oldest)
+                window = _Window(name, level, alike, now + self._flood.seconds)
+                self._windows[kind] = window
+            if window.lines < self._flood.lines:
+                window.lines += 1
+                return True, folds
+            if not window.count:
+                window.first = now
+            window.count += 1
+            window.last = now
+            return False, folds
+
+    def due(self, now: float) -> list[Fold]:
+        """What stands for the lines of the kinds whose time is over."""
+        with self._lock:
+            return self._ended(now)
+
+    def rest(self) -> list[Fold]:
+        """What stands for all lines that have not been accounted for, and forget all kinds."""
+        with self._lock:
+            windows = list(self._windows.values())
+            self._windows.clear()
+        return [fold for window in windows for fold in _folds(window)]
+
+    def _ended(self, now: float) -> list[Fold]:
+        folds: list[Fold] = []
+        while self._windows:
+            kind, window = next(iter(self._windows.items()))
+            if now < window.ends:
+                break
+            del self._windows[kind]
+            folds += _folds(window)
+        return folds
+
+
+def _folds(window: _Window) -> list[Fold]:
+    if not window.count:
+        return []
+    return [
+        Fold(
+            name=window.name,
+            level=window.level,
+            alike=window.alike,
+            count=window.count,
+            first=window.first,
+            last=window.last,
+        )
+    ]

@@ -1,0 +1,152 @@
+"""What Linux says of one TCP connection, as plain values: no socket is touched here.
+
+`cleanclose.core.kernel.ask_connection` gets the bytes, `cleanclose.core.exchange` knows what
+they mean for a response.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import struct
+from typing import Final
+
+__all__ = ["Connection", "TcpInfo", "TcpState", "connection_of", "parse_tcp_info"]
+
+
+class TcpState(enum.IntEnum):
+    """The states of a connection, numbered as in linux/tcp_states.h (RFC 9293, 3.3.2)."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+_PEER_CLOSED: Final = frozenset(
+    {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT}
+)
+_NEVER_CONNECTED: Final = frozenset(
+    {TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.NEW_SYN_RECV, TcpState.LISTEN}
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TcpInfo:
+    """The part of ``struct tcp_info`` (linux/tcp.h) that tells what has arrived.
+
+    What a kernel does not know yet is None: the struct has grown at its end with almost every
+    version.
+
+    Args:
+        state: The state, a `TcpState`; a number that this list does not have stays a number.
+        rto: Seconds after which what is not acknowledged is sent again (RFC 6298).
+        unacked: Segments that were sent and are not acknowledged.
+        acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
+        received_bytes: Bytes that have arrived in order, since Linux 4.1.
+        unsent_bytes: Bytes that wait to be sent for the first time, since Linux 4.6.
+    """
+
+    state: int
+    rto: float | None = None
+    unacked: int | None = None
+    acked_bytes: int | None = None
+    received_bytes: int | None = None
+    unsent_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """What is known of the peer's end of a connection that nobody here has closed or shut down.
+
+    Args:
+        unacked: Bytes which were handed to the kernel, and which the peer's has not acknowledged.
+            It keeps its value when the connection is reset: so many never arrived.
+        peer_closed: Whether the peer has closed its sending half (FIN). What it sent before may
+            still be unread.
+        reset: Whether the connection is no more: the peer has reset it, or did not answer for so
+            long that the kernel gave up. Known before what came earlier has been read.
+        rto: Seconds in which the two kernels would have made good for a lost segment.
+    """
+
+    unacked: int
+    peer_closed: bool = False
+    reset: bool = False
+    rto: float = 0.0
+
+
+_MICROSECOND: Final = 1e-6
+_U32: Final = struct.Struct("=I")
+_U64: Final = struct.Struct("=Q")
+# Eight bytes of flags, then four-byte and eight-byte fields, each at its natural place.
+_RTO: Final = 8
+_UNACKED: Final = 24
+_BYTES_ACKED: Final = 120
+_BYTES_RECEIVED: Final = 128
+_NOTSENT_BYTES: Final = 144
+
+
+def parse_tcp_info(data: bytes) -> TcpInfo:
+    """Read the answer of ``getsockopt(IPPROTO_TCP, TCP_INFO)`` on Linux (tcp(7)).
+
+    Args:
+        data: The struct, as long or as short as the kernel has it.
+
+    Raises:
+        ValueError: There is not even a state.
+    """
+    if not data:
+        raise ValueError("an empty struct tcp_info")
+    rto = _field(data, _RTO, _U32)
+    return TcpInfo(
+        state=_state(data[0]),
+        rto=None if rto is None else rto * _MICROSECOND,
+        unacked=_field(data, _UNACKED, _U32),
+        acked_bytes=_field(data, _BYTES_ACKED, _U64),
+        received_bytes=_field(data, _BYTES_RECEIVED, _U64),
+        unsent_bytes=_field(data, _NOTSENT_BYTES, _U32),
+    )
+
+
+def connection_of(info: TcpInfo, queued: int) -> Connection | None:
+    """What the kernel's two answers say together.
+
+    Args:
+        info: The struct.
+        queued: The answer of ``ioctl(SIOCOUTQ)`` (tcp(7)): bytes in the send queue that are not
+            acknowledged, the unsent ones included. The struct has the same in segments, which
+            are gone from it after a reset.
+
+    Returns:
+        The connection; None if the socket is not connected.
+    """
+    if info.state in _NEVER_CONNECTED:
+        return None
+    return Connection(
+        unacked=queued,
+        peer_closed=info.state in _PEER_CLOSED,
+        reset=info.state == TcpState.CLOSE,
+        rto=info.rto or 0.0,
+    )
+
+
+def _state(number: int) -> int:
+    try:
+        return TcpState(number)
+    except ValueError:
+        return number
+
+
+def _field(data: bytes, at: int, kind: struct.Struct) -> int | None:
+    if len(data) < at + kind.size:
+        return None
+    value: int = kind.unpack_from(data, at)[0]
+    return value

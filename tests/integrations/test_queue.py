@@ -1,0 +1,211 @@
+"""The queue before a slow outlet: nobody waits, and what does not fit is counted."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+
+from cleanclose.core import (
+    Event,
+    Facts,
+    Outcome,
+    Phase,
+    Side,
+    UploadDrained,
+    UpstreamReset,
+    Verdict,
+    reset,
+    snapshot,
+)
+from cleanclose.integrations.queue import QueuedOutlet
+from tests.support.reporting import until
+
+DROPPED = "cleanclose_outlet_dropped_events_total"
+FAILED = "cleanclose_outlet_errors_total"
+
+
+def event(number: int = 0) -> UploadDrained:
+    facts = Facts(framework="asgi", server="uvicorn", method="POST")
+    return UploadDrained(facts=facts, age_ms=1.0, outcome=Outcome.DELIVERED, drained=number)
+
+
+def upstream(error: Exception) -> UpstreamReset:
+    return UpstreamReset(
+        facts=Facts(framework="asgi", server="uvicorn", method="POST"),
+        age_ms=1.0,
+        verdict=Verdict(side=Side.UPSTREAM, phase=Phase.HANDLER),
+        error="Error",
+        exception=error,
+    )
+
+
+class Gate:
+    """An outlet that lets events in when it is opened."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.seen: list[int] = []
+        self.threads: set[str] = set()
+
+    def __call__(self, event: Event) -> None:
+        assert self.open.wait(20)
+        assert isinstance(event, UploadDrained)
+        self.seen.append(event.drained)
+        self.threads.add(threading.current_thread().name)
+
+
+@pytest.fixture(autouse=True)
+def counters() -> None:
+    reset()
+
+
+def test_events_arrive_in_order_in_one_thread() -> None:
+    gate = Gate()
+    gate.open.set()
+    outlet = QueuedOutlet(gate)
+    for number in range(500):
+        outlet(event(number))
+    assert outlet.flush()
+    assert gate.seen == list(range(500))
+    assert gate.threads == {"cleanclose-outlet"}
+    assert outlet.close()
+
+
+def test_no_thread_before_the_first_event() -> None:
+    before = threading.active_count()
+    outlet = QueuedOutlet(Gate())
+    assert threading.active_count() == before
+    assert outlet.flush(0)
+    assert outlet.close(0)
+
+
+def test_what_does_not_fit_is_dropped_and_counted_and_nobody_waits() -> None:
+    gate = Gate()
+    outlet = QueuedOutlet(gate, size=10)
+    outlet(event())
+    # Out of the queue, in the outlet.
+    until(outlet._queue.empty)  # pyright: ignore[reportPrivateUsage]
+    for number in range(1, 31):
+        outlet(event(number))
+    assert snapshot()[DROPPED] == 20
+    assert outlet.flush(0.01) is False
+    gate.open.set()
+    assert outlet.flush()
+    assert gate.seen == list(range(11))
+    outlet.close()
+
+
+def test_after_closing_events_are_counted_as_dropped() -> None:
+    gate = Gate()
+    outlet = QueuedOutlet(gate)
+    outlet(event(1))
+    gate.open.set()
+    assert outlet.close()
+    outlet(event(2))
+    assert gate.seen == [1]
+    assert snapshot()[DROPPED] == 1
+
+
+def test_one_that_raises_goes_on_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(event: Event) -> None:
+        raise RuntimeError("no")
+
+    outlet = QueuedOutlet(broken)
+    for _ in range(3):
+        outlet(event())
+    assert outlet.flush()
+    assert snapshot()[FAILED] == 3
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    outlet.close()
+
+
+def test_it_runs_with_the_requests_context_variables() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="none")
+    seen: list[str] = []
+    outlet = QueuedOutlet(lambda _: seen.append(variable.get()))
+    token = variable.set("request")
+    outlet(event())
+    variable.reset(token)
+    assert outlet.flush()
+    assert seen == ["request"]
+    outlet.close()
+
+
+def test_nothing_of_a_request_is_kept() -> None:
+    class Error(Exception):
+        pass
+
+    error = Error()
+    reference = weakref.ref(error)
+    outlet = QueuedOutlet(lambda _: None)
+    given = upstream(error)
+    outlet(given)
+    assert outlet.flush()
+    del error, given
+    until(lambda: reference() is None)
+    outlet.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_child_has_a_thread_of_its_own_and_the_exit_waits_a_moment() -> None:
+    code = """
+        import os, sys, time
+        from tests.integrations.test_queue import event
+        from cleanclose.integrations.queue import QueuedOutlet
+
+        def slow(event):
+            time.sleep(0.05)
+            os.write(1, f"{label} {event.drained}\\n".encode())
+
+        label = "parent"
+        outlet = QueuedOutlet(slow)
+        outlet(event(1))
+        outlet(event(2))
+        if os.fork() == 0:
+            label = "child"
+            outlet(event(3))
+            sys.exit()
+        os.wait()
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert sorted(run.stdout.splitlines()) == ["child 3", "parent 1", "parent 2"], run
+
+
+def test_the_end_of_the_process_does_not_wait_for_long() -> None:
+    code = """
+        import time
+        from tests.integrations.test_queue import event
+        from cleanclose.integrations.queue import QueuedOutlet
+
+        outlet = QueuedOutlet(lambda _: time.sleep(600))
+        outlet(event())
+    """
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("size", [0, -1, True, 1.5, "10", None])
+def test_a_wrong_size_is_refused(size: Any) -> None:
+    with pytest.raises(ValueError, match="size"):
+        QueuedOutlet(lambda _: None, size=size)
+
+
+def test_an_outlet_is_called() -> None:
+    with pytest.raises(TypeError, match="outlet"):
+        QueuedOutlet(None)  # type: ignore[arg-type]

@@ -1,0 +1,390 @@
+"""The detector by itself, on a clock of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.surge import Traffic, delay, random_day
+from cleanclose.core import (
+    Cap,
+    Cause,
+    ClientDeparted,
+    DepartureSurge,
+    Event,
+    Facts,
+    Mechanism,
+    Outcome,
+    Phase,
+    Reporter,
+    Settings,
+    Side,
+    Surge,
+    SurgeThresholds,
+    UploadDrained,
+    Verdict,
+    Witness,
+)
+from cleanclose.core.counters import Counters
+from cleanclose.core.surge import TCP_INFO_SIZE, idle_before, network_of
+
+FACTS = Facts(framework="asgi", server="uvicorn", method="GET")
+HOUR = 3600.0
+
+
+def departed(
+    *,
+    age: float = 0.3,
+    client: str = "192.0.2.1",
+    route: str = "/a",
+    side: Side = Side.CLIENT,
+    witness: Witness = Witness.RECEIVE,
+    phase: Phase = Phase.HANDLER,
+    known: bool = True,
+    **more: Any,
+) -> ClientDeparted:
+    return ClientDeparted(
+        facts=dataclasses.replace(FACTS, client=client, route=route),
+        age_ms=age * 1000,
+        verdict=Verdict(side=side, phase=phase, mechanism=Mechanism.RESET, witnesses=(witness,)),
+        wasted_seconds=1e-6 if known else None,
+        **more,
+    )
+
+
+def drained(outcome: Outcome, cap: Cap | None = None) -> UploadDrained:
+    return UploadDrained(facts=FACTS, age_ms=1.0, outcome=outcome, cap=cap)
+
+
+class Clock:
+    """Tells a detector of one thing after the other."""
+
+    def __init__(self, surge: Surge | None = None) -> None:
+        self.surge = surge or Surge()
+        self.now = 1000.0
+        self.told: list[DepartureSurge] = []
+        self.random = random.Random(3)
+
+    def see(self, *events: Event, every: float = 0.3) -> list[DepartureSurge]:
+        before = len(self.told)
+        for event in events:
+            self.now += every
+            if self.now >= self.surge.sample_at:
+                self.surge.request_over(self.any().facts, self.now)
+            self.told += self.surge.see(event, self.now)
+        return self.told[before:]
+
+    def any(self) -> ClientDeparted:
+        return departed(
+            age=self.random.lognormvariate(0, 1),
+            client=f"10.0.{self.random.randrange(30)}.7",
+            route=self.random.choice("abcde"),
+        )
+
+    def mix(self, count: int = 150) -> list[DepartureSurge]:
+        return self.see(*(self.any() for _ in range(count)))
+
+
+def ages(age: float, count: int = 80, **more: Any) -> list[ClientDeparted]:
+    return [
+        departed(age=age, client=f"10.0.{number % 30}.7", route="abcde"[number % 5], **more)
+        for number in range(count)
+    ]
+
+
+@pytest.mark.parametrize("level", [0.5, 20.0])
+@pytest.mark.parametrize("rate", [0.001, 0.5])
+@pytest.mark.parametrize("balancers", [0, 2])
+def test_random_departures_are_silent(rate: float, level: float, balancers: int) -> None:
+    seconds = 20 * HOUR if level < 1 else HOUR / 2
+    day = random_day(Traffic(rate, level, 11, balancers=balancers), seconds=seconds)
+    assert day.told > 100
+    assert not day.warnings
+
+
+@pytest.mark.parametrize("cause", Cause)
+def test_a_pattern_is_told_and_nothing_else(cause: Cause) -> None:
+    seconds, told = delay(cause, Traffic(0.01, 10.0, 2), per_second=5)
+    assert told == [cause]
+    assert seconds is not None
+    assert seconds < 60
+
+
+def test_an_episode_is_told_once_and_again_after_the_cool_down() -> None:
+    clock = Clock(Surge(SurgeThresholds(cool_down=60)))
+    clock.mix()
+    (told,) = clock.see(*ages(30.0, 2000))
+    assert told.cause is Cause.SAME_AGE
+    assert not clock.mix(400)
+    # Over, and told again when it is back.
+    (again,) = clock.see(*ages(30.0, 200))
+    assert again.seconds_each == 30.0
+
+
+def test_within_the_cool_down_it_is_not_told_again() -> None:
+    clock = Clock()
+    clock.mix()
+    assert clock.see(*ages(30.0, 100))
+    clock.mix(400)
+    assert not clock.see(*ages(30.0, 200))
+
+
+def test_behind_one_episode_another_pattern_is_seen() -> None:
+    clock = Clock()
+    clock.mix()
+    assert [event.cause for event in clock.see(*ages(30.0, 200))] == [Cause.SAME_AGE]
+    cut = departed(phase=Phase.REQUEST_BODY, bytes_in=1 << 20, expected_in=1 << 24)
+    both = [event for pair in zip(ages(30.0, 100), [cut] * 100, strict=True) for event in pair]
+    assert [event.cause for event in clock.see(*both)] == [Cause.SAME_BYTES]
+
+
+def test_a_known_time_out_is_named() -> None:
+    clock = Clock()
+    (told,) = clock.see(*ages(60.01, 60))
+    assert told.seconds_each == 60.0
+    assert told.usual_share is None
+    assert "nginx" in str(told.likely_cause)
+    assert told.facts == FACTS
+
+
+def test_ages_that_are_only_seen_at_a_write_are_those_of_the_handlers() -> None:
+    clock = Clock()
+    clock.mix()
+    assert not clock.see(*ages(2.5, 300, known=False))
+    assert not clock.see(*ages(2.5, 300, witness=Witness.WRITE))
+    # But nobody's handler takes just as long as a proxy waits.
+    (told,) = clock.see(*ages(30.2, 100, witness=Witness.WRITE))
+    assert told.seconds_each == 30.0
+
+
+def test_what_has_always_been_so_is_no_news() -> None:
+    """A page that asks every five seconds is always idle for five seconds."""
+    clock = Clock()
+    idle = [
+        dataclasses.replace(event, idle_seconds=5.0 + number % 7 / 100)
+        for number, event in enumerate(ages(0.01, 300))
+    ]
+    assert not clock.see(*idle)
+
+
+def test_uploads_end_where_the_pieces_do_that_are_read() -> None:
+    clock = Clock()
+    sizes = [65536 * (1 + clock.random.randrange(3)) for _ in range(300)]
+    cut = ages(0.3, 300, phase=Phase.REQUEST_BODY, expected_in=1 << 24)
+    pieces = zip(cut, sizes, strict=True)
+    assert not clock.see(*(dataclasses.replace(event, bytes_in=size) for event, size in pieces))
+
+
+def test_a_new_customer_is_no_fault() -> None:
+    """Whoever makes most of the requests has most of the departures."""
+    clock = Clock()
+    clock.mix()
+    theirs = departed(client="198.51.100.1")
+    for _ in range(300):
+        clock.surge.request_over(theirs.facts, clock.now + 0.1)
+        clock.see(departed(client="198.51.100.1", age=clock.random.lognormvariate(0, 1)))
+    assert not clock.told
+
+
+def test_requests_of_one_page_are_one_departure() -> None:
+    clock = Clock()
+    clock.mix()
+    # Six at once, twenty times.
+    for _ in range(20):
+        clock.see(*ages(30.0, 1))
+        clock.see(*[departed(age=30.0, client="10.0.99.7")] * 6, every=0.001)
+    for event in clock.told:
+        assert event.count <= 40
+
+
+def test_time_limits_at_a_constant_rate_are_no_burst() -> None:
+    clock = Clock()
+    assert not clock.see(*[departed(side=Side.SERVER)] * 3000, every=0.2)
+
+
+def test_a_stop_is_a_burst() -> None:
+    clock = Clock()
+    clock.mix(1000)
+    (told,) = clock.see(*[departed(side=Side.SERVER)] * 40, every=0.01)
+    assert told.cause is Cause.DEPLOY
+    assert told.seconds == 5
+
+
+def test_a_stop_that_cuts_responses_short_is_one_too() -> None:
+    clock = Clock()
+    clock.mix(1000)
+    (told,) = clock.see(*[drained(Outcome.CUT, Cap.APPLICATION)] * 40, every=0.01)
+    assert told.cause is Cause.DEPLOY
+
+
+def test_many_at_the_start_are_told_once_it_is_known_what_is_usual() -> None:
+    clock = Clock()
+    clock.see(*(clock.any() for _ in range(90)), every=0.1)
+    assert not clock.told
+    clock.see(*(clock.any() for _ in range(6)), every=6)
+    assert [event.cause for event in clock.told] == [Cause.DEPLOY]
+
+
+def test_early_responses_that_were_always_lost_are_no_news() -> None:
+    clock = Clock()
+    outcomes = [Outcome.RESET, Outcome.RESET, Outcome.DELIVERED]
+    assert not clock.see(*(drained(outcomes[number % 3]) for number in range(1000)))
+    assert not clock.see(*[drained(Outcome.UNKNOWN)] * 500)
+
+
+@pytest.mark.parametrize("risk", [1e-9, 1e-3])
+def test_what_is_kept_is_bounded(risk: float) -> None:
+    surge = Surge(SurgeThresholds(risk=risk))
+    rng = random.Random(1)
+
+    def flood(count: int, start: float) -> None:
+        for number in range(count):
+            now = start + number / 50
+            address = f"{rng.randrange(1 << 64):x}::1"[-30:]
+            event = departed(
+                client=f"{rng.randrange(223)}.{rng.randrange(256)}.{rng.randrange(256)}.1",
+                route=f"/{address}" * 50,
+                phase=Phase.REQUEST_BODY,
+                bytes_in=rng.randrange(1, 1 << 30),
+                age=rng.random() * 100,
+                idle_seconds=rng.random() * 100,
+            )
+            surge.request_over(event.facts, now)
+            surge.see(event, now)
+
+    flood(6000, 0.0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        flood(12000, 1000.0)
+        assert tracemalloc.get_traced_memory()[0] - before < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+TIMES = st.floats(0, 1e6, allow_nan=False)
+COUNTS = st.integers(0, 1 << 40)
+EVENTS = st.one_of(
+    st.builds(
+        departed,
+        age=st.floats(0, 1e5),
+        client=st.one_of(
+            st.sampled_from(["10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%eth0", "testclient"]),
+            st.text(max_size=20),
+        ),
+        route=st.text(max_size=300),
+        side=st.sampled_from(Side),
+        witness=st.sampled_from(Witness),
+        phase=st.sampled_from(Phase),
+        known=st.booleans(),
+        bytes_in=COUNTS,
+        expected_in=st.none() | COUNTS,
+        idle_seconds=st.none() | TIMES,
+    ),
+    st.builds(drained, st.sampled_from(Outcome), st.none() | st.sampled_from(Cap)),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(EVENTS, st.integers(1, 120), st.floats(0, 100)), max_size=25),
+    st.booleans(),
+)
+def test_nothing_makes_it_raise_and_no_cause_is_told_twice(
+    runs: list[tuple[Event, int, float]], sampled: bool
+) -> None:
+    thresholds = SurgeThresholds(least=20, seconds=1.0, risk=1e-3, cool_down=1e9)
+    surge = Surge(thresholds)
+    now = 0.0
+    told: list[Cause] = []
+    for event, times, pause in runs:
+        for _ in range(times):
+            now += pause
+            if sampled and now >= surge.sample_at:
+                surge.request_over(event.facts, now)
+            told += [warning.cause for warning in surge.see(event, now)]
+    assert len(told) == len(set(told))
+
+
+def test_the_reporter_asks_and_tells() -> None:
+    told: list[Event] = []
+    counters = Counters()
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.3
+        return now
+
+    reporter = Reporter([told.append], counters=counters, surge=Surge(), clock=clock)
+    assert reporter.sample_at == 0.0
+    reporter.request_over(FACTS)
+    assert reporter.sample_at > 0.3
+    for event in ages(30.0, 60):
+        reporter.report(event)
+    (surge,) = (event for event in told if isinstance(event, DepartureSurge))
+    assert surge.cause is Cause.SAME_AGE
+    assert counters.snapshot()['cleanclose_departure_surges_total{cause="same_age"}'] == 1
+
+
+def test_without_a_detector_nobody_asks_for_samples() -> None:
+    assert Reporter([]).sample_at == math.inf
+    Reporter([]).request_over(FACTS)
+    assert Settings(surge=False).surge_detector() is None
+    assert Settings().surge_detector() is not None
+    assert Settings(surge=SurgeThresholds(least=20)).surge_detector() is not None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"least": 19}, "least must be a whole number from 20 to 500"),
+        ({"least": True}, "least"),
+        ({"seconds": 0}, "seconds must be a finite number above 0"),
+        ({"risk": 0.5}, "risk must be a finite number from 1e-30 to 1e-3"),
+        ({"cool_down": math.inf}, "cool_down must be a finite number of 0 or more"),
+        ({"cool_down": "9"}, "cool_down"),
+    ],
+)
+def test_thresholds_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SurgeThresholds(**wrong)
+
+
+def test_the_setting_is_checked() -> None:
+    wrong: Any = 3
+    with pytest.raises(ValueError, match="surge must be True, False or SurgeThresholds"):
+        Settings(surge=wrong)
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.77", "192.0.2.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("::ffff:192.0.2.77", "192.0.2.0/24"),
+        ("unix:/run/app.sock", "unix:/run/app.sock"),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_networks(address: str | None, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_idle_time_comes_from_the_kernel() -> None:
+    info = bytearray(TCP_INFO_SIZE)
+    assert idle_before(bytes(info), 0.1) is None
+    info[120] = 1
+    info[44:48] = (2500).to_bytes(4, "little")
+    assert idle_before(bytes(info), 0.1) == pytest.approx(2.4)
+    # Something has been sent since the request began.
+    assert idle_before(bytes(info), 3) is None
+    assert idle_before(bytes(info[:100]), 0.1) is None
