@@ -294,7 +294,7 @@ def figure(value: float, unit: str, *, whole: bool = False) -> str:
         case "s":
             return f"{value:.2g} s"
         case "reqps" | "cps":
-            return f"{value:.2g}/s"
+            return f"{value:.0f}/s" if value >= 100 else f"{value:.2g}/s"
         case _:
             # Prometheus extrapolates an increase.
             return f"{value:.0f}" if whole or value >= 100 else f"{value:.2g}"
