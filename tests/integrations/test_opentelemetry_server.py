@@ -164,4 +164,4 @@ def test_what_the_points_say(serve: Serve) -> None:
     (age,) = points(server, "cleanclose.departure_age", cleanclose__phase="request_body")
     assert age["unit"] == "s"
     assert 31.0 in age["bounds"]
-    assert [point["value"] for point in points(server, "cleanclose.outlet_errors")] == [0]
+    assert not points(server, "cleanclose.outlet_errors")

@@ -91,7 +91,9 @@ def refused_upload(port: int) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     with contextlib.closing(connection):
         connection.request("PUT", "/files", b"x" * (4 * _MIB + MAX_BYTES))
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
 
 
 def visit(port: int, method: str, path: str, body: bytes | None = None) -> int:

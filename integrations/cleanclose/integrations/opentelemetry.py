@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.metrics import MeterProvider
 
 from cleanclose.core import ClientDeparted, Event, UploadDrained, UpstreamReset, Verdict, current
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,
-    OUTLET_ERRORS,
     PREFIX,
     PROCESS,
-    QUIETED_RECORDS,
     Counted,
     Measured,
     counts,
@@ -42,8 +40,6 @@ _METHODS: Final = frozenset(
     "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
 )
 """What ``http.request.method`` may be. Whatever else a client has made up is ``_OTHER``."""
-
-_WITHOUT_EVENT: Final = (QUIETED_RECORDS, OUTLET_ERRORS)
 
 
 class OpenTelemetryOutlet:
@@ -91,7 +87,6 @@ class _Instruments:
         self._counters = {
             counted: meter.create_counter(_name(counted), _unit(counted), counted.meaning)
             for counted in COUNTED
-            if counted not in _WITHOUT_EVENT
         }
         self._histograms = {
             measured: meter.create_histogram(
@@ -102,10 +97,6 @@ class _Instruments:
             )
             for measured in MEASURED
         }
-        for counted in _WITHOUT_EVENT:
-            meter.create_observable_counter(
-                _name(counted), [_observer(counted)], _unit(counted), counted.meaning
-            )
 
     def count(self, event: Event) -> None:
         """Count an event."""
@@ -115,6 +106,10 @@ class _Instruments:
                 self._counters[counted].add(amount, common | _labels(counted, values))
         for measured, values, value in measurements(event):
             self._histograms[measured].record(value, common | _labels(measured, values))
+
+    def count_one(self, counted: Counted) -> None:
+        """Count what has no event."""
+        self._counters[counted].add(1)
 
 
 def _name(what: Counted | Measured) -> str:
@@ -130,13 +125,6 @@ def _labels(what: Counted | Measured, values: Iterable[str]) -> _Attributes:
     return {f"{PREFIX}.{label}": value for label, value in zip(what.labels, values, strict=True)}
 
 
-def _observer(counted: Counted) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(options: CallbackOptions) -> Iterable[Observation]:
-        yield Observation(PROCESS.snapshot()[counted.full_name])
-
-    return observe
-
-
 _LOCK: Final = threading.Lock()
 _BY_PROVIDER: Final = weakref.WeakKeyDictionary[MeterProvider, _Instruments]()
 
@@ -147,7 +135,14 @@ def _instruments_of(provider: MeterProvider) -> _Instruments:
         instruments = _BY_PROVIDER.get(provider)
         if instruments is None:
             instruments = _BY_PROVIDER[provider] = _Instruments(provider)
+            if _count_in_all not in PROCESS.listeners:
+                PROCESS.listeners.append(_count_in_all)
         return instruments
+
+
+def _count_in_all(counted: Counted) -> None:
+    for instruments in tuple(_BY_PROVIDER.values()):
+        instruments.count_one(counted)
 
 
 def _http_attributes(event: Event) -> _Attributes:
