@@ -258,6 +258,9 @@ class Delivery:
 
     def _failed(self, error: Exception) -> Step:
         """Reading the body failed, whoever read."""
+        if self.exchange.treated and Mechanism.of(error) is Mechanism.UNKNOWN:
+            # A server's own error for an end that comes too early: gevent's has no number.
+            self._ask_kernel()
         return self.exchange.reading_failed(error, time.monotonic())
 
     def _count(self, size: int, *, at_end: bool) -> Step:

@@ -14,6 +14,7 @@ Run as ``python -m tests.support.apps.evidence SERVER PORT``, or by gunicorn as 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import os
@@ -91,6 +92,20 @@ def serve_wsgiref(port: int) -> None:
     make_server("127.0.0.1", port, make_application(), handler_class=QuietHandler).serve_forever()
 
 
+def serve_cheroot(port: int) -> None:
+    """Serve with cheroot, CherryPy's server."""
+    from cheroot.wsgi import Server
+
+    server: Any = Server(("127.0.0.1", port), make_application())
+    server.safe_start()
+
+
+def serve_gevent(port: int) -> None:
+    """Serve with gevent's own server, a greenlet for each connection."""
+    pywsgi = importlib.import_module("gevent.pywsgi")
+    pywsgi.WSGIServer(("127.0.0.1", port), make_application(), log=None).serve_forever()
+
+
 def serve_tornado(port: int) -> None:
     """Serve with Tornado."""
     from tornado.httpserver import HTTPServer
@@ -124,7 +139,13 @@ def serve_tornado(port: int) -> None:
 
 application = make_application()
 
+SERVE: Final = {
+    "cheroot": serve_cheroot,
+    "gevent": serve_gevent,
+    "tornado": serve_tornado,
+    "werkzeug": serve_werkzeug,
+    "wsgiref": serve_wsgiref,
+}
+
 if __name__ == "__main__":
-    {"werkzeug": serve_werkzeug, "wsgiref": serve_wsgiref, "tornado": serve_tornado}[sys.argv[1]](
-        int(sys.argv[2])
-    )
+    SERVE[sys.argv[1]](int(sys.argv[2]))
