@@ -127,7 +127,7 @@ KINDS: Final = [
 ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS, scope="module")
 def test_who_stays_has_the_line_that_it_had(serve: Serve, kind: str) -> None:
     asked = (
         request("GET", "/missing?a=%20b", headers=CLOSE),
@@ -140,7 +140,9 @@ def test_who_stays_has_the_line_that_it_had(serve: Serve, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [*KINDS, "httptools", pytest.param("gevent", marks=pytest.mark.stacks)]
+    "kind",
+    [*KINDS, "httptools", pytest.param("gevent", marks=pytest.mark.stacks)],
+    scope="module",
 )
 def test_who_leaves_has_499_once(serve: Serve, kind: str) -> None:
     log = Log(serve, kind)
@@ -157,7 +159,7 @@ def test_who_leaves_has_499_once(serve: Serve, kind: str) -> None:
         assert [_status(line) for line in uploading] == [499]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS, scope="module")
 @pytest.mark.negative_control
 def test_the_control_who_leaves_has_200_or_no_line(serve: Serve, kind: str) -> None:
     log = Log(serve, kind, ours=False)
@@ -181,7 +183,7 @@ def test_what_tornado_has_not_sent_yet_is_waited_for(serve: Serve) -> None:
     assert [_status(line) for line in log.lines()] == [499, 200]
 
 
-@pytest.mark.parametrize("kind", ["sync", "gthread", "h11", "tornado"])
+@pytest.mark.parametrize("kind", ["sync", "gthread", "h11", "tornado"], scope="module")
 def test_an_early_response_keeps_its_status(serve: Serve, kind: str) -> None:
     log = Log(serve, kind)
     assert strict(Upload(port=log.server.port, path="/refuse", body_size=8 * MIB)).status == 413
@@ -189,7 +191,7 @@ def test_an_early_response_keeps_its_status(serve: Serve, kind: str) -> None:
     assert _status(log.lines()[0]) == 413
 
 
-@pytest.mark.parametrize("kind", ["sync", "h11", "tornado"])
+@pytest.mark.parametrize("kind", ["sync", "h11", "tornado"], scope="module")
 def test_499_is_never_on_the_wire(serve: Serve, kind: str) -> None:
     log = Log(serve, kind)
     with connected(log.server.port) as client:

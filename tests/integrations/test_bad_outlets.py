@@ -53,8 +53,11 @@ def test_on_threads_one_that_sleeps_holds_its_own_request_only(serve: Serve) -> 
         assert httpx.get(f"{server.url}/", timeout=5).status_code == 200
 
 
-@pytest.mark.parametrize("outlets", ["raises,structlog", ""], ids=["raises", "none"])
-@pytest.mark.parametrize("stack", STACKS, ids=str)
+@pytest.mark.parametrize(
+    ("stack", "outlets"),
+    [*((stack, "raises,structlog") for stack in STACKS), (UVICORN, "")],
+    ids=lambda value: str(value) or "none",
+)
 def test_one_that_raises_and_none_at_all(serve: Serve, stack: Stack, outlets: str) -> None:
     # The one report of a broken outlet has a traceback.
     serve.allow_tracebacks()

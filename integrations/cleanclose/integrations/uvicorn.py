@@ -73,7 +73,6 @@ class AccessFilter(logging.Filter):
         if watch is None or _scope(watch) is None:
             return True
         setattr(record, _SEEN, True)
-        # The exception's formatter, and a thread's name, are the record's already.
         return not self._release_at_end(watch, record)
 
     def _departed(self) -> None:
