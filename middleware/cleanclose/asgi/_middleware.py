@@ -158,9 +158,10 @@ class CleanCloseMiddleware:
                 await self.app(scope, watch.receive, watch.send)
             except BaseException as error:
                 if connection is not None:
-                    # The frame below __call__.
+                    # inspect.currentframe() would have to be kept in a local, which is a cycle.
+                    caller = sys._getframe  # pyright: ignore[reportPrivateUsage]
                     if isinstance(error, Exception) and is_called_by_server(
-                        sys._getframe(2), receive, send
+                        caller(2), receive, send
                     ):
                         await connection.clear()
                     await connection.close(failed=True)
