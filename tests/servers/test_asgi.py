@@ -152,8 +152,9 @@ def test_the_next_request_is_served(serve: Serve, row: Stack, chunked: bool) -> 
     assert_clean([outcome])
 
 
-@pytest.mark.parametrize("pause", [0.0, 0.015], ids=["fast", "slow"])
-@pytest.mark.parametrize("chunked", FRAMING)
+@pytest.mark.parametrize(
+    ("chunked", "pause"), [(True, 0.0), (False, 0.015)], ids=["fast-chunked", "slow-length"]
+)
 @pytest.mark.parametrize("row", OTHERS, ids=str)
 def test_a_request_behind_the_unread_body(
     serve: Serve, row: Stack, chunked: bool, pause: float
@@ -183,8 +184,9 @@ def test_a_request_behind_the_unread_body(
     watch.check()
 
 
-@pytest.mark.parametrize("manner", ["patient", "impatient"])
-@pytest.mark.parametrize("chunked", FRAMING)
+@pytest.mark.parametrize(
+    ("chunked", "manner"), [(False, "patient"), (True, "patient"), (True, "impatient")]
+)
 @pytest.mark.parametrize("row", OTHERS, ids=str)
 def test_expectations(
     serve: Serve, row: Stack, chunked: bool, manner: Literal["patient", "impatient"]
@@ -215,8 +217,9 @@ def test_expectations(
     assert_clean([accepted])
 
 
-@pytest.mark.parametrize("path", [routes.INDEX, routes.REFUSE_LARGE, routes.NOT_MODIFIED])
-@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", routes.NOT_MODIFIED), ("HEAD", routes.REFUSE_LARGE)]
+)
 @pytest.mark.parametrize("row", OTHERS, ids=str)
 def test_requests_without_a_body(serve: Serve, row: Stack, method: str, path: str) -> None:
     uploads = [
@@ -228,7 +231,7 @@ def test_requests_without_a_body(serve: Serve, row: Stack, method: str, path: st
     assert undated(bare) == undated(wrapped)
 
 
-@pytest.mark.parametrize("path", [routes.REFUSE, routes.REFUSE_LARGE, routes.NOTHING])
+@pytest.mark.parametrize("path", [routes.REFUSE_LARGE, routes.NOTHING])
 @pytest.mark.parametrize("row", OTHERS, ids=str)
 def test_http_1_0(serve: Serve, row: Stack, path: str) -> None:
     server = serve(row)
@@ -263,8 +266,9 @@ def test_a_client_that_stalls(serve: Serve, row: Stack, chunked: bool) -> None:
     watch.check()
 
 
-@pytest.mark.parametrize("pause", [0.01, 0.03], ids=["drain", "linger"])
-@pytest.mark.parametrize("chunked", FRAMING)
+@pytest.mark.parametrize(
+    ("chunked", "pause"), [(True, 0.01), (False, 0.03)], ids=["drain-chunked", "linger-length"]
+)
 @pytest.mark.parametrize("row", EDGES, ids=str)
 def test_a_client_that_resets(serve: Serve, row: Stack, chunked: bool, pause: float) -> None:
     """With the response kept back, and with the response on its way."""
@@ -359,6 +363,28 @@ def test_a_body_far_above_the_cap(serve: Serve, row: Stack, chunked: bool) -> No
     assert outcome.transcript.clean, str(outcome)
     assert watch.grown(CUT % "max_bytes"), watch.changes()
     watch.check()
+
+
+@pytest.mark.parametrize("chunked", FRAMING)
+@pytest.mark.parametrize("row", EDGES, ids=str)
+def test_a_large_response_to_a_client_that_only_writes(
+    serve: Serve, row: Stack, chunked: bool
+) -> None:
+    """The server waits for room to send, the client for room to write: both get it."""
+    server = serve(row, settings={"respond_after": 0.0})
+    outcome = strict(
+        Upload(
+            port=server.port,
+            path=routes.REFUSE_LARGE,
+            body_size=64 * MIB,
+            chunked=chunked,
+            connection_close=True,
+            timeout=SLACK,
+        )
+    )
+    assert outcome.response is not None, str(outcome)
+    assert outcome.response.body == routes.LARGE
+    assert_clean([outcome])
 
 
 @pytest.mark.negative_control

@@ -552,6 +552,11 @@ class Exchange:
         return self._state in _TREATED
 
     @property
+    def reads(self) -> bool:
+        """Whether the body is to be read, also while what `Respond` asks for is being sent."""
+        return self._state in _READING
+
+    @property
     def state(self) -> State:
         """Where the exchange stands."""
         return self._state
