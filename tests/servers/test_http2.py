@@ -196,7 +196,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["stops", "stubborn"])
-@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str, scope="module")
+@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
 def test_a_refused_upload(serve: Serve, signed: Certificate, row: Stack, stubborn: bool) -> None:
     # hypercorn's own KeyError, bare as well.
     serve.allow_tracebacks()
@@ -228,7 +228,7 @@ def test_bare_hypercorn_on_trio_does_not_survive_it(signed: Certificate) -> None
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str, scope="module")
+@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
 def test_nothing_is_drained(serve: Serve, signed: Certificate, row: Stack) -> None:
     serve.allow_tracebacks()
     server = serve(with_certificate(row, signed))
@@ -241,7 +241,7 @@ def test_nothing_is_drained(serve: Serve, signed: Certificate, row: Stack) -> No
     assert not {name for name in grown if "early" in name or "drained" in name}, grown
 
 
-@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str, scope="module")
+@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
 def test_an_upload_that_is_read(serve: Serve, signed: Certificate, row: Stack) -> None:
     row = with_certificate(row, signed)
     seen: list[Stream] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 import time
@@ -162,9 +163,10 @@ class CleanCloseMiddleware:
                 await self.app(scope, watch.receive, watch.send)
             except BaseException as error:
                 if connection is not None:
-                    # The frame below __call__.
+                    # inspect.currentframe() would have to be kept in a local, which is a cycle.
+                    caller = sys._getframe  # pyright: ignore[reportPrivateUsage]
                     if isinstance(error, Exception) and is_called_by_server(
-                        sys._getframe(2), receive, send
+                        caller(2), receive, send
                     ):
                         await connection.clear()
                     await connection.close(failed=True)
@@ -411,7 +413,12 @@ class _Connection:
                 case Read(seconds):
                     step = await self._discard(seconds)
                 case Respond(close, whole):
-                    await self._flush(end=whole, close=close, whole=whole)
+                    if exchange.reads:
+                        # The client may write everything before it reads, and the server may
+                        # wait until it does.
+                        await self._flush_reading(end=whole, close=close, whole=whole)
+                    else:
+                        await self._flush(end=whole, close=close, whole=whole)
                     step = exchange.responded(time.monotonic())
                 case Forward() if self._kept:
                     await self._flush(end=True)
@@ -419,7 +426,10 @@ class _Connection:
                 case Forward():
                     return
                 case Done(_, read_on):
-                    await (self._flush_reading() if read_on else self._flush(end=True))
+                    if read_on:
+                        await self._flush_reading(end=True, always=True)
+                    else:
+                        await self._flush(end=True)
                     return
 
     async def _discard(self, seconds: float) -> Step:
@@ -442,26 +452,32 @@ class _Connection:
         size = len(message.get("body", b""))
         return self.exchange.body_received(size, not message.get("more_body", False), now)
 
-    async def _flush_reading(self) -> None:
-        """Send all that is kept back, and read meanwhile."""
+    async def _flush_reading(
+        self, *, end: bool, close: bool = False, whole: bool = False, always: bool = False
+    ) -> None:
+        """Send what is kept back, and read meanwhile: as far as the core has it, or always."""
         failed: Exception | None = None
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read_on)
+            tasks.start_soon(self._read_on, always)
             try:
-                await self._flush(end=True)
+                await self._flush(end=end, close=close, whole=whole)
             except Exception as error:  # noqa: BLE001 - raised below, without the group's wrapping
                 failed = error
             tasks.cancel_scope.cancel()
         if failed is not None:
             raise failed
 
-    async def _read_on(self) -> None:
+    async def _read_on(self, always: bool) -> None:
         message: Message = {"type": "http.request"}
-        while message["type"] != "http.disconnect":
-            while self._app_receiving:
-                await self._wait(math.inf)
-            message = await self._server_receive()
-            self._tell(message)
+        # What a server's receive() raises is no reason to give up sending: if there is anything
+        # left to be read afterwards, it is raised again.
+        with contextlib.suppress(Exception):
+            while message["type"] != "http.disconnect" and (always or self.exchange.reads):
+                if self._app_receiving:
+                    await self._wait(math.inf)
+                else:
+                    message = await self._server_receive()
+                    self._tell(message)
 
     async def _flush(self, *, end: bool, close: bool = False, whole: bool = False) -> None:
         """Send what is kept back: all of it, or all but the exchange's end."""

@@ -661,6 +661,11 @@ class Exchange:
         return self._sent and self._acked_at is None and self._state in _TREATED
 
     @property
+    def reads(self) -> bool:
+        """Whether the body is to be read, also while what `Respond` asks for is being sent."""
+        return self._state in _READING
+
+    @property
     def state(self) -> State:
         """Where the exchange stands."""
         return self._state

@@ -1,0 +1,170 @@
+"""Which server it is, and whether somebody stands between it and us."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, MutableMapping
+from types import CodeType
+from typing import Any, Final
+
+import pytest
+from starlette.middleware.errors import ServerErrorMiddleware
+
+from cleanclose.asgi import CleanCloseMiddleware
+from cleanclose.core import UNKNOWN, asgi_server
+
+Message = MutableMapping[str, Any]
+App = Callable[..., Awaitable[None]]
+
+PIECES: Final = 5
+SCOPE: Final = {
+    "type": "http",
+    "method": "POST",
+    "http_version": "1.1",
+    "path": "/",
+    "headers": [(b"content-length", b"5")],
+}
+
+
+class FailedError(Exception):
+    """What the application raises."""
+
+
+async def fails(scope: Any, receive: Any, send: Any) -> None:
+    raise FailedError
+
+
+class Server:
+    """Calls an application as one of the servers does, from a module of that server's."""
+
+    def __init__(self, module: str) -> None:
+        self.pieces = PIECES
+        self.sent: list[Message] = []
+
+        async def receive() -> Message:
+            self.pieces -= 1
+            return {"type": "http.request", "body": b"x", "more_body": self.pieces > 0}
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        receive.__module__ = send.__module__ = module
+        self.receive, self.send = receive, send
+        code: CodeType = compile(
+            "async def call(app, *arguments): await app(*arguments)", "server.py", "exec"
+        )
+        namespace: dict[str, Any] = {"__name__": module}
+        exec(code, namespace)
+        self._call: App = namespace["call"]
+
+    def call(self, app: App) -> None:
+        asyncio.run(self.run(app))
+
+    async def run(self, app: App) -> None:
+        await self._call(app, dict(SCOPE), self.receive, self.send)
+
+
+@pytest.mark.parametrize("module", ["uvicorn.protocols.http.h11_impl", "gunicorn.asgi.protocol"])
+def test_a_failed_applications_body_is_read(module: str) -> None:
+    server = Server(module)
+    with pytest.raises(FailedError):
+        server.call(CleanCloseMiddleware(fails))
+    assert server.pieces == 0
+    assert server.sent == []
+
+
+def test_inside_of_starlettes_outermost_middleware_too() -> None:
+    server = Server("uvicorn.protocols.http.h11_impl")
+    with pytest.raises(FailedError):
+        server.call(ServerErrorMiddleware(CleanCloseMiddleware(fails)))
+    assert server.pieces == 0
+    assert server.sent[0]["status"] == 500
+
+
+def test_whoever_may_have_another_application_to_try_finds_the_body() -> None:
+    read = b""
+
+    async def reads(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal read
+        more = True
+        while more:
+            message = await receive()
+            read += message["body"]
+            more = message["more_body"]
+
+    async def tries(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await CleanCloseMiddleware(fails)(scope, receive, send)
+        except FailedError:
+            await reads(scope, receive, send)
+
+    Server("uvicorn.protocols.http.h11_impl").call(tries)
+    assert read == b"x" * PIECES
+
+
+def test_behind_a_server_that_is_not_known_nothing_is_read() -> None:
+    server = Server("somebody.elses")
+    with pytest.raises(FailedError):
+        server.call(CleanCloseMiddleware(fails))
+    assert server.pieces == PIECES
+
+
+def test_a_cancellation_waits_for_nothing() -> None:
+    async def cancelled(scope: Any, receive: Any, send: Any) -> None:
+        raise asyncio.CancelledError
+
+    server = Server("uvicorn.protocols.http.h11_impl")
+    with pytest.raises(asyncio.CancelledError):
+        server.call(CleanCloseMiddleware(cancelled))
+    assert server.pieces == PIECES
+
+
+def test_a_cancellation_ends_the_reading() -> None:
+    """The server is stopping: it gets its CancelledError, and the failure as its context."""
+    server = Server("uvicorn.protocols.http.h11_impl")
+
+    async def stalls() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError("nobody has cancelled this")
+
+    stalls.__module__ = "uvicorn.protocols.http.h11_impl"
+    server.receive = stalls
+
+    async def main() -> None:
+        task = asyncio.create_task(server.run(CleanCloseMiddleware(fails)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(main())
+
+
+async def _takes(connection: object, message: Message) -> None: ...
+
+
+_takes.__module__ = "daphne.server"
+
+
+async def somebody_elses(message: Message) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("send", "name"),
+    [(functools.partial(_takes, None), "daphne"), (Server("hypercorn.protocol").send, "hypercorn")],
+    ids=["daphne", "hypercorn"],
+)
+def test_a_server_that_only_its_send_shows_is_known(send: Any, name: str) -> None:
+    """Also in Starlette's middleware, behind the one that is always outermost."""
+    found: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        found.append(asgi_server(receive, send).name)
+        await send({"type": "http.response.start", "status": 204})
+
+    queue: asyncio.Queue[Message] = asyncio.Queue()
+    assert asgi_server(queue.get, send).name == name
+    assert asgi_server(queue.get, somebody_elses) is UNKNOWN
+    asyncio.run(ServerErrorMiddleware(app)(dict(SCOPE), queue.get, send))
+    assert found == [name]
