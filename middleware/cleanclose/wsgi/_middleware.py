@@ -303,6 +303,10 @@ class CleanCloseMiddleware:
             if server.end is not None:
                 server.end(sock)
 
+        def taken() -> bool:
+            left = server.left_attribute
+            return left is not None and getattr(stream, left, None) == 0
+
         def source() -> Source:
             opened = None
             if line is not None:
@@ -321,7 +325,7 @@ class CleanCloseMiddleware:
             ):
                 close()
 
-        delivery = Delivery(exchange, watch, source, length, close, end, sleep_of(line))
+        delivery = Delivery(exchange, watch, source, length, close, end, taken, sleep_of(line))
         environ[_ENVIRON_KEY] = exchange
         chunks = server.trailers is not None and length == CHUNKED
         environ["wsgi.input"] = watch.input = WitnessedInput(
