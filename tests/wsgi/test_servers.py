@@ -7,6 +7,7 @@ import importlib
 import operator
 import socket
 import ssl
+from types import SimpleNamespace
 from typing import Any
 from wsgiref.handlers import SimpleHandler
 
@@ -129,18 +130,14 @@ def test_how_servers_are_told_to_close() -> None:
         def __init__(self) -> None:
             self.response_headers = [(b"Connection", b"keep-alive"), (b"X-Kept", b"1")]
 
-    class Body:
-        """gevent's Input."""
-
-        _chunked_input_error = False
-
     close = of("gevent").close
     assert close is not None
-    handler, body = Handler(), Body()
+    # gevent's Input.
+    handler, body = Handler(), SimpleNamespace(_chunked_input_error=False)
     close(handler, body)
     assert handler.close_connection
     assert handler.response_headers == [(b"X-Kept", b"1"), (b"Connection", b"close")]
-    assert body._chunked_input_error
+    assert vars(body) == {"_chunked_input_error": True}
     # Its head is out: only the connection is left to be ended.
     handler = Handler()
     handler.headers_sent = True
