@@ -86,6 +86,8 @@ class Server:
             ``start_response`` and the ``wsgi.input``; before the head goes out if possible.
         end: What to do with the client's socket when the exchange is over, so that a server
             which ``discards`` does not wait for more.
+        left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
+            body, where the server may read it by itself while the application does not.
         trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
@@ -112,6 +114,7 @@ class Server:
     discards: bool = False
     close: Callable[[Any, Any], None] | None = None
     end: Callable[[Any], None] | None = None
+    left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
 
@@ -272,8 +275,8 @@ _WSGI: Final[Mapping[str, Server]] = {
     ),
     # It never sends one itself; its HTTP router does with http-manage-expect, and then by itself.
     "uwsgi.version": Server("uwsgi", Continue.LAZY, descriptor="uwsgi.connection_fd"),
-    # mod_wsgi's Input.read has httpd's own filter send it, once: ap_http_filter.
-    "mod_wsgi.version": Server("mod_wsgi", Continue.LATE),
+    # httpd passes the whole body on to its daemon, or discards it itself behind the response.
+    "mod_wsgi.version": Server("mod_wsgi", Continue.EAGER, reads_first=True),
 }
 
 _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
@@ -294,6 +297,8 @@ _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
         head_attribute="req.outheaders",
         hides=_hidden_by_cheroot,
         close=_close_cheroot,
+        # HTTPRequest.send_headers discards what the application has not read by then.
+        left_attribute="remaining",
         # HTTPRequest.respond leaves what follows the last chunk where it is.
         trailers="read_trailer_lines",
     ),

@@ -42,6 +42,7 @@ class Delivery:
         length: The body's length, or `cleanclose.core.framing.CHUNKED`.
         close: Tells the server not to use the connection again, if there is a way.
         end: Tells the server that nothing is left to read, if it would look for it.
+        taken: Whether the server itself has read the rest of the body.
         sleep: Lets so many seconds pass.
     """
 
@@ -53,12 +54,14 @@ class Delivery:
         length: int,
         close: Callable[[], None],
         end: Callable[[], None],
+        taken: Callable[[], bool],
         sleep: Callable[[float], None],
     ) -> None:
         self.exchange = exchange
         self._watch = watch
         self._force_close = close
         self._end = end
+        self._taken = taken
         self._sleep = sleep
         self.pending: deque[bytes] = deque()
         self._open_source = source
@@ -117,6 +120,11 @@ class Delivery:
         Raises:
             TruncatedBodyError: And found the end too early.
         """
+        if at_end and self._left is not None and self._taken():
+            # No byte is missing on the connection.
+            self._left = size
+            self._watch.body_complete = True
+            at_end = False
         self._count(size, at_end=at_end)
         self._watch.body_read(size)
         if at_end:

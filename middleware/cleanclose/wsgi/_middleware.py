@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import errno
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import length_hint
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
 from cleanclose.core import (
     CHUNKED,
-    COMPLETE,
     CURRENT,
-    GONE,
     NO_BODY,
     OPEN,
     Exchange,
@@ -26,13 +22,21 @@ from cleanclose.core import (
     SettingsOptions,
     Side,
     Verdict,
-    Witness,
     body_length,
     is_servers_own,
     mark,
     wants_continue,
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.wsgi._bodies import (
+    Body,
+    DeliveredBody,
+    ListBody,
+    ResponseFile,
+    SizedBody,
+    SizedDeliveredBody,
+    leave,
+)
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._lines import Line, find_line, finish_chunks, open_line, sleep_of
@@ -123,7 +127,7 @@ class CleanCloseMiddleware:
                     del answer
             result = answer
         if type(result) is list:
-            return _ListBody(self, watch, cast("Sequence[bytes]", result))
+            return ListBody(self, watch, cast("Sequence[bytes]", result))
         return self._hand_over(watch, result)
 
     def _serve_upload(self, watch: WsgiWatch, length: int) -> Iterable[bytes]:
@@ -149,7 +153,7 @@ class CleanCloseMiddleware:
             # Nothing to deliver any more.
             delivery.close()
             return self._hand_over(watch, result)
-        kind = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
+        kind = SizedDeliveredBody if hasattr(result, "__len__") else DeliveredBody
         body = kind(self, watch, result, delivery)
         if delivery.exchange.ends_with_response:
             body.prepare()
@@ -305,6 +309,10 @@ class CleanCloseMiddleware:
             if server.end is not None:
                 server.end(sock)
 
+        def taken() -> bool:
+            left = server.left_attribute
+            return left is not None and getattr(stream, left, None) == 0
+
         def source() -> Source:
             opened = None
             if line is not None:
@@ -323,7 +331,7 @@ class CleanCloseMiddleware:
             ):
                 close()
 
-        delivery = Delivery(exchange, watch, source, length, close, end, sleep_of(line))
+        delivery = Delivery(exchange, watch, source, length, close, end, taken, sleep_of(line))
         environ[_ENVIRON_KEY] = exchange
         chunks = server.trailers is not None and length == CHUNKED
         environ["wsgi.input"] = watch.input = WitnessedInput(
@@ -334,12 +342,12 @@ class CleanCloseMiddleware:
     def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
         """Give the server the application's response: it is all there, or made as it is sent."""
         if isinstance(result, list | tuple):
-            return _ListBody(self, watch, cast("Sequence[bytes]", result))
+            return ListBody(self, watch, cast("Sequence[bytes]", result))
         wrapper = watch.environ.get("wsgi.file_wrapper")
         if isinstance(wrapper, type) and isinstance(result, wrapper):
             # The server knows its own class, and sends the file without us.
             watch.response_completed()
-            if _File(self, watch, result).stand_behind(result):
+            if ResponseFile(self, watch, result).stand_behind(result):
                 _enter(None)
             else:
                 self._abandon(watch, None)
@@ -348,7 +356,7 @@ class CleanCloseMiddleware:
             # A server's own sign that there is nothing to do, or an error of the application's.
             self._abandon(watch, None)
             return cast("Iterable[bytes]", result)
-        body = _SizedBody if hasattr(result, "__len__") else _Body
+        body = SizedBody if hasattr(result, "__len__") else Body
         return body(self, watch, result)
 
     def _abandon(self, watch: WsgiWatch, delivery: Delivery | None) -> None:
@@ -393,355 +401,6 @@ def skip(environ: Environ) -> None:
     exchange = environ.get(_ENVIRON_KEY)
     if isinstance(exchange, Exchange):
         exchange.leave_alone()
-
-
-def leave(watch: WsgiWatch) -> None:
-    """The exchange is over: this thread works for the next one."""
-    if watch.input is not None:
-        watch.input.detach()
-    _enter(None)
-
-
-class _ListBody:
-    """A response that is there already: it cannot raise, and the server goes through it alone.
-
-    How far it has come, the list's own iterator tells.
-    """
-
-    __slots__ = ("_middleware", "_outer", "_pieces", "_result", "_watch")
-
-    def __init__(
-        self, middleware: CleanCloseMiddleware, watch: WsgiWatch, result: Sequence[bytes]
-    ) -> None:
-        self._middleware = middleware
-        self._watch: WsgiWatch | None = watch
-        self._result = result
-        self._pieces: Iterator[bytes] | None = None
-        # What was being handled when the application was called says nothing about its response.
-        self._outer = sys.exception() is not None
-
-    def __len__(self) -> int:
-        # Some servers make a Content-Length of a list with a single piece.
-        return len(self._result)
-
-    def __iter__(self) -> Iterator[bytes]:
-        pieces = iter(self._result)
-        if self._pieces is None:
-            # gevent goes through it once more, while it sends the first piece.
-            self._pieces = pieces
-        return pieces
-
-    def close(self) -> None:
-        """The server has done with it; see how."""
-        watch, self._watch = self._watch, None
-        if watch is None:
-            return
-        error = None if self._outer else sys.exception()
-        pieces = self._pieces
-        left = len(self._result) if pieces is None else length_hint(pieces)
-        try:
-            if left == 0 and error is None and watch.progress == OPEN:
-                watch.progress = COMPLETE
-            elif not watch.ended:
-                for piece in self._result[: len(self._result) - left]:
-                    watch.response_piece(_size(piece))
-                if left == 0:
-                    watch.response_completed()
-                if isinstance(error, Exception):
-                    watch.server_failed(Witness.CLOSE, error)
-                elif left and error is None and watch.progress != GONE:
-                    watch.closed_early()
-            close: Callable[[], object] | None = getattr(self._result, "close", None)
-            if close is not None:
-                close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, _outside(error), told=False)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
-        finally:
-            leave(watch)
-
-
-class _Body:
-    """The response's iterable. Not a generator: its close() must work before the first next()."""
-
-    __slots__ = (
-        "_closed",
-        "_delivery",
-        "_iterated",
-        "_middleware",
-        "_outer",
-        "_pieces",
-        "_result",
-        "_watch",
-    )
-
-    def __init__(
-        self, middleware: CleanCloseMiddleware, watch: WsgiWatch, result: Iterable[bytes]
-    ) -> None:
-        self._middleware = middleware
-        self._watch = watch
-        self._result = result
-        self._pieces: Iterator[bytes] | None = None
-        self._iterated = False
-        self._closed = False
-        # What was being handled when the application was called says nothing about its response.
-        self._outer = sys.exception() is not None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            piece = self._next()
-        except StopIteration:
-            self._watch.response_completed()
-            raise
-        self._watch.response_piece(_size(piece))
-        return piece
-
-    def _next(self) -> bytes:
-        try:
-            if self._pieces is None:
-                self._pieces = iter(self._result)
-            return next(self._pieces)
-        except StopIteration:
-            raise
-        except BaseException as error:
-            answer = self._middleware.answer(error, self._watch, None)
-            if not isinstance(answer, list):
-                if answer is None:
-                    raise
-                try:
-                    raise answer from error
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
-        self._pieces = iter(answer)
-        return next(self._pieces)
-
-    def close(self) -> None:
-        """Close the application's iterable; see how the response has ended."""
-        if self._closed:
-            return
-        self._closed = True
-        watch = self._watch
-        error = None if self._outer else sys.exception()
-        try:
-            if error is not None or watch.progress != COMPLETE:
-                self._look(error)
-            self._close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, _outside(error), told=False)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
-        finally:
-            leave(watch)
-
-    def _close(self) -> None:
-        close = getattr(self._result, "close", None)
-        if close is None:
-            return
-        try:
-            close()
-        except BaseException as error:
-            if not self._middleware.close_failed(error, self._watch, told=False):
-                raise
-
-    def _look(self, error: BaseException | None) -> None:
-        """Why the server closes the response, if that is not its end."""
-        watch = self._watch
-        if watch.ended:
-            return
-        if error is None:
-            if watch.progress not in (COMPLETE, GONE):
-                watch.closed_early()
-        elif isinstance(error, Exception):
-            watch.server_failed(Witness.CLOSE, error)
-
-
-class _SizedBody(_Body):
-    """The same over a list: some servers make a Content-Length of what it holds."""
-
-    __slots__ = ()
-
-    def __len__(self) -> int:
-        size: int = len(self._result)  # type: ignore[arg-type]
-        return size
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._iterated:
-            # gevent goes through it once more, while it sends the first piece.
-            return iter(self._result)
-        self._iterated = True
-        return _Pieces(self)
-
-
-class _Pieces:
-    """What is gone through once, of a body that can be gone through twice."""
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: _Body) -> None:
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._body)
-
-
-class _DeliveredBody(_Body):
-    """The same for an exchange whose request has a body that is not read yet."""
-
-    __slots__ = ()
-
-    _delivery: Delivery
-
-    def __init__(
-        self,
-        middleware: CleanCloseMiddleware,
-        watch: WsgiWatch,
-        result: Iterable[bytes],
-        delivery: Delivery,
-    ) -> None:
-        super().__init__(middleware, watch, result)
-        self._delivery = delivery
-
-    def prepare(self) -> None:
-        """Have the first piece, and do what has to be done before the server gets it."""
-        try:
-            piece = self._next()
-        except StopIteration:
-            return
-        except BaseException:
-            self.close()
-            raise
-        self._delivery.pending.appendleft(piece)
-
-    def _next(self) -> bytes:
-        delivery = self._delivery
-        if delivery.pending:
-            return delivery.pending.popleft()
-        try:
-            if self._pieces is None:
-                self._pieces = iter(self._result)
-            piece = delivery.next_piece(self._pieces)
-        except BaseException as error:
-            delivery.let_go()
-            answer = self._middleware.answer(error, self._watch, delivery)
-            if not isinstance(answer, list):
-                if answer is None and isinstance(error, Exception):
-                    delivery.make_way()
-                delivery.abandon()
-                if answer is None:
-                    raise
-                try:
-                    raise answer from error
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
-            self._pieces = iter(answer)
-            piece = delivery.next_piece(self._pieces)
-        if piece is None:
-            raise StopIteration
-        return piece
-
-    def __del__(self) -> None:
-        # Werkzeug's server does not call close() if its own reading of the body's rest fails
-        # (run_wsgi, execute): the place would never be given back.
-        if not self._closed:
-            self._closed = True
-            self._middleware.dropped(self._watch, self._delivery)
-
-    def close(self) -> None:
-        """Close the application's iterable, then see the delivery through."""
-        if self._closed:
-            return
-        self._closed = True
-        watch = self._watch
-        error = None if self._outer else sys.exception()
-        try:
-            self._look(error)
-            self._delivery.notice()
-            try:
-                close = getattr(self._result, "close", None)
-                if close is not None:
-                    close()
-            except BaseException as failure:
-                told = self._deliver(error)
-                if not self._middleware.close_failed(failure, watch, told=told):
-                    raise
-            else:
-                told = self._deliver(error)
-                self._middleware.over(watch, _outside(error), told=told)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
-        finally:
-            leave(watch)
-
-    def _deliver(self, error: BaseException | None) -> bool:
-        """See the delivery through; say whether there was one."""
-        try:
-            self._delivery.close(all_sent=error is None and self._watch.response_complete)
-        finally:
-            told = self._middleware.report_drained(self._delivery)
-        return told
-
-
-class _SizedDeliveredBody(_DeliveredBody, _SizedBody):
-    """The same over a list."""
-
-    __slots__ = ()
-
-
-class _File:
-    """The end of a file that the server sends by itself, as the wrapper's own ``close()``."""
-
-    def __init__(self, middleware: CleanCloseMiddleware, watch: WsgiWatch, file: Any) -> None:
-        self._middleware = middleware
-        self._watch = watch
-        # Not the file: it will refer to us.
-        self._file = id(file)
-        self._close: Callable[[], object] | None = getattr(file, "close", None)
-        self._outer = sys.exception() is not None
-
-    def stand_behind(self, file: Any) -> bool:
-        """Be the file's close(); False where it takes no other."""
-        try:
-            file.close = self
-        except (AttributeError, TypeError):
-            return False
-        return True
-
-    def __call__(self) -> None:
-        """Close the file; see how the response has ended."""
-        watch = self._watch
-        close, self._close = self._close, None
-        error = None if self._outer else sys.exception()
-        try:
-            if isinstance(error, Exception) and not watch.ended:
-                watch.server_failed(Witness.CLOSE, error, self._file)
-                if watch.progress == COMPLETE:
-                    # It came out of the file: an upstream's, perhaps.
-                    self._middleware.close_failed(error, watch, told=False)
-            if close is not None:
-                close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, told=False)
-        finally:
-            leave(watch)
-
-
-def _size(piece: Any) -> int:
-    # What is no bytes the server will not take, and say so.
-    return len(piece) if isinstance(piece, bytes) else 0
-
-
-def _outside(error: BaseException | None) -> BaseException | None:
-    """What ends an exchange from outside: a worker that is told to stop, or somebody's time."""
-    return None if isinstance(error, Exception) else error
 
 
 def _length(environ: Environ) -> int:

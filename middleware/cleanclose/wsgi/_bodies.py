@@ -1,0 +1,399 @@
+"""What the server gets as the response's iterable: how far it comes, and how it ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import length_hint
+from typing import Any, Final, Protocol
+
+from cleanclose.core import COMPLETE, CURRENT, GONE, OPEN, Reporter, Witness
+from cleanclose.wsgi._delivery import Delivery
+from cleanclose.wsgi._witness import WsgiWatch
+
+__all__ = [
+    "Body",
+    "DeliveredBody",
+    "ListBody",
+    "ResponseFile",
+    "SizedBody",
+    "SizedDeliveredBody",
+    "leave",
+]
+
+
+# Looked up once: this is done for every request.
+_enter: Final = CURRENT.set
+
+
+class Listener(Protocol):
+    """Who is told how a response has ended: the middleware."""
+
+    reporter: Reporter
+
+    def answer(
+        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
+    ) -> list[bytes] | BrokenPipeError | None:
+        """The application has raised; what to send or to raise instead, or None."""
+        ...
+
+    def close_failed(self, error: BaseException, watch: WsgiWatch, *, told: bool) -> bool:
+        """The application's ``close()`` has raised; whether the exception ends here."""
+        ...
+
+    def over(self, watch: WsgiWatch, error: BaseException | None = None, *, told: bool) -> None:
+        """The response is over, and the application has not raised."""
+        ...
+
+    def dropped(self, watch: WsgiWatch, delivery: Delivery) -> None:
+        """The server has let go of a response without a call of its ``close()``."""
+        ...
+
+    def report_drained(self, delivery: Delivery) -> bool:
+        """Report what became of an early response; whether it was one."""
+        ...
+
+
+def leave(watch: WsgiWatch) -> None:
+    """The exchange is over: this thread works for the next one."""
+    if watch.input is not None:
+        watch.input.detach()
+    _enter(None)
+
+
+class ListBody:
+    """A response that is there already: it cannot raise, and the server goes through it alone.
+
+    How far it has come, the list's own iterator tells.
+    """
+
+    __slots__ = ("_middleware", "_outer", "_pieces", "_result", "_watch")
+
+    def __init__(self, middleware: Listener, watch: WsgiWatch, result: Sequence[bytes]) -> None:
+        self._middleware = middleware
+        self._watch: WsgiWatch | None = watch
+        self._result = result
+        self._pieces: Iterator[bytes] | None = None
+        # What was being handled when the application was called says nothing about its response.
+        self._outer = sys.exception() is not None
+
+    def __len__(self) -> int:
+        # Some servers make a Content-Length of a list with a single piece.
+        return len(self._result)
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = iter(self._result)
+        if self._pieces is None:
+            # gevent goes through it once more, while it sends the first piece.
+            self._pieces = pieces
+        return pieces
+
+    def close(self) -> None:
+        """The server has done with it; see how."""
+        watch, self._watch = self._watch, None
+        if watch is None:
+            return
+        error = None if self._outer else sys.exception()
+        pieces = self._pieces
+        left = len(self._result) if pieces is None else length_hint(pieces)
+        try:
+            if left == 0 and error is None and watch.progress == OPEN:
+                watch.progress = COMPLETE
+            elif not watch.ended:
+                for piece in self._result[: len(self._result) - left]:
+                    watch.response_piece(_size(piece))
+                if left == 0:
+                    watch.response_completed()
+                if isinstance(error, Exception):
+                    watch.server_failed(Witness.CLOSE, error)
+                elif left and error is None and watch.progress != GONE:
+                    watch.closed_early()
+            close: Callable[[], object] | None = getattr(self._result, "close", None)
+            if close is not None:
+                close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, _outside(error), told=False)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
+        finally:
+            leave(watch)
+
+
+class Body:
+    """The response's iterable. Not a generator: its close() must work before the first next()."""
+
+    __slots__ = (
+        "_closed",
+        "_delivery",
+        "_iterated",
+        "_middleware",
+        "_outer",
+        "_pieces",
+        "_result",
+        "_watch",
+    )
+
+    def __init__(self, middleware: Listener, watch: WsgiWatch, result: Iterable[bytes]) -> None:
+        self._middleware = middleware
+        self._watch = watch
+        self._result = result
+        self._pieces: Iterator[bytes] | None = None
+        self._iterated = False
+        self._closed = False
+        # What was being handled when the application was called says nothing about its response.
+        self._outer = sys.exception() is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            piece = self._next()
+        except StopIteration:
+            self._watch.response_completed()
+            raise
+        self._watch.response_piece(_size(piece))
+        return piece
+
+    def _next(self) -> bytes:
+        try:
+            if self._pieces is None:
+                self._pieces = iter(self._result)
+            return next(self._pieces)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            answer = self._middleware.answer(error, self._watch, None)
+            if not isinstance(answer, list):
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+        self._pieces = iter(answer)
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Close the application's iterable; see how the response has ended."""
+        if self._closed:
+            return
+        self._closed = True
+        watch = self._watch
+        error = None if self._outer else sys.exception()
+        try:
+            if error is not None or watch.progress != COMPLETE:
+                self._look(error)
+            self._close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, _outside(error), told=False)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
+        finally:
+            leave(watch)
+
+    def _close(self) -> None:
+        close = getattr(self._result, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:
+            if not self._middleware.close_failed(error, self._watch, told=False):
+                raise
+
+    def _look(self, error: BaseException | None) -> None:
+        """Why the server closes the response, if that is not its end."""
+        watch = self._watch
+        if watch.ended:
+            return
+        if error is None:
+            if watch.progress not in (COMPLETE, GONE):
+                watch.closed_early()
+        elif isinstance(error, Exception):
+            watch.server_failed(Witness.CLOSE, error)
+
+
+class SizedBody(Body):
+    """The same over a list: some servers make a Content-Length of what it holds."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        size: int = len(self._result)  # type: ignore[arg-type]
+        return size
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._iterated:
+            # gevent goes through it once more, while it sends the first piece.
+            return iter(self._result)
+        self._iterated = True
+        return _Pieces(self)
+
+
+class _Pieces:
+    """What is gone through once, of a body that can be gone through twice."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._body)
+
+
+class DeliveredBody(Body):
+    """The same for an exchange whose request has a body that is not read yet."""
+
+    __slots__ = ()
+
+    _delivery: Delivery
+
+    def __init__(
+        self,
+        middleware: Listener,
+        watch: WsgiWatch,
+        result: Iterable[bytes],
+        delivery: Delivery,
+    ) -> None:
+        super().__init__(middleware, watch, result)
+        self._delivery = delivery
+
+    def prepare(self) -> None:
+        """Have the first piece, and do what has to be done before the server gets it."""
+        try:
+            piece = self._next()
+        except StopIteration:
+            return
+        except BaseException:
+            self.close()
+            raise
+        self._delivery.pending.appendleft(piece)
+
+    def _next(self) -> bytes:
+        delivery = self._delivery
+        if delivery.pending:
+            return delivery.pending.popleft()
+        try:
+            if self._pieces is None:
+                self._pieces = iter(self._result)
+            piece = delivery.next_piece(self._pieces)
+        except BaseException as error:
+            delivery.let_go()
+            answer = self._middleware.answer(error, self._watch, delivery)
+            if not isinstance(answer, list):
+                if answer is None and isinstance(error, Exception):
+                    delivery.make_way()
+                delivery.abandon()
+                if answer is None:
+                    raise
+                try:
+                    raise answer from error
+                finally:
+                    # Its traceback refers to this frame.
+                    del answer
+            self._pieces = iter(answer)
+            piece = delivery.next_piece(self._pieces)
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def __del__(self) -> None:
+        # Werkzeug's server does not call close() if its own reading of the body's rest fails
+        # (run_wsgi, execute): the place would never be given back.
+        if not self._closed:
+            self._closed = True
+            self._middleware.dropped(self._watch, self._delivery)
+
+    def close(self) -> None:
+        """Close the application's iterable, then see the delivery through."""
+        if self._closed:
+            return
+        self._closed = True
+        watch = self._watch
+        error = None if self._outer else sys.exception()
+        try:
+            self._look(error)
+            self._delivery.notice()
+            try:
+                close = getattr(self._result, "close", None)
+                if close is not None:
+                    close()
+            except BaseException as failure:
+                told = self._deliver(error)
+                if not self._middleware.close_failed(failure, watch, told=told):
+                    raise
+            else:
+                told = self._deliver(error)
+                self._middleware.over(watch, _outside(error), told=told)
+            if watch.started >= self._middleware.reporter.sample_at:
+                self._middleware.reporter.request_over(watch.facts())
+        finally:
+            leave(watch)
+
+    def _deliver(self, error: BaseException | None) -> bool:
+        """See the delivery through; say whether there was one."""
+        try:
+            self._delivery.close(all_sent=error is None and self._watch.response_complete)
+        finally:
+            told = self._middleware.report_drained(self._delivery)
+        return told
+
+
+class SizedDeliveredBody(DeliveredBody, SizedBody):
+    """The same over a list."""
+
+    __slots__ = ()
+
+
+class ResponseFile:
+    """The end of a file that the server sends by itself, as the wrapper's own ``close()``."""
+
+    def __init__(self, middleware: Listener, watch: WsgiWatch, file: Any) -> None:
+        self._middleware = middleware
+        self._watch = watch
+        # Not the file: it will refer to us.
+        self._file = id(file)
+        self._close: Callable[[], object] | None = getattr(file, "close", None)
+        self._outer = sys.exception() is not None
+
+    def stand_behind(self, file: Any) -> bool:
+        """Be the file's close(); False where it takes no other."""
+        try:
+            file.close = self
+        except (AttributeError, TypeError):
+            return False
+        return True
+
+    def __call__(self) -> None:
+        """Close the file; see how the response has ended."""
+        watch = self._watch
+        close, self._close = self._close, None
+        error = None if self._outer else sys.exception()
+        try:
+            if isinstance(error, Exception) and not watch.ended:
+                watch.server_failed(Witness.CLOSE, error, self._file)
+                if watch.progress == COMPLETE:
+                    # It came out of the file: an upstream's, perhaps.
+                    self._middleware.close_failed(error, watch, told=False)
+            if close is not None:
+                close()
+            if watch.progress != COMPLETE:
+                self._middleware.over(watch, told=False)
+        finally:
+            leave(watch)
+
+
+def _size(piece: Any) -> int:
+    # What is no bytes the server will not take, and say so.
+    return len(piece) if isinstance(piece, bytes) else 0
+
+
+def _outside(error: BaseException | None) -> BaseException | None:
+    """What ends an exchange from outside: a worker that is told to stop, or somebody's time."""
+    return None if isinstance(error, Exception) else error
