@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "docs" / "generate.py"
 PAGES = sorted(
     path
-    for folder in (ROOT, ROOT / "docs", ROOT / "docs" / "decisions")
+    for folder in (ROOT, *(ROOT / "docs" / name for name in ("", "decisions", "servers")))
     for path in folder.glob("*.md")
 )
 

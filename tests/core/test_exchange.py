@@ -36,6 +36,8 @@ from cleanclose.core import (
 )
 
 EAGER = Server("eager", Continue.EAGER)
+ENDS_AT_LENGTH = Server("ends at length", Continue.LAZY, ends_at_length=True)
+END_WAITS = Server("end waits", Continue.EAGER, end_waits=True)
 FACTS = Facts(framework="asgi", server="uvicorn", method="POST")
 LONG = 1000
 
@@ -493,6 +495,109 @@ class TestBlocking:
         ex.response_started(413, None, 0.0)
         ex.response_completed(0.0, 1024 * 1024)
         assert ex.tick(1.0) == Respond(close=True)
+
+
+class TestServersOfTheirOwnKind:
+    """The rules behind the fields of `Server` that only some ASGI servers need."""
+
+    def test_what_has_read_all_by_itself_is_left_alone(self) -> None:
+        ex = exchange(server=Server("reads first", Continue.EAGER, reads_first=True))
+        assert ex.response_started(413, 3, 0.0) == Forward()
+        assert ex.response_completed(0.0, 3) == Done(close=False)
+        assert ex.event(1.0) is None
+
+    def test_where_nothing_can_be_read_behind_a_stream_a_response_goes_out_whole(self) -> None:
+        ex = refused(server=ENDS_AT_LENGTH)
+        assert ex.tick(0.5) == Respond(close=True, whole=True)
+        assert isinstance(ex.responded(0.5), Read)
+        assert ex.body_received(LONG, True, 1.0) == Done(close=True)
+
+    def test_and_a_streams_last_piece_waits_for_the_body(self) -> None:
+        ex = exchange(Settings(min_rate=0), server=ENDS_AT_LENGTH)
+        ex.response_started(413, 10, 0.0)
+        assert ex.response_piece(5, 0.0) == Respond(close=False)
+        ex.responded(0.0)
+        assert ex.response_piece(5, 0.1) == Keep(0.5)
+        assert ex.response_completed(0.2) == Read(5.0)
+        assert ex.tick(4.0) == Read(about(1.2))
+        assert ex.body_received(LONG, True, 4.5) == Done(close=False)
+
+    def test_or_its_last_piece_comes_with_the_end(self) -> None:
+        ex = exchange(Settings(min_rate=0), server=ENDS_AT_LENGTH)
+        ex.response_started(413, 10, 0.0)
+        ex.response_piece(5, 0.0)
+        ex.responded(0.0)
+        assert ex.response_completed(0.2, 5) == Read(5.0)
+        assert ex.tick(5.2) == Respond(close=True)
+        assert ex.responded(5.2) == Hold(0.5)
+
+    def test_a_stream_without_a_length_is_as_everywhere(self) -> None:
+        ex = exchange(server=ENDS_AT_LENGTH)
+        ex.response_started(413, None, 0.0)
+        ex.response_piece(5, 0.0)
+        ex.responded(0.0)
+        assert ex.response_completed(0.2, 5) == Respond(close=False)
+
+    def test_an_end_that_waits_is_sent_while_the_rest_is_read(self) -> None:
+        ex = refused(Settings(max_bytes=100), server=END_WAITS)
+        assert ex.body_received(200, False, 0.1) == Respond(close=True)
+        assert ex.responded(0.1) == Hold(0.5)
+        assert ex.tick(0.6) == Done(close=True, read_on=True)
+
+    def test_but_not_where_there_is_no_rest(self) -> None:
+        ex = refused(server=END_WAITS)
+        assert ex.body_received(LONG, True, 0.1) == Done(close=False)
+
+    def test_what_would_not_be_heeded_is_not_announced(self) -> None:
+        server = Server("keeps", Continue.LAZY, heeds_close=False)
+        assert refused(server=server).tick(0.5) == Respond(close=False)
+        # At a limit the body has not been read, and such a connection is closed.
+        ex = refused(Settings(max_bytes=100), server=server)
+        assert ex.body_received(200, False, 0.1) == Respond(close=True)
+
+
+class TestAFailedApplication:
+    def test_its_body_is_read(self) -> None:
+        ex = exchange()
+        assert ex.app_failed(0.0) == Read(5.0)
+        assert ex.state is State.CLEARING
+        assert ex.body_received(400, False, 1.0) == Read(4.0)
+        assert ex.body_received(600, True, 1.1) == Done(close=False)
+        event = event_of(ex)
+        assert (event.outcome, event.status, event.drained) == (Outcome.DELIVERED, None, LONG)
+
+    def test_within_the_limits(self) -> None:
+        ex = exchange(Settings(max_bytes=100))
+        ex.app_failed(0.0)
+        assert isinstance(ex.body_received(200, False, 0.1), Done)
+        assert event_of(ex).cap is Cap.MAX_BYTES
+
+    def test_not_when_it_has_begun_to_respond(self) -> None:
+        ex = exchange()
+        ex.response_started(200, 3, 0.0)
+        assert ex.app_failed(0.0) == Done(close=False)
+
+    def test_not_when_the_peer_has_left(self) -> None:
+        ex = exchange()
+        ex.peer_gone(Mechanism.UNKNOWN, 0.0)
+        assert ex.app_failed(0.0) == Done(close=False)
+
+    def test_not_for_a_client_that_waits_for_a_100(self) -> None:
+        assert exchange(expects=True).app_failed(0.0) == Done(close=False)
+        assert isinstance(exchange(expects=True, server=EAGER).app_failed(0.0), Read)
+
+    @pytest.mark.parametrize(("statuses", "read"), [({500}, True), ({413}, False)])
+    def test_as_only_statuses_has_it(self, statuses: set[int], read: bool) -> None:
+        ex = exchange(Settings(only_statuses=statuses))
+        assert isinstance(ex.app_failed(0.0), Read) is read
+
+    @pytest.mark.parametrize("inside", [1, 2], ids=["full", "others read"])
+    def test_it_waits_for_nobodys_turn(self, inside: int) -> None:
+        places = Places(reading=1, inside=inside)
+        first = places.enter(lambda: None)
+        assert exchange(places=places).app_failed(0.0) == Done(close=False)
+        first.leave()
+        assert places.enter(lambda: None).reading
 
 
 def test_an_application_that_ends_early_leaves_what_it_sent_to_the_server() -> None:

@@ -41,6 +41,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         occupied=st.integers(0, 2),
         max_bytes=st.sampled_from([0, 100, 1_000_000]),
         blocking=st.booleans(),
+        kind=st.sampled_from(["plain", "reads_first", "ends_at_length", "end_waits", "deaf"]),
     )
     def begin(
         self,
@@ -50,6 +51,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         occupied: int,
         max_bytes: int,
         blocking: bool,
+        kind: str,
     ) -> None:
         self.now = 0.0
         self.length = length
@@ -60,7 +62,14 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.exchange = Exchange(
             self.limits,
             self.places,
-            server=Server("any", sends),
+            server=Server(
+                "any",
+                sends,
+                reads_first=kind == "reads_first",
+                ends_at_length=kind == "ends_at_length",
+                end_waits=kind == "end_waits",
+                heeds_close=kind != "deaf",
+            ),
             facts=Facts(framework="asgi", server="any", method="POST"),
             length=length,
             expects_continue=expects,
@@ -72,6 +81,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         self.late_expect = expects and sends is Continue.LATE
         self.app_has_read = False
         self.begun = False
+        self.failed = False
         self.responds = 0
         self.completed_at: float | None = None
         self.turn_at: float | None = None
@@ -84,7 +94,7 @@ class ExchangeMachine(RuleBasedStateMachine):
             self.responds += 1
             step = self.exchange.responded(self.now)
         if isinstance(step, Read):
-            assert self.exchange.response_complete
+            assert self.exchange.response_complete or self.failed
             assert not self.exchange.body_complete
             if self.turn_at is None:
                 self.turn_at = self.now
@@ -94,29 +104,40 @@ class ExchangeMachine(RuleBasedStateMachine):
 
     # The application.
 
-    @precondition(lambda self: not self.exchange.response_complete)
+    @precondition(lambda self: not self.exchange.response_complete and not self.failed)
     @rule(size=st.integers(0, 200))
     def app_reads(self, size: int) -> None:
         self.app_has_read = True
         self.obey(self.exchange.app_read(self.now))
         self.receive(size)
 
-    @precondition(lambda self: not self.begun)
+    @precondition(lambda self: not self.begun and not self.failed)
     @rule(status=st.sampled_from([200, 204, 401, 413]), length=st.sampled_from([None, 0, 10]))
     def app_begins(self, status: int, length: int | None) -> None:
         self.begun = True
         self.obey(self.exchange.response_started(status, length, self.now))
 
-    @precondition(lambda self: self.begun and not self.exchange.response_complete)
+    @precondition(
+        lambda self: self.begun and not self.exchange.response_complete and not self.failed
+    )
     @rule(size=st.sampled_from([0, 10, 100_000]))
     def app_sends(self, size: int) -> None:
         self.obey(self.exchange.response_piece(size, self.now))
 
-    @precondition(lambda self: self.begun and not self.exchange.response_complete)
+    @precondition(
+        lambda self: self.begun and not self.exchange.response_complete and not self.failed
+    )
     @rule(size=st.sampled_from([0, 10, 100_000]))
     def app_completes(self, size: int) -> None:
         self.completed_at = self.now
         self.obey(self.exchange.response_completed(self.now, size))
+
+    @precondition(lambda self: not self.failed)
+    @rule()
+    def app_fails(self) -> None:
+        self.failed = True
+        self.obey(self.exchange.app_failed(self.now))
+        assert self.exchange.treated or not isinstance(self.exchange.step(self.now), Read)
 
     @rule()
     def app_ends(self) -> None:
@@ -172,9 +193,10 @@ class ExchangeMachine(RuleBasedStateMachine):
         assert not isinstance(self.exchange.step(self.now), Respond)
 
     @invariant()
-    def nothing_is_answered_more_than_twice(self) -> None:
-        # Once to let a streaming response go, once for its last piece.
-        assert self.responds <= 2
+    def nothing_is_answered_again_and_again(self) -> None:
+        # Once to let a streaming response go, once for its last piece; and where that one waits,
+        # once for what may be behind it.
+        assert self.responds <= 3
 
     @invariant()
     def no_wait_is_without_a_limit(self) -> None:
@@ -204,7 +226,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         event = self.exchange.event(self.now)
         if event is None:
             return
-        assert self.exchange.response_complete
+        assert self.exchange.response_complete or self.failed
         assert (event.outcome is Outcome.CUT) is (event.cap is not None)
         if self.exchange.body_complete and event.outcome is Outcome.DELIVERED:
             assert event.cap is None

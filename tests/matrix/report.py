@@ -22,6 +22,7 @@ from tests.matrix.run import DIRECT, Matrix, Result
 
 __all__ = [
     "BEGIN",
+    "BY_FRAMING",
     "END",
     "Grid",
     "as_markdown",
@@ -33,6 +34,7 @@ __all__ = [
     "put_between",
 ]
 
+BY_FRAMING: Final = "By framing, all clients"
 BEGIN: Final = "<!-- matrix: begin -->"
 END: Final = "<!-- matrix: end -->"
 LEGEND: Final = (
@@ -139,7 +141,7 @@ def grids(matrix: Matrix) -> list[Grid]:
         )
         found.append(
             _grid(
-                "By framing, all clients",
+                BY_FRAMING,
                 direct,
                 {name: case.title for name, case in cases.items()},
                 lambda result: result.case,
@@ -189,7 +191,7 @@ def as_tables(found: Sequence[Grid], told: Sequence[str]) -> Group:
             box=box.HORIZONTALS,
             padding=(0, 1, 0, 0),
         )
-        table.add_column("Server")
+        table.add_column("Server", no_wrap=True)
         table.add_column("")
         for column in grid.columns:
             # One word a line, so that the heading is not wider than what stands below it.

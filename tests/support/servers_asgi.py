@@ -7,11 +7,28 @@ client which gives up at the first send error.
 from __future__ import annotations
 
 import sys
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from tests.support.stacks import Stack
 
-__all__ = ["ROWS"]
+if TYPE_CHECKING:
+    from tests.support.tls import Certificate
+
+__all__ = [
+    "DAPHNE",
+    "GRANIAN",
+    "GUNICORN",
+    "HTTP_2_ROWS",
+    "HYPERCORN",
+    "HYPERCORN_TRIO",
+    "ROWS",
+    "TLS_ROWS",
+    "UVICORN",
+    "UVICORN_H11",
+    "raw",
+    "with_certificate",
+]
 
 _APP: Final = "tests.support.apps.starlette_app:app"
 _PYTHON: Final = (sys.executable, "-m")
@@ -21,7 +38,7 @@ _HYPERCORN: Final = (
     "--bind=127.0.0.1:{port}",
     "--graceful-timeout=1",
     # It waits for so long behind the end of a client's sending, too.
-    "--keep-alive=2",
+    "--keep-alive=1",
 )
 _GRANIAN: Final = (
     *_PYTHON,
@@ -29,7 +46,6 @@ _GRANIAN: Final = (
     "--interface=asgi",
     "--host=127.0.0.1",
     "--port={port}",
-    "--no-ws",
     "--workers-kill-timeout=2",
 )
 _GUNICORN: Final = (
@@ -115,3 +131,40 @@ ROWS: Final = (
     GUNICORN,
 )
 """Every ASGI server, over HTTP/1.1 without TLS."""
+
+TLS_ROWS: Final = (UVICORN, HYPERCORN, GRANIAN)
+"""Those that are asked over TLS as well, each with what `with_certificate` adds."""
+
+
+def raw(row: Stack) -> Stack:
+    """The same server with the app that has no framework."""
+    command = tuple(each.replace("starlette_app", "raw_asgi") for each in row.command)
+    return replace(row, name=f"{row.name}-raw", command=command)
+
+
+def with_certificate(row: Stack, signed: Certificate) -> Stack:
+    """The same server over TLS.
+
+    Args:
+        row: One of `TLS_ROWS`, or gunicorn's worker.
+        signed: Its certificate.
+    """
+    key, chain = {
+        UVICORN.name: ("--ssl-keyfile", "--ssl-certfile"),
+        GRANIAN.name: ("--ssl-keyfile", "--ssl-certificate"),
+    }.get(row.name, ("--keyfile", "--certfile"))
+    app = row.command[-1]
+    options = (f"{key}={signed.key}", f"{chain}={signed.chain}")
+    return replace(
+        row, name=f"{row.name}-tls", command=(*row.command[:-1], *options, app), tls=True
+    )
+
+
+GUNICORN_HTTP_2: Final = replace(
+    GUNICORN,
+    name="asgi-gunicorn-http2",
+    command=(*GUNICORN.command[:-1], "--http-protocols=h2,h1", _APP),
+)
+
+HTTP_2_ROWS: Final = (HYPERCORN, GRANIAN, GUNICORN_HTTP_2)
+"""Those that speak HTTP/2 over TLS, with what `with_certificate` adds."""

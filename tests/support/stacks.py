@@ -66,6 +66,8 @@ class Stack:
     """Whether it serves a second connection while the first one is busy."""
     chunked: bool = True
     """Whether the application gets to see bodies without a Content-Length."""
+    tls: bool = False
+    """Whether it speaks TLS, so that only its port shows that it is ready."""
 
     def __str__(self) -> str:
         return self.name
@@ -87,7 +89,7 @@ class Stack:
                 "CLEANCLOSE_SETTINGS": json.dumps(settings or {}),
             },
             cwd=ROOT,
-            ready_path=routes.INDEX,
+            ready_path=None if self.tls else routes.INDEX,
             name=f"{self.name}-{'wrapped' if wrapped else 'bare'}",
         )
 

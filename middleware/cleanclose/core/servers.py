@@ -367,7 +367,8 @@ _ANSWERING: Final = frozenset(
 def _asgi_package(receive: object, send: object) -> str:
     package = _package(receive)
     if package in ("asyncio", "trio"):
-        package = _package(_behind_starlette(getattr(send, "func", send)))
+        send = _behind_starlette(send)
+        package = _package(getattr(send, "func", send))
     return package
 
 

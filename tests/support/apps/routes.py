@@ -24,6 +24,9 @@ The environment decides what is served:
 ``/counters``          JSON of ``cleanclose.core.snapshot()``, null on a bare app
 ``/seen``              JSON of what the app itself has counted, see :class:`Seen`
 ``/buffered``          Tornado only: the size of a body which the framework has gathered
+``/not-modified``      Starlette only: 304 from the headers alone
+``/events``            Starlette only: ``CHUNKS`` as server-sent events, with pauses
+``/websocket``         Starlette only: a websocket that sends every message back
 =====================  ==========================================================================
 
 Anything else is a 404, from the headers alone where the framework allows it.
@@ -51,6 +54,9 @@ REFUSE_BACKGROUND: Final = "/refuse-background"
 REFUSE_LATE: Final = "/refuse-late"
 REDIRECT: Final = "/redirect"
 NOTHING: Final = "/nothing"
+NOT_MODIFIED: Final = "/not-modified"
+EVENTS: Final = "/events"
+WEBSOCKET: Final = "/websocket"
 ERROR: Final = "/error"
 ACCEPT: Final = "/accept"
 ECHO: Final = "/echo"

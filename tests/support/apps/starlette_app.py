@@ -13,7 +13,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from tests.support.apps import routes
 
@@ -73,6 +74,25 @@ async def redirect(request: Request) -> Response:
 
 async def nothing(request: Request) -> Response:
     return Response(status_code=204)
+
+
+async def not_modified(request: Request) -> Response:
+    return Response(status_code=304, headers={"ETag": '"1"'})
+
+
+async def events(request: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        for chunk in routes.CHUNKS:
+            yield b"data: %b\n" % chunk
+            await anyio.sleep(routes.CHUNK_PAUSE)
+
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+async def websocket(socket: WebSocket) -> None:
+    await socket.accept()
+    async for message in socket.iter_text():
+        await socket.send_text(message)
 
 
 async def error(request: Request) -> Response:
@@ -164,6 +184,9 @@ def make_app() -> Starlette:
             Route(routes.REFUSE_LATE, refuse_late, methods=METHODS),
             Route(routes.REDIRECT, redirect, methods=METHODS),
             Route(routes.NOTHING, nothing, methods=METHODS),
+            Route(routes.NOT_MODIFIED, not_modified, methods=METHODS),
+            Route(routes.EVENTS, events, methods=METHODS),
+            WebSocketRoute(routes.WEBSOCKET, websocket),
             Route(routes.ERROR, error, methods=METHODS),
             Route(routes.ACCEPT, accept, methods=METHODS),
             Route(routes.ECHO, echo, methods=METHODS),
