@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -259,7 +259,7 @@ class Matrix:
         return [client for client in found.values() if client.driver == driver]
 
     @contextlib.contextmanager
-    def _clients_of_mine(self) -> Iterator[Mapping[str, Driver]]:
+    def _clients_of_mine(self) -> Generator[Mapping[str, Driver]]:
         """A set of driver processes. They stay for the next server: Java takes seconds to start."""
         with self._lock:
             if self._idle:
