@@ -32,6 +32,7 @@ __all__ = [
     "grids",
     "notes",
     "put_between",
+    "width_of",
 ]
 
 BY_FRAMING: Final = "By framing, all clients"
@@ -97,6 +98,9 @@ class Grid:
     columns: tuple[str, ...]
     lines: tuple[tuple[str, bool, tuple[Cell, ...]], ...]
 
+
+_NARROWEST: Final = 100
+_WIDEST: Final = 300
 
 _ENDS: Final = ("no reset", "in order", "next")
 
@@ -230,9 +234,20 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def as_svg(tables: Group, width: int) -> str:
-    """Draw the tables as they look in a terminal."""
-    console = Console(record=True, width=width, file=io.StringIO(), color_system="truecolor")
+def width_of(tables: Group) -> int:
+    """The number of columns that these tables need."""
+    console = Console(width=_WIDEST, file=io.StringIO())
+    widths = [
+        console.measure(part).maximum for part in tables.renderables if isinstance(part, Table)
+    ]
+    return max(_NARROWEST, *widths)
+
+
+def as_svg(tables: Group) -> str:
+    """Draw the tables as they look in a terminal that is wide enough."""
+    console = Console(
+        record=True, width=width_of(tables), file=io.StringIO(), color_system="truecolor"
+    )
     console.print(tables)
     svg = console.export_svg(title="make matrix", theme=DIMMED_MONOKAI, unique_id="matrix")
     # The picture must not load fonts from somewhere when it is looked at.
