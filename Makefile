@@ -91,7 +91,7 @@ bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
 
-matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour
+matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour or more
 	$(BIN)/python -m tests.matrix --full $(MATRIX_ARGS)
 
 build: $(VENV)/.stamp-test ## Build the sdist and the wheel into dist/

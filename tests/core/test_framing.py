@@ -16,6 +16,7 @@ def length(
     method: str = "POST",
     http_version: str = "1.1",
     upgrade: str | None = None,
+    ends_at_upgrade: bool = False,
 ) -> int:
     return body_length(
         method=method,
@@ -23,6 +24,7 @@ def length(
         content_length=content_length,
         transfer_encoding=transfer_encoding,
         upgrade=upgrade,
+        ends_at_upgrade=ends_at_upgrade,
     )
 
 
@@ -76,6 +78,8 @@ def test_an_upgrade_is_left_alone() -> None:
 def test_an_upgrade_to_http_2_comes_behind_the_body() -> None:
     assert length("5", upgrade="h2c") == 5
     assert length(None, "chunked", upgrade=" H2C") == CHUNKED
+    assert length("5", upgrade="h2c", ends_at_upgrade=True) == NO_BODY
+    assert length("5", ends_at_upgrade=True) == 5
 
 
 @given(st.text())

@@ -20,9 +20,9 @@ from example_apps.staging import ServerProcess
 from tests.conftest import Serve
 from tests.delivery.test_streaming import get_json
 from tests.support.apps import routes
-from tests.support.scenarios import GUARD, KIB, MIB
+from tests.support.scenarios import GUARD, KIB, MIB, TRIES
 from tests.support.stacks import SERVERS, Stack
-from tests.support.verdicts import assert_clean
+from tests.support.verdicts import assert_clean, repeat
 
 if TYPE_CHECKING:
     from cleanclose.core import SettingsOptions
@@ -352,3 +352,30 @@ def test_a_request_pipelined_behind_more_than_the_cap(serve: Serve, stack: Stack
     assert outcome.transcript.clean, str(outcome)
     check_end(outcome)
     watch.check()
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize(
+    "stack",
+    # uvicorn is left alone: with httptools it takes such a body for requests, bare as well.
+    [stack for stack in SERVERS if "uvicorn" not in stack.name],
+    ids=str,
+)
+def test_a_refused_upload_that_asks_for_h2c_is_one_like_any_other(
+    serve: Serve, stack: Stack, chunked: bool
+) -> None:
+    """As Java's HttpClient sends it, unless it is told to speak HTTP/1.1."""
+    upload = Upload(
+        port=serve(stack).port,
+        path=routes.REFUSE,
+        body_size=8 * MIB,
+        chunked=chunked,
+        headers=(
+            ("Connection", "Upgrade, HTTP2-Settings"),
+            ("Upgrade", "h2c"),
+            ("HTTP2-Settings", "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
+        ),
+    )
+    outcomes = repeat(strict, upload, TRIES)
+    assert [outcome.status for outcome in outcomes] == [413] * TRIES
+    assert_clean(outcomes)

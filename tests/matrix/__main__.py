@@ -23,7 +23,6 @@ from tests.matrix.run import DIRECT, PROXIES, Matrix, Plan, Way
 from tests.support.stacks import Stack
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-WIDTH: Final = 150
 _STRICT: Final = "raw strict"
 _SHOWN: Final = 40
 
@@ -73,7 +72,7 @@ def _named(kind: str, names: Sequence[str], candidates: Sequence[Any]) -> list[A
 
 
 @click.command(help=__doc__)
-@click.option("--full", is_flag=True, help="Every server, client and case: half an hour.")
+@click.option("--full", is_flag=True, help="Every server, client and case: half an hour or more.")
 @click.option("--server", "server_names", multiple=True, help="Only this server (repeatable).")
 @click.option("--client", "client_names", multiple=True, help="Only this client (repeatable).")
 @click.option("--case", "case_names", multiple=True, help="Only this case (repeatable).")
@@ -170,10 +169,12 @@ def _write(matrix: Matrix, seconds: float, out: Path, *, docs: bool) -> None:
     told = report.notes(matrix, seconds)
     tables = report.as_tables(found, told)
     # Output that goes to a file or a pipe has no width of its own.
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(tables)
+    Console(width=None if sys.stdout.isatty() else report.width_of(tables)).print(tables)
     lines = "".join(f"{result.as_json()}\n" for result in matrix.results)
     markdown = report.as_markdown(found, told)
-    svg = report.as_svg(tables, WIDTH)
+    # What each framing does stands on the page; the picture is large enough without it.
+    shown = [grid for grid in found if grid.title != report.BY_FRAMING]
+    svg = report.as_svg(report.as_tables(shown, told))
     out.mkdir(parents=True, exist_ok=True)
     (out / "matrix.jsonl").write_text(lines, "utf-8")
     (out / "matrix.md").write_text(f"{markdown}\n", "utf-8")

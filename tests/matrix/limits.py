@@ -21,6 +21,8 @@ class Limit:
     clients: frozenset[str] | None = None
     cases: frozenset[str] | None = None
     ways: frozenset[str] | None = None
+    next_only: bool = False
+    """Whether it only holds for the request behind an answer that did arrive."""
 
     def holds_for(self, result: Result) -> bool:
         """Whether this upload is one of them."""
@@ -30,10 +32,45 @@ class Limit:
             (self.cases, result.case),
             (self.ways, result.way),
         )
+        if self.next_only and (result.kind, result.next) != ("delivered", "failed"):
+            return False
         return all(names is None or name in names for names, name in pairs)
 
 
-LIMITS: Final[tuple[Limit, ...]] = ()
+LIMITS: Final = (
+    Limit(
+        why="Java 17's HttpClient waits for ever for a 100 if the final answer comes first, "
+        "bare and wrapped; its own time-out does not end that.",
+        clients=frozenset({"Java HttpClient", "Java HttpClient h2c"}),
+        cases=frozenset({"expect-8"}),
+    ),
+    Limit(
+        why="uvicorn with httptools takes the body of a request with Upgrade: h2c for requests, "
+        "bare and wrapped: use h11, TLS, or HTTP_1_1 in the client.",
+        clients=frozenset({"Java HttpClient h2c"}),
+        servers=frozenset(
+            {
+                "uvicorn-httptools",
+                "uvicorn-uvloop",
+                "asgi-uvicorn",
+                "asgi-uvicorn-gunicorn",
+                "starlette",
+            }
+        ),
+    ),
+    Limit(
+        why="Werkzeug's development server sends 100 Continue twice, bare and wrapped.",
+        servers=frozenset({"werkzeug", "werkzeug-unthreaded"}),
+        cases=frozenset({"expect-8"}),
+    ),
+    Limit(
+        why="uWSGI and wsgiref close behind each response without saying so in HTTP/1.1, bare and "
+        "wrapped: a client that takes the connection for open loses its next request.",
+        servers=frozenset({"uwsgi", "uwsgi-router", "wsgiref-http11"}),
+        next_only=True,
+    ),
+)
+"""Each of them is told on ``docs/matrix.md`` with its reason."""
 
 
 def limit_of(result: Result) -> Limit | None:

@@ -22,6 +22,7 @@ from tests.matrix.run import DIRECT, Matrix, Result
 
 __all__ = [
     "BEGIN",
+    "BY_FRAMING",
     "END",
     "Grid",
     "as_markdown",
@@ -31,8 +32,10 @@ __all__ = [
     "grids",
     "notes",
     "put_between",
+    "width_of",
 ]
 
+BY_FRAMING: Final = "By framing, all clients"
 BEGIN: Final = "<!-- matrix: begin -->"
 END: Final = "<!-- matrix: end -->"
 LEGEND: Final = (
@@ -96,6 +99,9 @@ class Grid:
     lines: tuple[tuple[str, bool, tuple[Cell, ...]], ...]
 
 
+_NARROWEST: Final = 100
+_WIDEST: Final = 300
+
 _ENDS: Final = ("no reset", "in order", "next")
 
 
@@ -139,7 +145,7 @@ def grids(matrix: Matrix) -> list[Grid]:
         )
         found.append(
             _grid(
-                "By framing, all clients",
+                BY_FRAMING,
                 direct,
                 {name: case.title for name, case in cases.items()},
                 lambda result: result.case,
@@ -189,7 +195,7 @@ def as_tables(found: Sequence[Grid], told: Sequence[str]) -> Group:
             box=box.HORIZONTALS,
             padding=(0, 1, 0, 0),
         )
-        table.add_column("Server")
+        table.add_column("Server", no_wrap=True)
         table.add_column("")
         for column in grid.columns:
             # One word a line, so that the heading is not wider than what stands below it.
@@ -228,9 +234,20 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def as_svg(tables: Group, width: int) -> str:
-    """Draw the tables as they look in a terminal."""
-    console = Console(record=True, width=width, file=io.StringIO(), color_system="truecolor")
+def width_of(tables: Group) -> int:
+    """The number of columns that these tables need."""
+    console = Console(width=_WIDEST, file=io.StringIO())
+    widths = [
+        console.measure(part).maximum for part in tables.renderables if isinstance(part, Table)
+    ]
+    return max(_NARROWEST, *widths)
+
+
+def as_svg(tables: Group) -> str:
+    """Draw the tables as they look in a terminal that is wide enough."""
+    console = Console(
+        record=True, width=width_of(tables), file=io.StringIO(), color_system="truecolor"
+    )
     console.print(tables)
     svg = console.export_svg(title="make matrix", theme=DIMMED_MONOKAI, unique_id="matrix")
     # The picture must not load fonts from somewhere when it is looked at.

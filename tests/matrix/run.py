@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import http.client
 import json
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,13 +173,14 @@ class Matrix:
     absent: dict[str, str] = field(default_factory=dict[str, str])
     """What is not here, and why: servers, clients, proxies."""
     problems: list[str] = field(default_factory=list[str])
-    """Servers that did not start, and smuggled requests."""
+    """Servers that did not start, or did not answer in the end."""
     versions: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._drivers: list[Driver] = []
+        self._idle: list[Mapping[str, Driver]] = []
 
     @property
     def total(self) -> int:
@@ -205,6 +207,8 @@ class Matrix:
                         driver.close()
         finally:
             self._stopped.set()
+            for driver in self._drivers:
+                driver.stop()
             self._workshop.close()
         order = {key: number for number, key in enumerate(self._in_order())}
         self.results.sort(key=lambda result: order[_key(result)])
@@ -254,6 +258,24 @@ class Matrix:
         found = {client.name: client for _, client, _ in self.plan.uploads}
         return [client for client in found.values() if client.driver == driver]
 
+    @contextlib.contextmanager
+    def _clients_of_mine(self) -> Generator[Mapping[str, Driver]]:
+        """A set of driver processes. They stay for the next server: Java takes seconds to start."""
+        with self._lock:
+            if self._idle:
+                drivers = self._idle.pop()
+            else:
+                drivers = {
+                    name: Driver(command, self._workshop.folder)
+                    for name, command in self._workshop.commands.items()
+                }
+                self._drivers += drivers.values()
+        try:
+            yield drivers
+        finally:
+            with self._lock:
+                self._idle.append(drivers)
+
     def _unit(self, stack: Stack, wrapped: bool) -> None:
         """All uploads to one server, bare or wrapped."""
         if self._stopped.is_set():
@@ -262,15 +284,8 @@ class Matrix:
         if stack.name in self.absent:
             return self._skip(stack, wrapped, self.absent[stack.name])
         self.advance(f"{side}: starting", False)
-        drivers = {
-            name: Driver(command, self._workshop.folder)
-            for name, command in self._workshop.commands.items()
-        }
-        with self._lock:
-            self._drivers += drivers.values()
         with contextlib.ExitStack() as running:
-            for driver in drivers.values():
-                running.callback(driver.stop)
+            drivers = running.enter_context(self._clients_of_mine())
             try:
                 server = stack.process(wrapped=wrapped)
                 # What it still waits for then is nobody's any more.
@@ -280,8 +295,8 @@ class Matrix:
                 self.problems.append(f"{side} did not start: {str(error)[-300:]}")
                 return self._skip(stack, wrapped, "did not start")
             self._uploads(stack, wrapped, server, drivers, running)
-            if not self._stopped.is_set():
-                self._look_for_smuggled(side, server)
+            if not self._stopped.is_set() and self._smuggled(server) is None:
+                self.problems.append(f"{side} does not answer any more")
         return None
 
     def _uploads(
@@ -293,6 +308,7 @@ class Matrix:
         running: contextlib.ExitStack,
     ) -> None:
         ports = {DIRECT.name: server.port}
+        smuggled = 0
         for way, client, case in self.plan.uploads:
             result = partial(
                 Result,
@@ -326,8 +342,14 @@ class Matrix:
                 except DriverError as error:
                     answer = {"hung": str(error)}
                 if not self._stopped.is_set():
+                    verdict = judge(case, answer)
                     seconds = round(time.monotonic() - begun, 2)
-                    self._add(result(**judge(case, answer), seconds=seconds))
+                    count = self._smuggled(server)
+                    if count is not None and count > smuggled:
+                        verdict["kind"] = "wrong"
+                        verdict["told"] = f"its body was taken for {count - smuggled} requests"
+                        smuggled = count
+                    self._add(result(**verdict, seconds=seconds))
 
     def _skip(self, stack: Stack, wrapped: bool, reason: str) -> None:
         for way, client, case in self.plan.uploads:
@@ -350,16 +372,15 @@ class Matrix:
         for _ in range(times):
             self.advance("", True)
 
-    def _look_for_smuggled(self, side: str, server: ServerProcess) -> None:
-        """Whether the application was given a piece of a body as a request."""
+    @staticmethod
+    def _smuggled(server: ServerProcess) -> int | None:
+        """How many pieces of bodies the application was given as requests, if it answers."""
         try:
-            with urllib.request.urlopen(f"{server.url}{routes.SEEN}", timeout=10) as response:
+            with urllib.request.urlopen(f"{server.url}{routes.SEEN}", timeout=5) as response:
                 seen: dict[str, int] = json.load(response)
-        except (OSError, ValueError) as error:
-            self.problems.append(f"{side} does not answer any more: {error}")
-            return
-        if seen["smuggled"]:
-            self.problems.append(f"{side} took a body for {seen['smuggled']} requests")
+        except (OSError, ValueError, http.client.HTTPException):
+            return None
+        return seen["smuggled"]
 
 
 def _key(result: Result) -> tuple[str, bool, str, str, str]:

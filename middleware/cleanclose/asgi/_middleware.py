@@ -143,12 +143,14 @@ class CleanCloseMiddleware:
 
     async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
+        upgrade = headers.get(b"upgrade")
         length = body_length(
             method=scope["method"],
             http_version=scope["http_version"],
             content_length=headers.get(b"content-length"),
             transfer_encoding=headers.get(b"transfer-encoding"),
-            upgrade=headers.get(b"upgrade"),
+            upgrade=upgrade,
+            ends_at_upgrade=bool(upgrade) and asgi_server(receive, send).ends_at_upgrade,
         )
         watch = UploadWatch(
             scope, receive, send, now, length if length not in (NO_BODY, CHUNKED) else None

@@ -20,6 +20,7 @@ def body_length(
     content_length: str | None,
     transfer_encoding: str | None,
     upgrade: str | None,
+    ends_at_upgrade: bool = False,
 ) -> int:
     """The length of a request's body, if that body is ours to discard.
 
@@ -38,13 +39,14 @@ def body_length(
         content_length: The value of Content-Length; several lines joined with commas.
         transfer_encoding: The value of Transfer-Encoding; several lines joined with commas.
         upgrade: The value of Upgrade.
+        ends_at_upgrade: Whether the server takes any request for an upgrade to end at its head.
 
     Returns:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
     if not http_version.startswith("1") or method in ("HEAD", "CONNECT"):
         return NO_BODY
-    if upgrade is not None and upgrade.strip().lower() != "h2c":
+    if upgrade is not None and (ends_at_upgrade or upgrade.strip().lower() != "h2c"):
         return NO_BODY
     if transfer_encoding is not None:
         last = transfer_encoding.rsplit(",", 1)[-1].strip().lower()

@@ -68,6 +68,8 @@ class Server:
             queue of the body's pieces.
         heeds_close: Whether it closes the connection behind a response in which the application
             has set ``Connection: close``.
+        ends_at_upgrade: Whether a request for an upgrade ends at its head for the parser of an ASGI
+            server, whatever its body.
         gone_key: The key of the WSGI environ which holds a callable that says so, if any.
         input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
             if it does and the environ does not.
@@ -105,6 +107,7 @@ class Server:
     ends_at_length: bool = False
     end_waits: bool = False
     heeds_close: bool = True
+    ends_at_upgrade: bool = False
     gone_key: str | None = None
     input_socket: str | None = None
     head_attribute: str | None = None
@@ -119,7 +122,7 @@ class Server:
     descriptor: str | None = None
 
 
-UNKNOWN: Final = Server("unknown", Continue.LATE)
+UNKNOWN: Final = Server("unknown", Continue.LATE, ends_at_upgrade=True)
 
 TORNADO: Final = Server("tornado", Continue.LAZY)
 """Tornado's own HTTPServer. ``HTTP1Connection._read_message_inner`` sends the 100 after
@@ -129,13 +132,15 @@ _ASGI: Final[Mapping[str, Server]] = {
     # RequestResponseCycle.receive sends it; .send clears the flag with the response's start.
     # Its connection_lost sets RequestResponseCycle.disconnected unless the response is complete,
     # and says 1005 to websockets (WSProtocol, WebSocketsSansIOProtocol). WebSocketProtocol, the
-    # older one, is a WebSocketServerProtocol of websockets with its `closed`.
+    # older one, is a WebSocketServerProtocol of websockets with its `closed`. httptools ends a
+    # message at the head that asks for an upgrade, and HttpToolsProtocol feeds it the body then.
     "uvicorn": Server(
         "uvicorn",
         Continue.LAZY,
         gone_attributes=("disconnected", "closed"),
         gone_is_settled=True,
         lost_code=1005,
+        ends_at_upgrade=True,
     ),
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
     # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
