@@ -752,3 +752,62 @@ def test_every_state_can_be_reached_and_left() -> None:
     assert reached == set(State)
     assert {state for state, _ in TRANSITIONS} == set(State) - {State.DONE}
     assert {happening for _, happening in TRANSITIONS} == set(Happening)
+
+
+# Servers with ways of their own.
+
+ENDS = Server("ends", Continue.LATE, ends_with_response=True)
+
+
+def test_where_the_exchange_ends_with_the_response_all_is_read_before() -> None:
+    ex = refused(Settings(min_rate=0), server=ENDS, unbounded=True)
+    assert ex.tick(0.6) == Read(about(4.4))
+    assert ex.body_received(999, False, 3.0) == Read(about(5.0))
+    assert ex.body_received(1, True, 4.0) == Done(close=False)
+
+
+def test_a_server_that_reads_by_itself_is_left_alone() -> None:
+    ex = refused(server=Server("reads", Continue.EAGER, reads_first=True))
+    assert ex.step(0.0) == Done(close=False)
+    assert ex.event(1.0) is None
+
+
+def test_the_body_is_read_before_the_server_answers_for_the_application() -> None:
+    ex = exchange(Settings(min_rate=0), server=EAGER, blocking=True)
+    assert ex.left_to_server(0.0) == Read(5.0)
+    # Longer than a response of the application's own is kept back.
+    assert ex.body_received(999, False, 2.0) == Read(5.0)
+    assert ex.body_received(1, True, 3.0) == Done(close=False)
+    event = event_of(ex)
+    assert (event.outcome, event.status) == (Outcome.DELIVERED, 500)
+
+
+def test_a_limit_lets_the_server_answer() -> None:
+    ex = exchange(Settings(idle_seconds=1.0), server=EAGER, blocking=True)
+    ex.left_to_server(0.0)
+    assert ex.tick(1.0) == Respond(close=True)
+    ex.abandoned(1.0)
+    ex.responded(1.0)
+    assert ex.step(1.0) == Done(close=True)
+    assert (event_of(ex).outcome, event_of(ex).cap) == (Outcome.CUT, Cap.IDLE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"unbounded": True}, {"expects": True}, {"settings": Settings(only_statuses=[413])}],
+    ids=["unbounded", "expects", "only-statuses"],
+)
+def test_nothing_is_read_for_the_server_where_that_could_do_harm(more: dict[str, Any]) -> None:
+    ex = exchange(more.pop("settings", None), blocking=True, **more)
+    assert not isinstance(ex.left_to_server(0.0), Read)
+    ex.abandoned(0.0)
+    assert isinstance(ex.step(0.0), Done)
+    assert ex.event(1.0) is None
+
+
+def test_an_application_that_had_begun_to_respond_is_not_answered_for() -> None:
+    ex = exchange(server=EAGER, blocking=True)
+    ex.response_started(200, None, 0.0)
+    ex.response_piece(10, 0.0)
+    ex.responded(0.0)
+    assert ex.left_to_server(0.0) == Forward()

@@ -50,6 +50,11 @@ def test_half_of_the_workers_at_most() -> None:
         assert sum(place.admitted for place in entered) == expected
 
 
+def test_greenlets_wait_at_no_cost() -> None:
+    places = Places.for_workers(1, most=100, greenlets=True)
+    assert sum(places.enter(nothing).reading for _ in range(1000)) == 100
+
+
 def test_many_threads() -> None:
     places = Places(reading=3, inside=50)
     most = 0

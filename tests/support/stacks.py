@@ -56,7 +56,7 @@ class Stack:
     name: str
     interface: Literal["asgi", "wsgi", "tornado"]
     command: tuple[str, ...]
-    loses: Literal["always", "on_close"]
+    loses: Literal["always", "on_close", "never"]
     spared: frozenset[str] = frozenset()
     """Scenarios which it delivers all the same."""
     env: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -64,6 +64,8 @@ class Stack:
     """Whether the server ever serves a second request on a connection."""
     concurrent: bool = True
     """Whether it serves a second connection while the first one is busy."""
+    chunked: bool = True
+    """Whether the application gets to see bodies without a Content-Length."""
 
     def __str__(self) -> str:
         return self.name

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib
+import operator
+import socket
 import ssl
 from typing import Any
 from wsgiref.handlers import SimpleHandler
 
 import pytest
 
-from cleanclose.core import UNKNOWN, Server, is_servers_own, wsgi_server
+from cleanclose.core import UNKNOWN, Server, cooperates_with, is_servers_own, wsgi_server
 
 
 def of(package: str) -> Server:
@@ -95,3 +97,69 @@ def test_cheroot() -> None:
 
 def test_waitress() -> None:
     assert not hidden(of("waitress"), ConnectionResetError(errno.ECONNRESET, "an upstream's"))
+
+
+def test_servers_that_leave_a_key_in_the_environ() -> None:
+    assert wsgi_server({"uwsgi.version": b"2.0"}).name == "uwsgi"
+    assert wsgi_server({"mod_wsgi.version": (6, 1)}).name == "mod_wsgi"
+
+
+@pytest.mark.stacks
+@pytest.mark.parametrize(
+    ("module", "path", "name"),
+    [
+        ("granian.wsgi", "Response", "granian"),
+        ("gevent.pywsgi", "WSGIHandler.start_response", "gevent"),
+        ("cheroot.wsgi", "Gateway.start_response", "cheroot"),
+        ("waitress.task", "WSGITask.execute", "waitress"),
+    ],
+)
+def test_what_the_installed_servers_give(module: str, path: str, name: str) -> None:
+    given = operator.attrgetter(path)(importlib.import_module(module))
+    assert wsgi_server({}, given() if isinstance(given, type) else given).name == name
+
+
+def test_how_servers_are_told_to_close() -> None:
+    class Handler:
+        """gevent's, as far as it goes."""
+
+        close_connection = False
+        headers_sent = False
+
+        def __init__(self) -> None:
+            self.response_headers = [(b"Connection", b"keep-alive"), (b"X-Kept", b"1")]
+
+    class Body:
+        """gevent's Input."""
+
+        _chunked_input_error = False
+
+    close = of("gevent").close
+    assert close is not None
+    handler, body = Handler(), Body()
+    close(handler, body)
+    assert handler.close_connection
+    assert handler.response_headers == [(b"X-Kept", b"1"), (b"Connection", b"close")]
+    assert body._chunked_input_error
+    # Its head is out: only the connection is left to be ended.
+    handler = Handler()
+    handler.headers_sent = True
+    close(handler, body)
+    assert handler.close_connection
+    assert (b"Connection", b"close") not in handler.response_headers
+    # Behind a middleware which hides them there is nobody to be told.
+    for server in (GUNICORN, of("cheroot")):
+        assert server.close is not None
+        server.close(None, None)
+
+
+def test_whose_greenlets_a_socket_waits_for() -> None:
+    with socket.socket() as sock:
+        assert cooperates_with(sock) is None
+    assert cooperates_with(None) is None
+
+
+@pytest.mark.stacks
+def test_gevents_sockets_cooperate() -> None:
+    with importlib.import_module("gevent.socket").socket() as sock:
+        assert cooperates_with(sock) == "gevent"

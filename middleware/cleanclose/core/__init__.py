@@ -43,6 +43,7 @@ from cleanclose.core.servers import (
     Continue,
     Server,
     asgi_server,
+    cooperates_with,
     is_servers_own,
     wsgi_server,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "ask_connection",
     "body_length",
     "client_gone",
+    "cooperates_with",
     "current",
     "is_servers_own",
     "judge",

@@ -277,6 +277,7 @@ class Exchange:
         "_unbounded",
         "_unreadable",
         "_wake",
+        "_whole_first",
         "body_complete",
         "response_complete",
     )
@@ -306,6 +307,8 @@ class Exchange:
         self._unbounded = unbounded
         self._deadline = math.inf if worker_timeout is None else now + worker_timeout / 2
         self._wake = wake
+        self._whole_first = server.ends_with_response
+        """Whether all that is read must be read before the response goes out."""
         self._started = now
 
         self._state = State.OPEN
@@ -408,6 +411,27 @@ class Exchange:
             # Abandoned before: a place that is taken now would never be given back.
             return self.step(now)
         return self._happen(self._completion(), now)
+
+    def left_to_server(self, now: float) -> Step:
+        """The application raised before it responded, and a blocking server will say so.
+
+        It answers at once and ends the exchange with that, so there is nothing to be read behind
+        the answer; nothing is done where reading could take longer than it is asked to.
+
+        Args:
+            now: The time.
+        """
+        if (
+            self._state not in (State.OPEN, State.KEPT)
+            or (self._unbounded and not self._server.ends_with_response)
+            or self._awaits_continue
+            or self.body_complete
+        ):
+            return self.step(now)
+        self._whole_first = True
+        self._response_left = None
+        self._status = 500
+        return self.response_completed(now)
 
     def app_ended(self, now: float) -> Step:
         """The application returned or raised."""
@@ -568,6 +592,16 @@ class Exchange:
         return self._status is not None
 
     @property
+    def ends_with_response(self) -> bool:
+        """Whether what is to be read must be read before the server gets to know the response."""
+        return self._server.ends_with_response
+
+    @property
+    def lingers_before_end(self) -> bool:
+        """Whether nothing may be left to read when the server is told of the response's end."""
+        return self._server.discards
+
+    @property
     def treated(self) -> bool:
         """Whether the response is complete and is being delivered at this moment."""
         return self._state in _TREATED
@@ -636,6 +670,7 @@ class Exchange:
         statuses = self._settings.only_statuses
         return (
             self._left_alone
+            or self._server.reads_first
             # 101 hands the connection over to another protocol.
             or self._status == 101
             or (statuses is not None and self._status not in statuses)
@@ -661,7 +696,7 @@ class Exchange:
             return Happening.COMPLETE_REFUSED
         if not place.reading:
             return Happening.COMPLETE_QUEUED
-        if self._awaits_continue or self._unbounded:
+        if self._awaits_continue or (self._unbounded and not self._whole_first):
             return Happening.COMPLETE_RESPOND_FIRST
         return Happening.COMPLETE
 
@@ -675,7 +710,7 @@ class Exchange:
         return self._drained >= max_bytes
 
     def _respond_at(self) -> float:
-        if self._blocking and self._response_size > SMALL_RESPONSE:
+        if self._whole_first or (self._blocking and self._response_size > SMALL_RESPONSE):
             return math.inf
         return self._since + self._settings.respond_after
 

@@ -65,7 +65,7 @@ class Places:
         self._waiting: deque[Place] = deque()
 
     @classmethod
-    def for_workers(cls, threads: int | None, *, most: int) -> Places:
+    def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
         """The places of a blocking server, where an exchange that waits or reads holds a worker.
 
         Half of the workers at most, so that others are served meanwhile; nobody waits.
@@ -74,8 +74,10 @@ class Places:
             threads: How many requests the process serves at once; None if that is not known:
                 then one exchange at a time.
             most: The limit that was set (`cleanclose.core.Settings.max_draining`).
+            greenlets: Whether a request is served by a greenlet of its own, which costs nothing
+                while it waits: then only ``most`` counts.
         """
-        places = min(most, max(1, (threads or 1) // 2))
+        places = most if greenlets else min(most, max(1, (threads or 1) // 2))
         return cls(reading=places, inside=places)
 
     def enter(self, wake: Callable[[], None]) -> Place:

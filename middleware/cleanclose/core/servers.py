@@ -7,9 +7,11 @@ the WSGI ``environ``), never from a version number. A server that is not in the 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import errno
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -20,6 +22,7 @@ __all__ = [
     "Continue",
     "Server",
     "asgi_server",
+    "cooperates_with",
     "is_servers_own",
     "wsgi_server",
 ]
@@ -64,6 +67,21 @@ class Server:
             client's: it says nothing of it, or lays it at the client's door, and sends no 500.
             None where that is not known.
         answers: Whether it answers 500 to the other exceptions of that kind.
+        reads_first: Whether it reads the whole body by itself, whatever the application does.
+        ends_with_response: Whether the exchange is over with the response's last byte: what is
+            to be read must have been read before.
+        discards: Whether a WSGI server discards the rest of the body by itself, between the
+            response's end and its ``close()``: what we read must have been read before.
+        close: How to tell a WSGI server not to use the connection again, from the object behind
+            ``start_response`` and the ``wsgi.input``; before the head goes out if possible.
+        end: What to do with the client's socket when the exchange is over, so that a server
+            which ``discards`` does not wait for more.
+        left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
+            body, where the server may read it by itself while the application does not.
+        trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
+            server itself would take that for the next request.
+        descriptor: The function, as ``module.name``, that gives the file descriptor of the
+            client's connection, where there is no socket.
     """
 
     name: str
@@ -78,6 +96,14 @@ class Server:
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
     answers: bool = True
+    reads_first: bool = False
+    ends_with_response: bool = False
+    discards: bool = False
+    close: Callable[[Any, Any], None] | None = None
+    end: Callable[[Any], None] | None = None
+    left_attribute: str | None = None
+    trailers: str | None = None
+    descriptor: str | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE)
@@ -169,6 +195,40 @@ def _hides_nothing(error: OSError) -> bool:
     return False
 
 
+def _close_gunicorn(response: Any, body: Any) -> None:
+    # Response.force_close: it puts Connection: close into the head, too.
+    force_close: object = getattr(response, "force_close", None)
+    if callable(force_close):
+        force_close()
+
+
+def _close_cheroot(gateway: Any, body: Any) -> None:
+    # HTTPRequest.send_headers says it in the head, and otherwise reads all that is left of a
+    # body with a Content-Length, in one piece, before it sends anything.
+    request: Any = getattr(gateway, "req", None)
+    if request is not None:
+        request.close_connection = True
+
+
+def _close_gevent(handler: Any, body: Any) -> None:
+    handler.close_connection = True
+    headers: object = getattr(handler, "response_headers", None)
+    if isinstance(headers, list) and not getattr(handler, "headers_sent", True):
+        # WSGIHandler.start_response has put one there for HTTP/1.0 already.
+        headers[:] = [(name, value) for name, value in headers if name.lower() != b"connection"]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        headers.append((b"Connection", b"close"))  # pyright: ignore[reportUnknownMemberType]
+    if hasattr(body, "_chunked_input_error"):
+        # Input._discard, which reads on without any limit, leaves such a body alone.
+        body._chunked_input_error = True
+
+
+def _end_werkzeug(sock: Any) -> None:
+    # What has arrived is read, and then comes an end. (SSLSocket.shutdown would end its TLS.)
+    if not isinstance(sock, ssl.SSLSocket):
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RD)
+
+
 _WSGI: Final[Mapping[str, Server]] = {
     # gunicorn.http.wsgi.create sends it before the application is called.
     "gunicorn.socket": Server(
@@ -179,36 +239,63 @@ _WSGI: Final[Mapping[str, Server]] = {
         hides=_hidden_by_gunicorn,
         # handle() of each worker: a "Socket error processing request", and an empty reply.
         answers=False,
+        close=_close_gunicorn,
     ),
-    # WSGIRequestHandler.run_wsgi sends it first of all.
+    # WSGIRequestHandler.run_wsgi sends it first of all. Its execute() reads, in pieces of 10 MB,
+    # until the client closes if anything has come when the response is out.
     "werkzeug.socket": Server(
-        "werkzeug", Continue.EAGER, "werkzeug.socket", hides=_hidden_by_werkzeug
+        "werkzeug",
+        Continue.EAGER,
+        "werkzeug.socket",
+        hides=_hidden_by_werkzeug,
+        discards=True,
+        end=_end_werkzeug,
     ),
+    # It never sends one itself; its HTTP router does with http-manage-expect, and then by itself.
+    "uwsgi.version": Server("uwsgi", Continue.LAZY, descriptor="uwsgi.connection_fd"),
+    # httpd passes the whole body on to its daemon, or discards it itself behind the response.
+    "mod_wsgi.version": Server("mod_wsgi", Continue.EAGER, reads_first=True),
 }
 
 _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
     # HTTPChannel.service logs and answers whatever Task.service lets through, which is
-    # everything unless log_socket_errors is turned off.
+    # everything unless log_socket_errors is turned off. HTTPChannel.received sends the 100.
     "waitress": Server(
         "waitress",
-        Continue.LATE,
+        Continue.EAGER,
         gone_key="waitress.client_disconnected",
         hides=_hides_nothing,
+        reads_first=True,
     ),
+    # HTTPRequest.read_request_headers sends it.
     "cheroot": Server(
         "cheroot",
-        Continue.LATE,
+        Continue.EAGER,
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hidden_by_cheroot,
+        close=_close_cheroot,
+        # HTTPRequest.send_headers discards what the application has not read by then.
+        left_attribute="remaining",
+        # HTTPRequest.respond leaves what follows the last chunk where it is.
+        trailers="read_trailer_lines",
     ),
-    "wsgiref": Server("wsgiref", Continue.LATE, input_socket="raw._sock", hides=_hidden_by_wsgiref),
+    # http.server's handle_expect_100 sends it before the application runs, but only in a
+    # subclass that speaks HTTP/1.1; wsgiref's own never does.
+    "wsgiref": Server("wsgiref", Continue.LAZY, input_socket="raw._sock", hides=_hidden_by_wsgiref),
+    # Input._send_100_continue would, on the first read; what we read for nobody does not.
     "gevent": Server(
-        "gevent", Continue.LATE, input_socket="rfile.raw._sock", hides=_hidden_by_gevent
+        "gevent",
+        Continue.LAZY,
+        input_socket="rfile.raw._sock",
+        hides=_hidden_by_gevent,
+        close=_close_gevent,
     ),
+    # hyper ends the exchange when the Content-Length is out, and drops the rest of the body.
+    # Its body sends the 100 when it is first polled.
+    "granian": Server("granian", Continue.LATE, ends_with_response=True),
 }
-"""By the package of the server's ``start_response``. They have sent a 100 where `Continue.LATE`
-says that they may still do so: nothing has been tried with it."""
+"""By the package of the server's ``start_response``."""
 
 
 def asgi_server(receive: object, send: object = None) -> Server:
@@ -245,6 +332,19 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         if key in environ:
             return server
     return _WSGI_PACKAGES.get(_package(start_response), UNKNOWN)
+
+
+def cooperates_with(sock: object) -> str | None:
+    """The package whose greenlets a socket waits for: nothing else may wait either.
+
+    Args:
+        sock: The client's socket.
+
+    Returns:
+        ``gevent`` or ``eventlet``; None for a socket that blocks its thread.
+    """
+    package = type(sock).__module__.partition(".")[0]
+    return package if package in ("gevent", "eventlet") else None
 
 
 def is_servers_own(call: object, server: Server) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import GeneratorType
+from typing import Final
 
 from cleanclose.core import (
     CHUNKED,
@@ -27,6 +28,9 @@ from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, client_
 
 __all__ = ["Delivery"]
 
+_READY: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+"""What goes through a response that is there already, as a whole."""
+
 
 class Delivery:
     """What the application calls, where the exchange stands in between, and what comes after.
@@ -36,7 +40,10 @@ class Delivery:
         watch: Its witnesses.
         source: Opens what the rest of the body is read from.
         length: The body's length, or `cleanclose.core.framing.CHUNKED`.
-        response: The server's object behind ``start_response``, or None.
+        close: Tells the server not to use the connection again, if there is a way.
+        end: Tells the server that nothing is left to read, if it would look for it.
+        taken: Whether the server itself has read the rest of the body.
+        sleep: Lets so many seconds pass.
     """
 
     def __init__(
@@ -45,13 +52,17 @@ class Delivery:
         watch: WsgiWatch,
         source: Callable[[], Source],
         length: int,
-        response: object,
+        close: Callable[[], None],
+        end: Callable[[], None],
+        taken: Callable[[], bool],
+        sleep: Callable[[float], None],
     ) -> None:
         self.exchange = exchange
         self._watch = watch
-        # gunicorn's Response.force_close: it puts Connection: close into the head, and keeps
-        # the connection from being used again.
-        self._force_close: object = getattr(response, "force_close", None)
+        self._force_close = close
+        self._end = end
+        self._taken = taken
+        self._sleep = sleep
         self.pending: deque[bytes] = deque()
         self._open_source = source
         self._source: Source | None = None
@@ -109,6 +120,11 @@ class Delivery:
         Raises:
             TruncatedBodyError: And found the end too early.
         """
+        if at_end and self._left is not None and self._taken():
+            # No byte is missing on the connection.
+            self._left = size
+            self._watch.body_complete = True
+            at_end = False
         self._count(size, at_end=at_end)
         self._watch.body_read(size)
         if at_end:
@@ -130,15 +146,22 @@ class Delivery:
         """
         exchange = self.exchange
         may_wait = not isinstance(pieces, GeneratorType)
+        # An empty piece may be the sign of an application that has nothing to say yet.
+        may_wait_empty = type(pieces) in _READY or exchange.ends_with_response
         while True:
             try:
                 piece = next(pieces)
             except StopIteration:
-                self._close_if(self._carry_out(exchange.response_completed(time.monotonic())))
+                step = self._carry_out(exchange.response_completed(time.monotonic()))
+                self._close_if(step)
+                if exchange.lingers_before_end and not self.pending:
+                    if isinstance(step, Respond):
+                        self._close_if(self._carry_out(exchange.responded(time.monotonic())))
+                    self._end()
                 break
             self.pending.append(piece)
             step = exchange.response_piece(len(piece), time.monotonic())
-            if isinstance(step, Keep) and piece:
+            if isinstance(step, Keep) and (piece or may_wait_empty):
                 if may_wait:
                     continue
                 step = exchange.release(time.monotonic())
@@ -153,6 +176,12 @@ class Delivery:
         """
         with contextlib.suppress(Exception):
             self._write_pending()
+
+    def make_way(self) -> None:
+        """The application has raised, and the server will answer: read the body before it does."""
+        if not self.pending:
+            self._close_if(self._carry_out(self.exchange.left_to_server(time.monotonic())))
+            self.abandon()
 
     def abandon(self) -> None:
         """The application's response cannot go on."""
@@ -205,7 +234,7 @@ class Delivery:
     # The steps.
 
     def _close_if(self, step: Step) -> None:
-        if isinstance(step, Respond | Done) and step.close and callable(self._force_close):
+        if isinstance(step, Respond | Done) and step.close:
             self._force_close()
 
     def _carry_out(self, step: Step) -> Step:
@@ -214,7 +243,7 @@ class Delivery:
                 case Read(seconds):
                     step = self._discard(seconds)
                 case Hold(seconds):
-                    time.sleep(seconds)
+                    self._sleep(seconds)
                     step = self._ask_kernel()
                 case _:
                     return step

@@ -45,15 +45,24 @@ class WitnessedInput:
     Args:
         stream: The server's ``wsgi.input``.
         reader: Who is told.
+        finish: Called once, when the exchange is over, with the names of the attributes that the
+            application has asked for and nobody is told of.
     """
 
-    def __init__(self, stream: Any, reader: Reader) -> None:
+    def __init__(
+        self, stream: Any, reader: Reader, finish: Callable[[set[str]], None] | None = None
+    ) -> None:
         self._stream = stream
         self._reader: Reader | None = reader
+        self._finish = finish
+        self._others: set[str] = set()
 
     def detach(self) -> None:
         """The exchange is over: what is read from now on is told to nobody."""
         self._reader = None
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish(self._others)
 
     def read(self, *args: Any, **keywords: Any) -> bytes:
         """Read bytes."""
@@ -102,6 +111,7 @@ class WitnessedInput:
         attribute = getattr(self._stream, name)
         if name in ("read1", "readinto", "readinto1"):
             return self._told(attribute)
+        self._others.add(name)
         return attribute
 
     def _line(

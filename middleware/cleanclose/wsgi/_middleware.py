@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import socket
 import sys
 import threading
 import time
@@ -36,6 +35,7 @@ from cleanclose.core import (
 from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._input import WitnessedInput
+from cleanclose.wsgi._lines import Line, find_line, finish_chunks, open_line, sleep_of
 from cleanclose.wsgi._source import Source, open_source
 from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch
 
@@ -104,6 +104,7 @@ class CleanCloseMiddleware:
             length = _length(environ)
             if length != NO_BODY:
                 return self._serve_upload(watch, length)
+            _close_behind_chunks(watch)
         _enter(watch)
         try:
             result = self.app(environ, watch.start_response)
@@ -131,6 +132,8 @@ class CleanCloseMiddleware:
         except BaseException as error:
             answer = self.answer(error, watch, delivery)
             if not isinstance(answer, list):
+                if answer is None and isinstance(error, Exception):
+                    delivery.make_way()
                 self._abandon(watch, delivery)
                 if answer is None:
                     raise
@@ -144,8 +147,11 @@ class CleanCloseMiddleware:
             # Nothing to deliver any more.
             delivery.close()
             return self._hand_over(watch, result)
-        body = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
-        return body(self, watch, result, delivery)
+        kind = _SizedDeliveredBody if hasattr(result, "__len__") else _DeliveredBody
+        body = kind(self, watch, result, delivery)
+        if delivery.exchange.ends_with_response:
+            body.prepare()
+        return body
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
@@ -262,11 +268,13 @@ class CleanCloseMiddleware:
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
         environ = watch.environ
-        start_response = watch.server_start_response
         server = watch.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
-        response: object = getattr(start_response, "__self__", None)
+        response: object = getattr(watch.server_start_response, "__self__", None)
         sock: object = environ.get(server.socket_key) if server.socket_key else None
+        stream = environ["wsgi.input"]
+        line = find_line(environ, server)
+        expects_continue = wants_continue(environ.get("HTTP_EXPECT"))
         watch.body_complete = False
         if length != CHUNKED:
             watch.expected_in = length
@@ -275,25 +283,54 @@ class CleanCloseMiddleware:
             environ.pop("wsgi.input_terminated", None)
         exchange = Exchange(
             self._settings,
-            self._places_for(response),
+            self._places_for(response, line),
             server=server,
             facts=watch.facts(),
             length=length,
-            expects_continue=wants_continue(environ.get("HTTP_EXPECT")),
+            expects_continue=expects_continue,
             wake=_nobody_waits,
             now=watch.started,
             blocking=True,
-            unbounded=not isinstance(sock, socket.socket),
+            unbounded=line is None,
             worker_timeout=_worker_timeout(environ, response),
         )
-        stream = environ["wsgi.input"]
+
+        def close() -> None:
+            if server.close is not None:
+                server.close(response, stream)
+
+        def end() -> None:
+            if server.end is not None:
+                server.end(sock)
+
+        def taken() -> bool:
+            left = server.left_attribute
+            return left is not None and getattr(stream, left, None) == 0
 
         def source() -> Source:
-            return open_source(stream, sock, response)
+            opened = None
+            if line is not None:
+                chunked = length == CHUNKED
+                opened = open_line(
+                    stream, line, chunked=chunked, expected=expects_continue, lost=close
+                )
+            return opened or open_source(stream, sock, response)
 
-        delivery = Delivery(exchange, watch, source, length, response)
+        def finish(asked_for: set[str]) -> None:
+            trailers = server.trailers
+            if (
+                trailers is not None
+                and trailers not in asked_for
+                and not finish_chunks(stream, trailers, line, self._settings.hold_seconds)
+            ):
+                close()
+
+        delivery = Delivery(exchange, watch, source, length, close, end, taken, sleep_of(line))
         environ[_ENVIRON_KEY] = exchange
-        environ["wsgi.input"] = watch.input = WitnessedInput(stream, delivery)
+        chunks = server.trailers is not None and length == CHUNKED
+        environ["wsgi.input"] = watch.input = WitnessedInput(
+            stream, delivery, finish if chunks else None
+        )
         return delivery
 
     def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
@@ -333,7 +370,7 @@ class CleanCloseMiddleware:
         if watch.input is not None:
             watch.input.detach()
 
-    def _places_for(self, response: object) -> Places:
+    def _places_for(self, response: object, line: Line | None) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
@@ -341,6 +378,7 @@ class CleanCloseMiddleware:
                 self._places = Places.for_workers(
                     threads if isinstance(threads, int) else None,
                     most=self._settings.max_draining,
+                    greenlets=line is not None and line.greenlets,
                 )
             return self._places
 
@@ -569,6 +607,17 @@ class _DeliveredBody(_Body):
         super().__init__(middleware, watch, result)
         self._delivery = delivery
 
+    def prepare(self) -> None:
+        """Have the first piece, and do what has to be done before the server gets it."""
+        try:
+            piece = self._next()
+        except StopIteration:
+            return
+        except BaseException:
+            self.close()
+            raise
+        self._delivery.pending.appendleft(piece)
+
     def _next(self) -> bytes:
         delivery = self._delivery
         if delivery.pending:
@@ -581,6 +630,8 @@ class _DeliveredBody(_Body):
             delivery.let_go()
             answer = self._middleware.answer(error, self._watch, delivery)
             if not isinstance(answer, list):
+                if answer is None and isinstance(error, Exception):
+                    delivery.make_way()
                 delivery.abandon()
                 if answer is None:
                     raise
@@ -701,6 +752,15 @@ def _length(environ: Environ) -> int:
         # Without that key nothing says where wsgi.input ends.
         return NO_BODY
     return length
+
+
+def _close_behind_chunks(watch: WsgiWatch) -> None:
+    """A body that nobody looks after must not become the next request."""
+    server = watch.server
+    environ = watch.environ
+    if server.trailers is not None and server.close and "HTTP_TRANSFER_ENCODING" in environ:
+        handler: object = getattr(watch.server_start_response, "__self__", None)
+        server.close(handler, environ["wsgi.input"])
 
 
 def _known_server(watch: WsgiWatch) -> Server | None:

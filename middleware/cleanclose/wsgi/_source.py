@@ -69,8 +69,6 @@ def open_source(stream: Any, sock: object, response: object) -> Source:
     unreader = _gunicorn_unreader(stream, response)
     if unreader is not None:
         return _GunicornSource(stream, sock, unreader)
-    if hasattr(stream, "read1") and not isinstance(sock, ssl.SSLSocket):
-        return _BufferedSource(stream, sock)
     return _BoundedSource(stream, sock)
 
 
@@ -102,31 +100,6 @@ class _BoundedSource(_BlindSource):
     def read(self, left: int | None, seconds: float) -> Piece | None:
         with _timeout(self._sock, seconds):
             return super().read(left, seconds)
-
-
-class _BufferedSource:
-    """An `io.BufferedReader` over the socket, as servers made from socketserver have it."""
-
-    def __init__(self, stream: Any, sock: socket.socket) -> None:
-        self._stream = stream
-        self._sock = sock
-
-    def read(self, left: int | None, seconds: float) -> Piece | None:
-        size = min(left or _PIECE, _PIECE)
-        # Not a socket time-out: after one of those, SocketIO refuses to read ever again.
-        with _timeout(self._sock, 0):
-            data = self._read1(size)
-            if data is None:
-                if not readable(self._sock, seconds):
-                    return None
-                data = self._read1(size) or b""
-        return Piece(len(data), ended=len(data) == left or not data)
-
-    def _read1(self, size: int) -> bytes | None:
-        ready = readable(self._sock, 0)
-        data: bytes | None = self._stream.read1(size)
-        # No data although the socket was readable: the end of the stream.
-        return data if data or ready else None
 
 
 class _GunicornSource:
