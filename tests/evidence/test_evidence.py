@@ -250,8 +250,9 @@ def test_a_client_that_resets_without_having_read(serve: Serve, stack: Stack) ->
     server = start(serve, stack)
     told = Told(server)
     with uploading(server, evidence.REFUSE_MEDIUM, buffer=4096) as client:
-        # Until there is something to read: so the rest of it is on its way.
-        client.recv(1, socket.MSG_PEEK)
+        # Until there is more than a head to read: so the rest of it is on its way.
+        while evidence.MEDIUM[:10] not in client.recv(4096, socket.MSG_PEEK):
+            time.sleep(0.01)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     event = told.event()
     assert event["outcome"] == "reset"
