@@ -33,7 +33,8 @@ from cleanclose.core import (
     Witness,
 )
 from cleanclose.core.counters import Counters
-from cleanclose.core.surge import TCP_INFO_SIZE, idle_before, network_of
+from cleanclose.core.surge import idle_before, network_of
+from cleanclose.core.tcp_info import TcpInfo, TcpState
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="GET")
 HOUR = 3600.0
@@ -380,11 +381,11 @@ def test_networks(address: str | None, network: str) -> None:
 
 
 def test_idle_time_comes_from_the_kernel() -> None:
-    info = bytearray(TCP_INFO_SIZE)
-    assert idle_before(bytes(info), 0.1) is None
-    info[120] = 1
-    info[44:48] = (2500).to_bytes(4, "little")
-    assert idle_before(bytes(info), 0.1) == pytest.approx(2.4)
+    first = TcpInfo(state=TcpState.ESTABLISHED, silent_for=2.5, acked_bytes=0)
+    assert idle_before(first, 0.1) is None
+    info = TcpInfo(state=TcpState.ESTABLISHED, silent_for=2.5, acked_bytes=1)
+    assert idle_before(info, 0.1) == pytest.approx(2.4)
     # Something has been sent since the request began.
-    assert idle_before(bytes(info), 3) is None
-    assert idle_before(bytes(info[:100]), 0.1) is None
+    assert idle_before(info, 3) is None
+    assert idle_before(TcpInfo(state=TcpState.ESTABLISHED), 0.1) is None
+    assert idle_before(None, 0.1) is None

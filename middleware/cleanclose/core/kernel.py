@@ -15,14 +15,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from cleanclose.core.tcp_info import Connection, connection_of, parse_tcp_info
+from cleanclose.core.tcp_info import Connection, TcpInfo, connection_of, parse_tcp_info
 
 if sys.platform == "linux":
     # Windows has neither.
     import fcntl
     import termios
 
-__all__ = ["COUNTERS", "KernelFigures", "Listener", "ask_connection", "kernel_figures"]
+__all__ = [
+    "COUNTERS",
+    "KernelFigures",
+    "Listener",
+    "ask_connection",
+    "kernel_figures",
+    "tcp_info",
+]
 
 _TCP_INFO_SIZE: Final = 152
 """Bytes of the struct that `cleanclose.core.tcp_info` looks at."""
@@ -117,13 +124,31 @@ def ask_connection(sock: Any) -> Connection | None:
         The connection; None where the kernel does not tell: another system than Linux, a socket
         of another kind, a closed one, something that is no socket, or None.
     """
+    info = tcp_info(sock)
+    if info is None:
+        return None
+    try:
+        # TIOCOUTQ is what linux/sockios.h calls SIOCOUTQ.
+        queued: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        return connection_of(info, int.from_bytes(queued, sys.byteorder))
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+
+
+def tcp_info(sock: Any) -> TcpInfo | None:
+    """Ask the kernel for its ``struct tcp_info`` of a socket.
+
+    Args:
+        sock: What `ask_connection` takes.
+
+    Returns:
+        What it knows; None where it does not tell.
+    """
     if sys.platform != "linux" or sock is None:
         return None
     try:
         data: bytes = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-        # TIOCOUTQ is what linux/sockios.h calls SIOCOUTQ.
-        queued: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        return connection_of(parse_tcp_info(data), int.from_bytes(queued, sys.byteorder))
+        return parse_tcp_info(data)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
 

@@ -50,7 +50,6 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
-import struct
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -69,13 +68,10 @@ from cleanclose.core.events import (
     UploadDrained,
     Witness,
 )
+from cleanclose.core.tcp_info import TcpInfo
 
-__all__ = ["TCP_INFO_SIZE", "Surge", "SurgeThresholds", "idle_before", "network_of"]
+__all__ = ["Surge", "SurgeThresholds", "idle_before", "network_of"]
 
-TCP_INFO_SIZE: Final = 128
-"""Bytes of Linux' ``struct tcp_info`` that `idle_before` looks at."""
-_LAST_DATA_SENT: Final = struct.Struct("=I")
-_BYTES_ACKED: Final = struct.Struct("=Q")
 
 _SAMPLE_SECONDS: Final = 0.1
 """The mix of requests is learnt from the first request after each such time."""
@@ -854,23 +850,20 @@ class _Cuts:
         return (minute - self.minutes[0][0]) * 60
 
 
-def idle_before(info: bytes, age: float) -> float | None:
+def idle_before(info: TcpInfo | None, age: float) -> float | None:
     """For how many seconds a connection had been idle when a request came.
 
     Args:
-        info: The answer of ``getsockopt(IPPROTO_TCP, TCP_INFO)`` on Linux: when this end has
-            last sent something is in ``tcpi_last_data_sent`` (milliseconds), and in
-            ``tcpi_bytes_acked`` whether it ever has (since Linux 4.1).
+        info: What the kernel says of the connection.
         age: Seconds since the request's start.
 
     Returns:
         The seconds; None if it cannot be told: something was sent since the request's start, the
-        request is the connection's first one, or this is no Linux.
+        request is the connection's first one, or the kernel does not tell.
     """
-    if len(info) < TCP_INFO_SIZE or not _BYTES_ACKED.unpack_from(info, 120)[0]:
+    if info is None or info.silent_for is None or not info.acked_bytes:
         return None
-    milliseconds: int = _LAST_DATA_SENT.unpack_from(info, 44)[0]
-    idle = milliseconds / 1000 - age
+    idle = info.silent_for - age
     return round(idle, 3) if idle > 0 else None
 
 

@@ -50,6 +50,7 @@ class TcpInfo:
         state: The state, a `TcpState`; a number that this list does not have stays a number.
         rto: Seconds after which what is not acknowledged is sent again (RFC 6298).
         unacked: Segments that were sent and are not acknowledged.
+        silent_for: Seconds since this end has last sent something new, to the millisecond.
         acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
         received_bytes: Bytes that have arrived in order, since Linux 4.1.
         unsent_bytes: Bytes that wait to be sent for the first time, since Linux 4.6.
@@ -58,6 +59,7 @@ class TcpInfo:
     state: int
     rto: float | None = None
     unacked: int | None = None
+    silent_for: float | None = None
     acked_bytes: int | None = None
     received_bytes: int | None = None
     unsent_bytes: int | None = None
@@ -84,11 +86,13 @@ class Connection:
 
 
 _MICROSECOND: Final = 1e-6
+_MILLISECOND: Final = 1e-3
 _U32: Final = struct.Struct("=I")
 _U64: Final = struct.Struct("=Q")
 # Eight bytes of flags, then four-byte and eight-byte fields, each at its natural place.
 _RTO: Final = 8
 _UNACKED: Final = 24
+_LAST_DATA_SENT: Final = 44
 _BYTES_ACKED: Final = 120
 _BYTES_RECEIVED: Final = 128
 _NOTSENT_BYTES: Final = 144
@@ -106,10 +110,12 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
     if not data:
         raise ValueError("an empty struct tcp_info")
     rto = _field(data, _RTO, _U32)
+    last_sent = _field(data, _LAST_DATA_SENT, _U32)
     return TcpInfo(
         state=_state(data[0]),
         rto=None if rto is None else rto * _MICROSECOND,
         unacked=_field(data, _UNACKED, _U32),
+        silent_for=None if last_sent is None else last_sent * _MILLISECOND,
         acked_bytes=_field(data, _BYTES_ACKED, _U64),
         received_bytes=_field(data, _BYTES_RECEIVED, _U64),
         unsent_bytes=_field(data, _NOTSENT_BYTES, _U32),

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import inspect
 import select
-import socket
 import sys
 import time
 import weakref
@@ -35,7 +34,8 @@ from cleanclose.core import (
     mark,
     trace_id,
 )
-from cleanclose.core.surge import TCP_INFO_SIZE, idle_before
+from cleanclose.core.kernel import tcp_info
+from cleanclose.core.surge import idle_before
 
 __all__ = ["TornadoWatch", "WatchedConnection"]
 
@@ -210,7 +210,7 @@ class TornadoWatch(Watch):
     def stream_closes(self) -> None:
         """The stream is about to be closed: the last moment to ask its socket."""
         if self.progress not in (COMPLETE, GONE):
-            self._idle = idle_before(_tcp_info(self._stream.socket), _clock() - self.started)
+            self._idle = idle_before(tcp_info(self._stream.socket), _clock() - self.started)
 
     def stream_closed(self, caller: FrameType | None, *, unsent: bool) -> None:
         """The stream has been closed.
@@ -520,17 +520,6 @@ def _passed(error: BaseException, stream: object) -> bool:
 def _sent(stream: object) -> int | None:
     """How many bytes of the stream the kernel has taken; None if that has another name now."""
     return getattr(stream, "_total_write_done_index", None)
-
-
-def _tcp_info(sock: Any) -> bytes:
-    """What the kernel knows of a connection; nothing where it does not tell."""
-    option: int | None = getattr(socket, "TCP_INFO", None)
-    if sock is None or option is None:
-        return b""
-    with contextlib.suppress(OSError, ValueError):
-        info: bytes = sock.getsockopt(socket.IPPROTO_TCP, option, TCP_INFO_SIZE)
-        return info
-    return b""
 
 
 def _ask_the_kernel(stream: Any) -> Mechanism | None:

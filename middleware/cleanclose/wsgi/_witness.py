@@ -28,7 +28,8 @@ from cleanclose.core import (
     wsgi_server,
 )
 from cleanclose.core.judge import WRAPPERS
-from cleanclose.core.surge import TCP_INFO_SIZE, idle_before
+from cleanclose.core.kernel import tcp_info
+from cleanclose.core.surge import idle_before
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._source import readable
 
@@ -206,7 +207,7 @@ class WsgiWatch(Watch):
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
     def idle_before(self, now: float) -> float | None:
-        return idle_before(_tcp_info(_socket(self.environ, self.server)), now - self.started)
+        return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
 
     def has_left(self, error: BaseException | None = None) -> bool:
         if self.departure is not None or error is None or self.stopping:
@@ -323,20 +324,6 @@ def _socket(environ: Environ, server: Server) -> Any:
 
 
 _GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
-
-
-def _tcp_info(sock: Any) -> bytes:
-    """What the kernel knows of a connection; nothing where there is none, or it does not tell."""
-    option: int | None = getattr(socket, "TCP_INFO", None)
-    if sock is None or option is None:
-        return b""
-    try:
-        info: bytes = getattr(sock, "_sock", sock).getsockopt(
-            socket.IPPROTO_TCP, option, TCP_INFO_SIZE
-        )
-    except (AttributeError, OSError, TypeError, ValueError):
-        return b""
-    return info
 
 
 def _peek(sock: Any) -> Mechanism | None:
