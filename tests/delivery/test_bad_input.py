@@ -100,7 +100,9 @@ class Watch:
 
     def check(self) -> None:
         """The server serves on, and has seen no request that nobody sent."""
-        outcome = strict(Upload(port=self._server.port, method="GET", path=routes.INDEX))
+        outcome = strict(
+            Upload(port=self._server.port, method="GET", path=routes.INDEX, connection_close=True)
+        )
         assert outcome.status == 200, str(outcome)
         assert self._read()["smuggled"] == self._before["smuggled"], "a body became a request"
 

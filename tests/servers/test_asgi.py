@@ -311,6 +311,9 @@ def test_a_client_that_half_closes(serve: Serve, row: Stack) -> None:
     if row is DAPHNE:
         # Of a body that has not come whole it tells the application nothing.
         assert outcome.status is None
+    elif row is HYPERCORN and outcome.status == 400:
+        # H11Protocol._handle_events: its own answer to half a body, if ours is not on its way.
+        assert outcome.transcript.clean
     else:
         assert outcome.status == 413, str(outcome)
     watch.check()
