@@ -161,6 +161,10 @@ def test_a_request_behind_the_unread_body(
 ) -> None:
     """It has its own answer, or none where the answer before has announced the end."""
     server = serve(row)
+    if "trio" in row.name:
+        # TCPServer._close may be under way in another task than its protocol_send, which trio
+        # answers with a BusyResourceError.
+        serve.allow_tracebacks()
     watch = Watch(server)
     outcome = strict(
         Upload(
