@@ -204,6 +204,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return ("pytestmark = pytest.mark.stacks" in collection_path.read_text("utf-8")) or None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files with slow tests come first: at the end, everybody would wait for one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
