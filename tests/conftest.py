@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _POOL_SIZE: Final = 6
 _TALLY: Final = "cleanclose-tally"
 _LOG_TAIL: Final = 4000
+_ALL_STACKS: Final = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.stacks\b", re.MULTILINE)
 
 
 class _Key(NamedTuple):
@@ -201,7 +203,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """Import no file that is all ``stacks`` where these are deselected and not installed."""
     if collection_path.suffix != ".py" or "not stacks" not in config.option.markexpr:
         return None
-    return ("pytestmark = pytest.mark.stacks" in collection_path.read_text("utf-8")) or None
+    return _ALL_STACKS.search(collection_path.read_text("utf-8")) is not None or None
 
 
 @pytest.hookimpl(trylast=True)

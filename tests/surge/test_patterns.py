@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from starlette.routing import Route, Router
 
 from example_apps.staging import ServerProcess
 from tests.support.leavers import request
@@ -271,13 +272,29 @@ async def stage_deploy(folder: Path) -> str | None:
         await asyncio.to_thread(process.stop)
 
 
+def tells_route() -> bool:
+    """Whether this Starlette tells a middleware the route; its old versions do not."""
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/d", "headers": []}
+
+    async def endpoint(scope: object, receive: object, send: object) -> None:
+        """Answer nothing."""
+
+    app: Any = Router([Route("/d", endpoint)])
+    # A function would be called with a request.
+    app.routes[0].app = endpoint
+    asyncio.run(app(scope, None, None))
+    return "route" in scope
+
+
 def test_each_pattern_is_told_once_and_rightly(tmp_path: Path) -> None:
+    patterns = [pattern for pattern in PATTERNS if pattern.cause != "route" or tells_route()]
+
     async def all_of_them() -> dict[str, str | None]:
         wrong = await asyncio.gather(
-            *(stage(pattern, tmp_path / pattern.cause) for pattern in PATTERNS),
+            *(stage(pattern, tmp_path / pattern.cause) for pattern in patterns),
             stage_deploy(tmp_path / "deploy"),
         )
-        return dict(zip([*(pattern.cause for pattern in PATTERNS), "deploy"], wrong, strict=True))
+        return dict(zip([*(pattern.cause for pattern in patterns), "deploy"], wrong, strict=True))
 
     wrong = asyncio.run(all_of_them())
     assert not {cause: what for cause, what in wrong.items() if what}
