@@ -160,6 +160,26 @@ def test_other_servers(serve: Serve, tally: Tally, front: Front, stack: Stack) -
         check(serve, tally, front, stack, proxy, UPLOAD, 2)
 
 
+@pytest.mark.stacks
+@pytest.mark.parametrize("stack", OTHERS, ids=str)
+def test_other_servers_beyond_the_cap(
+    serve: Serve, tally: Tally, front: Front, stack: Stack
+) -> None:
+    """The hold: unread, nginx stops sending and finds the response."""
+    server = serve(stack, settings={"max_bytes": 256 * KIB})
+    upload = replace(UPLOAD, port=front("nginx", server.port).port, body_size=64 * MIB)
+    outcomes = repeat(strict, upload, FEW)
+    seen = what_came(outcomes, routes.REFUSAL)
+    tally(
+        f"{stack} nginx 256 KiB of 64 MiB",
+        "strict",
+        wrapped=True,
+        delivered=seen.get(413, 0),
+        tries=FEW,
+    )
+    assert seen == {413: FEW}
+
+
 @pytest.mark.parametrize("proxy", ["haproxy", "caddy"])
 @pytest.mark.parametrize("name", THREE)
 def test_beyond_the_cap_a_client_that_reads_gets_the_refusal(
