@@ -1,10 +1,17 @@
-"""The tests of one server come one after the other: its processes are started once."""
+"""The tests of one server come one after the other: its processes are started once.
+
+And what one of these servers needs to be built.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.support import mod_wsgi
 
 _HERE = Path(__file__).parent
 
@@ -23,3 +30,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     )
     for place, item in zip(places, ordered, strict=True):
         items[place] = item
+
+
+@pytest.fixture(scope="session")
+def mod_wsgi_folder(
+    tmp_path_factory: pytest.TempPathFactory, require_program: Callable[[str], str]
+) -> Path:
+    """mod_wsgi, built once for all processes of this run; a skip where it cannot be."""
+    mod_wsgi.require(require_program)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return mod_wsgi.build(folder / "mod_wsgi")

@@ -27,7 +27,7 @@ from tests.delivery.test_bad_input import DRAINED, SLACK, Watch, check_no_confus
 from tests.delivery.test_streaming import get_json
 from tests.support.apps import routes
 from tests.support.scenarios import CORE, GUARD, KIB, MIB, PATHS, TRIES, Scenario
-from tests.support.servers_wsgi import ROWS, row
+from tests.support.servers_wsgi import MOD_WSGI_ROWS, ROWS, row
 from tests.support.stacks import Stack, gunicorn
 from tests.support.verdicts import arrived, assert_clean, assert_delivered, repeat
 
@@ -72,12 +72,20 @@ NO_SOCKET: Final = frozenset({"granian-wsgi"})
 """No way to wait for a while only."""
 NO_ANSWER: Final = frozenset({"uwsgi", "uwsgi-router"})
 """Send no byte when the application raises."""
+HTTPD: Final = frozenset(stack.name for stack in MOD_WSGI_ROWS)
+"""Read on by themselves; when they let go of a client, httpd's own time-outs say."""
+DAEMON: Final = "mod_wsgi"
+"""Answers when the whole body has come: ``wsgi_execute_remote`` sends it to the daemon process
+first, and reads nothing of the response meanwhile."""
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=str)
+@pytest.fixture(scope="module", params=(*ROWS, *MOD_WSGI_ROWS), ids=str)
 def stack(request: pytest.FixtureRequest) -> Stack:
     """Each server in turn, so that it is started once."""
     chosen: Stack = request.param
+    if chosen.name in HTTPD:
+        folder: Path = request.getfixturevalue("mod_wsgi_folder")
+        chosen = replace(chosen, env={"TEST_MOD_WSGI": str(folder)})
     return chosen
 
 
@@ -97,6 +105,8 @@ def chunked(request: pytest.FixtureRequest, stack: Stack) -> bool:
 def test_refusal_arrives(serve: Serve, tally: Tally, stack: Stack, scenario: Scenario) -> None:
     if scenario.upload.chunked and not stack.chunked:
         pytest.skip(f"{stack} shows the application no chunked bodies")
+    if stack.name == DAEMON and scenario.body == routes.LARGE:
+        pytest.skip("wsgi_execute_remote of mod_wsgi blocks: see the test of it")
     server = serve(stack)
     outcomes = repeat(strict, scenario.to(server.port), FEW)
     tally(
@@ -270,6 +280,8 @@ def test_a_client_that_stalls_is_let_go(
 ) -> None:
     if stack.name in (NO_SOCKET | NEVER_ASKED):
         pytest.skip("nothing ends the server's own waiting")
+    if stack.name in HTTPD:
+        pytest.skip("httpd's time-outs end it: see the tests of them")
     if manner == "dribble" and chunked:
         pytest.skip("for nobody but the clock it is the same")
     server = serve(stack, settings=CAPS)
@@ -326,7 +338,9 @@ def test_a_client_that_leaves(
     )
     if how == "half_close":
         outcome = reader(replace(upload, abort_how="half_close"))
-        assert outcome.status in (None, 400, 413), str(outcome)
+        # httpd's own word, which the application never hears of.
+        ends = (500,) if stack.name == DAEMON else (None, 400, 413)
+        assert outcome.status in ends, str(outcome)
         assert outcome.closed_by in ("fin", "reset"), str(outcome)
         check_no_confusion(outcome)
     else:
@@ -350,7 +364,8 @@ def test_no_part_of_a_chunked_body_is_a_request(
 ) -> None:
     if stack.name == "waitress" and bait == "trailers":
         pytest.skip("ChunkedReceiver takes any lines for trailers, before the application runs")
-    if bait == "leftover" and (path == routes.ACCEPT or stack.name in NO_SOCKET | NEVER_ASKED):
+    waiting = NO_SOCKET | NEVER_ASKED | HTTPD
+    if bait == "leftover" and (path == routes.ACCEPT or stack.name in waiting):
         pytest.skip("somebody waits for the rest of it, who has to")
     serve.allow_tracebacks()
     server = serve(stack, settings=CAPS)
@@ -395,6 +410,61 @@ def test_without_the_middleware_cheroot_takes_trailers_for_a_request(serve: Serv
 def smuggled(server: ServerProcess) -> int:
     seen = cast("dict[str, int]", get_json(server, routes.SEEN))
     return seen["smuggled"]
+
+
+# httpd and mod_wsgi: what is theirs stays as it is.
+
+
+@pytest.fixture(scope="module", params=MOD_WSGI_ROWS, ids=str)
+def impatient(request: pytest.FixtureRequest, mod_wsgi_folder: Path) -> Stack:
+    """The same rows, with short time-outs."""
+    chosen: Stack = request.param
+    return replace(
+        chosen,
+        name=f"{chosen}-impatient",
+        command=(*chosen.command, "--socket-timeout=1", "--body-timeout=1"),
+        env={"TEST_MOD_WSGI": str(mod_wsgi_folder)},
+    )
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+@pytest.mark.parametrize("early", [False, True], ids=["stall", "stall-early-chunked"])
+def test_httpd_lets_a_client_that_stalls_go(
+    serve: Serve, impatient: Stack, early: bool, wrapped: bool
+) -> None:
+    server = serve(impatient, wrapped=wrapped)
+    outcome = reader(
+        replace(
+            UPLOAD,
+            port=server.port,
+            chunked=early,
+            body_size=3000 if early else 8 * MIB,
+            abort_after=1000 if early else 5 * MIB,
+            abort_how="stall",
+            keep_sending=True,
+        )
+    )
+    # In daemon mode the application's answer is never asked for.
+    expected = 413 if "embedded" in impatient.name else 408
+    assert outcome.status == expected, str(outcome)
+    assert_clean([outcome])
+    assert bystander(server).status == 200
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+def test_mod_wsgi_blocks_on_a_large_early_answer(
+    serve: Serve, impatient: Stack, wrapped: bool
+) -> None:
+    """A limit of daemon mode, also for a client that reads, with the middleware as without.
+
+    The process of httpd waits in ``wsgi_execute_remote`` for the daemon process to take the body,
+    and that one waits for its answer to be taken. The time-out cuts the answer off.
+    """
+    server = serve(impatient, wrapped=wrapped)
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == "large-8")
+    outcome = reader(replace(scenario.to(server.port), keep_sending=True))
+    assert arrived(outcome, scenario) == ("embedded" in impatient.name), str(outcome)
+    assert bystander(server).status == 200
 
 
 # What must not change.

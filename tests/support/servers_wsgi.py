@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from tests.support.stacks import Stack, gunicorn
 
-__all__ = ["ROWS", "row"]
+__all__ = ["MOD_WSGI_ROWS", "ROWS", "row"]
 
 
 def _python(
@@ -106,6 +106,22 @@ ROWS: Final[tuple[Stack, ...]] = (
     ),
 )
 """Every one of them, as a table like `tests.support.stacks.SERVERS`."""
+
+_MOD_WSGI: Final = Stack(
+    name="mod_wsgi",
+    interface="wsgi",
+    command=(sys.executable, "-m", "tests.support.apps.serve_mod_wsgi", "{port}"),
+    loses="never",
+)
+
+MOD_WSGI_ROWS: Final = (
+    _MOD_WSGI,
+    replace(_MOD_WSGI, name="mod_wsgi-embedded", command=(*_MOD_WSGI.command, "--embedded-mode")),
+)
+"""httpd with mod_wsgi, in daemon mode and in embedded mode.
+
+Each needs ``TEST_MOD_WSGI`` in its environment, a folder that `tests.support.mod_wsgi` builds.
+"""
 
 
 def row(name: str) -> Stack:
