@@ -289,7 +289,7 @@ class CleanCloseMiddleware:
             environ.pop("wsgi.input_terminated", None)
         exchange = Exchange(
             self._settings,
-            self._places_for(response, line),
+            self._places_for(response, line, server),
             server=server,
             facts=watch.facts(),
             length=length,
@@ -376,15 +376,18 @@ class CleanCloseMiddleware:
         if watch.input is not None:
             watch.input.detach()
 
-    def _places_for(self, response: object, line: Line | None) -> Places:
+    def _places_for(self, response: object, line: Line | None, server: Server) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
                 threads = getattr(getattr(response, "cfg", None), "threads", None)
+                if server.threads is not None:
+                    threads = server.threads()
                 self._places = Places.for_workers(
                     threads if isinstance(threads, int) else None,
                     most=self._settings.max_draining,
                     greenlets=line is not None and line.greenlets,
+                    unbounded=line is None,
                 )
             return self._places
 
