@@ -56,6 +56,7 @@ def test_a_reading_without_end_is_one_at_a_time_and_never_the_last_workers() -> 
         assert sum(places.enter(nothing).admitted for _ in range(1000)) == 1
         assert places.others is others
     assert Places.for_workers(1, most=100, greenlets=True).others
+    assert Places.for_workers(None, most=100, unbounded=True, multithread=True).others
 
 
 def test_greenlets_wait_at_no_cost() -> None:

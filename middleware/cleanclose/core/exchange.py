@@ -339,8 +339,8 @@ class Exchange:
         self._respond: Respond | None = None
         self._close = False
         self._place: Place | None = None
-        # A client that stalls while it is drained first keeps its worker: never the last one.
-        self._left_alone = unbounded and server.ends_with_response and not places.others
+        # A client that stalls then keeps its worker for as long as it likes: never the last one.
+        self._left_alone = unbounded and not places.others
         self._treated = False
 
         self._status: int | None = None

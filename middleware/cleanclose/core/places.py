@@ -75,6 +75,7 @@ class Places:
         most: int,
         greenlets: bool = False,
         unbounded: bool = False,
+        multithread: bool = False,
     ) -> Places:
         """The places of a blocking server, where an exchange that waits or reads holds a worker.
 
@@ -88,8 +89,9 @@ class Places:
                 while it waits: then only ``most`` counts.
             unbounded: Whether nothing but the client may end a reading: then one at a time, and
                 only if there are other workers.
+            multithread: Whether there are several threads, where their number is not known.
         """
-        others = greenlets or (threads or 1) > 1
+        others = greenlets or (multithread if threads is None else threads > 1)
         places = most if greenlets else min(most, max(1, (threads or 1) // 2))
         if unbounded:
             places = 1

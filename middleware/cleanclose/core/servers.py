@@ -95,8 +95,8 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
-        threads: How many requests this process serves at once; None if that cannot be seen.
-            Asked where nothing else says so.
+        threads: How many requests this process serves at once, where nothing else says so; 1 if
+            that cannot be seen.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Server:
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
-    threads: Callable[[], int | None] | None = None
+    threads: Callable[[], int] | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE, ends_at_upgrade=True)
@@ -260,7 +260,7 @@ def _end_werkzeug(sock: Any) -> None:
             sock.shutdown(socket.SHUT_RD)
 
 
-def _threads_of_granian() -> int | None:
+def _threads_of_granian() -> int:
     # _spawn_wsgi_worker of each of its servers hands the number to compiled code, and then waits
     # for the worker's end.
     found: list[int] = []
@@ -270,7 +270,7 @@ def _threads_of_granian() -> int | None:
             threads: object = frame.f_locals.get("blocking_threads")
             if isinstance(threads, int):
                 found.append(threads)
-    return min(found, default=None)
+    return min(found, default=1)
 
 
 def _frames_of_all_threads() -> Iterator[FrameType]:

@@ -289,7 +289,7 @@ class CleanCloseMiddleware:
             environ.pop("wsgi.input_terminated", None)
         exchange = Exchange(
             self._settings,
-            self._places_for(response, line, server),
+            self._places_for(watch, response, line),
             server=server,
             facts=watch.facts(),
             length=length,
@@ -376,18 +376,19 @@ class CleanCloseMiddleware:
         if watch.input is not None:
             watch.input.detach()
 
-    def _places_for(self, response: object, line: Line | None, server: Server) -> Places:
+    def _places_for(self, watch: WsgiWatch, response: object, line: Line | None) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
                 threads = getattr(getattr(response, "cfg", None), "threads", None)
-                if server.threads is not None:
-                    threads = server.threads()
+                if watch.server.threads is not None:
+                    threads = watch.server.threads()
                 self._places = Places.for_workers(
                     threads if isinstance(threads, int) else None,
                     most=self._settings.max_draining,
                     greenlets=line is not None and line.greenlets,
                     unbounded=line is None,
+                    multithread=bool(watch.environ.get("wsgi.multithread")),
                 )
             return self._places
 
