@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import subprocess
@@ -21,7 +22,10 @@ from cleanclose.core import (
     Flood,
     Mechanism,
     Phase,
+    ResponseUndelivered,
     Side,
+    TruncatedUpload,
+    UploadDrained,
     UpstreamReset,
     Verdict,
     Witness,
@@ -87,6 +91,23 @@ def upstream(error: str = "builtins.ConnectionResetError") -> UpstreamReset:
         verdict=Verdict(side=Side.UPSTREAM, phase=Phase.HANDLER, mechanism=Mechanism.RESET),
         error=error,
     )
+
+
+@pytest.mark.parametrize(
+    "cls", [ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained, UpstreamReset]
+)
+def test_no_measured_value_makes_a_kind_of_its_own(cls: type[Event]) -> None:
+    measured = {
+        field.name
+        for field in dataclasses.fields(cls)
+        if str(field.type).partition(" ")[0] in ("int", "float") and field.name != "status"
+    }
+    control = FloodControl(Flood(lines=1))
+    assert measured
+    for name in measured:
+        common = {"framework": "wsgi", "of": name}
+        assert control.admit(cls.name, logging.DEBUG, {**common, name: 1}, 0.0)[0]
+        assert not control.admit(cls.name, logging.DEBUG, {**common, name: 2}, 0.0)[0], name
 
 
 def test_past_the_rate_they_are_one_line_with_a_count() -> None:

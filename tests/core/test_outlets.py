@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
@@ -178,3 +180,27 @@ def test_without_a_configuration_a_record_has_the_fields_too(
     (record,) = caplog.records
     assert vars(record)["event"] == "upload_drained"
     assert vars(record)["drained"] == 10
+
+
+def test_an_asynchronous_logger_leaves_the_threads_own_loop_alone() -> None:
+    written: list[str] = []
+
+    class Asynchronous(structlog.BoundLoggerBase):
+        async def debug(self, name: str, **fields: object) -> None:
+            await asyncio.sleep(0)
+            written.append(name)
+
+    def work() -> None:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            StructlogOutlet()(drained())
+            assert asyncio.get_event_loop() is loop
+        finally:
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    structlog.configure(wrapper_class=Asynchronous)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+    assert written == ["upload_drained"]

@@ -50,6 +50,15 @@ def test_half_of_the_workers_at_most() -> None:
         assert sum(place.admitted for place in entered) == expected
 
 
+def test_a_reading_without_end_is_one_at_a_time_and_never_the_last_workers() -> None:
+    for threads, others in [(None, False), (1, False), (2, True), (512, True)]:
+        places = Places.for_workers(threads, most=100, unbounded=True)
+        assert sum(places.enter(nothing).admitted for _ in range(1000)) == 1
+        assert places.others is others
+    assert Places.for_workers(1, most=100, greenlets=True).others
+    assert Places.for_workers(None, most=100, unbounded=True, multithread=True).others
+
+
 def test_greenlets_wait_at_no_cost() -> None:
     places = Places.for_workers(1, most=100, greenlets=True)
     assert sum(places.enter(nothing).reading for _ in range(1000)) == 100

@@ -139,6 +139,16 @@ def test_who_stays_has_the_line_that_it_had(serve: Serve, kind: str) -> None:
     assert ours.asked(*asked) == plain.asked(*asked)
 
 
+@pytest.mark.parametrize("kind", KINDS, scope="module")
+def test_an_upstream_that_resets_in_mid_response_is_no_client_that_left(
+    serve: Serve, kind: str
+) -> None:
+    """A broken pipe of ours ends such a response on gunicorn, which takes it for any other."""
+    ours, plain = Log(serve, kind), Log(serve, kind, ours=False)
+    asked = request("GET", "/reset-later", headers=CLOSE)
+    assert ours.asked(asked) == plain.asked(asked)
+
+
 @pytest.mark.parametrize(
     "kind",
     [*KINDS, "httptools", pytest.param("gevent", marks=pytest.mark.stacks)],

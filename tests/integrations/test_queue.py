@@ -80,6 +80,41 @@ def test_events_arrive_in_order_in_one_thread() -> None:
     assert outlet.close()
 
 
+def test_a_thread_that_could_not_be_started_is_started_with_the_next_event(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    gate = Gate()
+    gate.open.set()
+    outlet = QueuedOutlet(gate)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        with pytest.raises(RuntimeError, match="start"):
+            outlet(event(1))
+    outlet(event(2))
+    assert outlet.flush()
+    assert gate.seen == [2]
+    assert outlet.close()
+
+
+def test_an_outlet_that_wants_to_exit_ends_no_more_than_its_event() -> None:
+    seen: list[Event] = []
+
+    def outlet(event: Event) -> None:
+        seen.append(event)
+        raise SystemExit
+
+    queued = QueuedOutlet(outlet)
+    for number in range(3):
+        queued(event(number))
+        assert queued.flush()
+    assert len(seen) == 3
+    assert snapshot()[FAILED] == 3
+    assert queued.close()
+
+
 def test_no_thread_before_the_first_event() -> None:
     before = threading.active_count()
     outlet = QueuedOutlet(Gate())

@@ -157,6 +157,19 @@ def test_a_level_of_error_keeps_departures() -> None:
     assert BeforeSend(levels=levels)({}, departed()) is not None
 
 
+def test_another_error_in_the_same_line_is_not_hidden_with_it() -> None:
+    hint = departed()
+    args = (ConnectionResetError("the database's"),)
+    record = logging.LogRecord("shop", logging.ERROR, "", 0, "%s", args, hint["exc_info"])
+    assert before_send({"level": "error"}, {**hint, "log_record": record}) is not None
+    record.args = (hint["exc_info"][1],)
+    assert before_send({"level": "error"}, {**hint, "log_record": record}) is None
+
+
+def test_what_is_called_critical_stays_so() -> None:
+    assert before_send({"level": "fatal"}, departed()) is not None
+
+
 def test_ones_own_before_send_has_what_is_left() -> None:
     seen: list[object] = []
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import re
+import socket
 import ssl
 import subprocess
 import threading
@@ -313,6 +314,27 @@ def test_a_client_that_stalls_is_let_go(
     ways = ("cut", "delivered", "reset", "unknown")
     assert watch.grown(*(DRAINED % how for how in ways)), watch.changes()
     watch.check()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("path", [routes.REFUSE, routes.ERROR])
+def test_a_client_that_stalls_never_has_the_last_of_granians_threads(
+    serve: Serve, threads: int, path: str
+) -> None:
+    """Nothing ends the waiting for it: no middleware may wait where nobody else is served."""
+    serve.allow_tracebacks()
+    stack = row("granian-wsgi")
+    command = (*stack.command[:-2], f"--blocking-threads={threads}", stack.command[-1])
+    server = serve(replace(stack, command=command))
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {8 * MIB}\r\n\r\n"
+    with contextlib.ExitStack() as clients:
+        for _ in range(3):
+            client = clients.enter_context(
+                socket.create_connection(("127.0.0.1", server.port), SLACK)
+            )
+            client.sendall(head.encode() + bytes(100 * KIB))
+            time.sleep(0.2)
+        assert bystander(server).status == 200
 
 
 @pytest.mark.parametrize(

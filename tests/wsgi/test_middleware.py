@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
+from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.util import FileWrapper
@@ -45,10 +46,25 @@ class Quiet(WSGIRequestHandler):
         pass
 
 
+class Threads(ThreadingMixIn, WSGIServer):
+    pass
+
+
+def told_of_threads(app: Any) -> App:
+    """What wsgiref says of itself, right for `Threads`."""
+
+    def outer(environ: Any, start_response: Any) -> Iterable[bytes]:
+        environ["wsgi.multithread"] = True
+        result: Iterable[bytes] = app(environ, start_response)
+        return result
+
+    return outer
+
+
 @contextlib.contextmanager
-def serving(app: Any) -> Generator[int]:
+def serving(app: Any, kind: type[WSGIServer] = WSGIServer) -> Generator[int]:
     """The app on a real server, one request at a time; gives the port."""
-    with make_server("127.0.0.1", 0, app, WSGIServer, Quiet) as server:
+    with make_server("127.0.0.1", 0, app, kind, Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -128,12 +144,26 @@ def refuse_after_a_look(environ: Any, start_response: Any) -> Iterable[bytes]:
 def test_every_way_of_answering_is_delivered(app: App) -> None:
     with serving(app) as port:
         bare = strict(Upload(port=port, body_size=8 * MIB))
-    with serving(between_validators(app)) as port:
+    with serving(told_of_threads(between_validators(app)), Threads) as port:
         wrapped = strict(Upload(port=port, body_size=8 * MIB))
     assert bare.status is None, "the control: without the middleware the answer is lost"
     assert wrapped.response is not None, wrapped
     assert (wrapped.status, wrapped.response.body) == (413, b"no")
     assert not wrapped.transcript.stray
+
+
+@pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
+def test_a_client_that_stalls_never_has_the_only_thread_of_an_unknown_server(
+    wrapped: bool,
+) -> None:
+    """What another middleware has wrapped is read without any limit of time."""
+    with serving(between_validators(refuse) if wrapped else refuse) as port:
+        with socket.create_connection(("127.0.0.1", port), 20) as client:
+            head = f"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: {8 * MIB}\r\n\r\n"
+            client.sendall(head.encode() + bytes(100 * 1024))
+            assert client.recv(1000)
+            bystander = strict(Upload(port=port, method="GET", timeout=20.0))
+        assert bystander.status == 413, bystander
 
 
 def test_a_body_that_is_read_is_all_there() -> None:
@@ -439,12 +469,62 @@ def test_a_response_that_the_server_drops_gives_its_place_back() -> None:
     app = wrap(refuse, events, max_bytes=MIB)
     for _ in range(3):
         environ = {**environ_of(b""), "CONTENT_LENGTH": str(8 * MIB), "wsgi.input": Never()}
+        environ["wsgi.multithread"] = True
         response = app(environ, start)
         assert list(response) == [b"no"]
         del response
     found = [(event.outcome, event.cap) for event in events if isinstance(event, UploadDrained)]
     # Not Cap.MAX_LINGERING, which is what all but the first would meet.
     assert found == [(Outcome.CUT, Cap.APPLICATION)] * 3
+
+
+def test_a_response_that_the_collector_finds_is_seen_to_later() -> None:
+    """It comes in any thread and in the middle of anything, be it with an outlet's lock held."""
+    lock = threading.Lock()
+    in_the_middle: list[Event] = []
+    seen: list[Event] = []
+
+    def outlet(event: Event) -> None:
+        if not lock.acquire(blocking=False):
+            in_the_middle.append(event)
+            return
+        try:
+            gc.collect()
+            seen.append(event)
+        finally:
+            lock.release()
+
+    class Endless(io.RawIOBase):
+        def readinto(self, buffer: Any) -> int:
+            return len(buffer)
+
+        def readable(self) -> bool:
+            return True
+
+    app = CleanCloseMiddleware(refuse, outlets=[outlet], max_bytes=MIB)
+
+    def upload() -> Any:
+        environ = {**environ_of(b""), "CONTENT_LENGTH": str(8 * MIB), "wsgi.input": Endless()}
+        environ["wsgi.multithread"] = True
+        return app(environ, lambda *_: lambda data: None)
+
+    gc.disable()
+    try:
+        lost = [upload()]
+        assert list(lost[0]) == [b"no"]
+        lost.append(lost)
+        del lost
+        for _ in range(2):
+            response = upload()
+            list(response)
+            response.close()
+    finally:
+        gc.enable()
+    assert not in_the_middle
+    outcomes = [(event.outcome, event.cap) for event in seen if isinstance(event, UploadDrained)]
+    assert outcomes[0][1] is Cap.MAX_LINGERING
+    assert (Outcome.CUT, Cap.APPLICATION) in outcomes
+    assert outcomes[-1] == (Outcome.CUT, Cap.MAX_BYTES)
 
 
 def test_attributes_of_the_application_stay_in_reach() -> None:

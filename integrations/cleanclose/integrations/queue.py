@@ -127,10 +127,12 @@ class QueuedOutlet:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=(self._queue,), name="cleanclose-outlet", daemon=True
                 )
-                self._thread.start()
+                # It may fail for want of threads, and not the next time.
+                thread.start()
+                self._thread = thread
 
     def _run(self, waiting: queue.Queue[_Item | None]) -> None:
         while True:
@@ -140,14 +142,14 @@ class QueuedOutlet:
                     return
                 context, event = item
                 context.run(self._outlet, event)
-            except Exception as error:  # noqa: BLE001 - the next event is another matter
+            except BaseException as error:  # noqa: BLE001 - the next event is another matter
                 self._failed(error)
             finally:
                 # Nothing of a request may be kept while the next one is waited for.
                 item = context = event = None  # type: ignore[assignment]
                 waiting.task_done()
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         PROCESS.count_outlet_error()
         if not self._reported:
             self._reported = True

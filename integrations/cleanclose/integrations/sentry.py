@@ -19,7 +19,7 @@ from sentry_sdk.utils import event_from_exception
 from cleanclose.core import Event, Levels, Side, UpstreamReset, current
 from cleanclose.core.levels import row_of_departure
 from cleanclose.core.outlets import LOGGER_NAME
-from cleanclose.core.records import verdict_of_errors
+from cleanclose.core.records import errors_in, verdict_of_errors
 
 __all__ = ["BeforeSend", "SentryOutlet", "before_send"]
 
@@ -29,8 +29,9 @@ Processor = Callable[[Any, dict[str, Any]], Any]
 class BeforeSend:
     """A ``before_send`` for `sentry_sdk.init`.
 
-    An event is dropped if its exception is a departed client's and the departure's level is
-    below ``ERROR``, as it is by default. Where there is a `SentryOutlet`, which has captured the
+    An event is dropped if its exception is a departed client's, and every other that its log line
+    has, and the departure's level is below ``ERROR``, as it is by default. One of the level
+    ``fatal`` (``CRITICAL``) is not. Where there is a `SentryOutlet`, which has captured the
     exception itself, two lines about an upstream's reset are dropped as well: that on the logger
     ``cleanclose``, and tornado's "Cannot send error response after headers written". Everything
     else goes on, untouched.
@@ -55,15 +56,17 @@ class BeforeSend:
         Returns:
             The event; None if it is dropped.
         """
-        if self._is_departure(hint) or _is_told(hint):
+        # What is called critical stays so.
+        is_critical = event.get("level") == "fatal"
+        if (not is_critical and self._is_departure(hint)) or _is_told(hint):
             return None
         return event if self._then is None else self._then(event, hint)
 
     def _is_departure(self, hint: dict[str, Any]) -> bool:
-        error = _error(hint)
-        if error is None:
+        errors = _errors(hint)
+        if not errors:
             return False
-        verdict = verdict_of_errors([error])
+        verdict = verdict_of_errors(errors)
         if verdict is None:
             return False
         return self._levels.of_row(row_of_departure(verdict)) < logging.ERROR
@@ -114,12 +117,14 @@ class SentryOutlet:
         sentry_sdk.capture_event(captured, hint=hint)
 
 
-def _error(hint: dict[str, Any]) -> BaseException | None:
+def _errors(hint: dict[str, Any]) -> list[BaseException]:
     exc_info = hint.get("exc_info")
     if isinstance(exc_info, tuple):
-        error: object = cast("tuple[object, ...]", exc_info)[1]
-        return error if isinstance(error, BaseException) else None
-    return exc_info if isinstance(exc_info, BaseException) else None
+        exc_info = cast("tuple[object, ...]", exc_info)[1]
+    if not isinstance(exc_info, BaseException):
+        return []
+    record = hint.get("log_record")
+    return [exc_info, *(errors_in(record) if isinstance(record, logging.LogRecord) else ())]
 
 
 def _is_told(hint: dict[str, Any]) -> bool:

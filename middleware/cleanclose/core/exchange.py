@@ -339,7 +339,8 @@ class Exchange:
         self._respond: Respond | None = None
         self._close = False
         self._place: Place | None = None
-        self._left_alone = False
+        # A client that stalls then keeps its worker for as long as it likes: never the last one.
+        self._left_alone = unbounded and not places.others
         self._treated = False
 
         self._status: int | None = None
@@ -638,7 +639,7 @@ class Exchange:
     @property
     def ends_with_response(self) -> bool:
         """Whether what is to be read must be read before the server gets to know the response."""
-        return self._server.ends_with_response
+        return self._server.ends_with_response and not self._left_alone
 
     @property
     def lingers_before_end(self) -> bool:

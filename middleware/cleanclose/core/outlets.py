@@ -256,7 +256,9 @@ def _see_through(coroutine: Coroutine[Any, Any, object]) -> None:
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(coroutine)
+        # Not asyncio.run(): behind that, the thread's own loop would be no more.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(coroutine)
         return
     task = loop.create_task(coroutine)
     _RUNNING.add(task)

@@ -54,9 +54,12 @@ class Places:
     Args:
         reading: How many may read at once; at least 1.
         inside: How many may be inside at once, reading or waiting; at least ``reading``.
+        others: Whether somebody else is served while all of these places are taken, be it for
+            ever.
     """
 
-    def __init__(self, *, reading: int, inside: int) -> None:
+    def __init__(self, *, reading: int, inside: int, others: bool = True) -> None:
+        self.others = others
         self._lock = threading.Lock()
         self._most_reading = reading
         self._most_inside = inside
@@ -65,7 +68,15 @@ class Places:
         self._waiting: deque[Place] = deque()
 
     @classmethod
-    def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
+    def for_workers(
+        cls,
+        threads: int | None,
+        *,
+        most: int,
+        greenlets: bool = False,
+        unbounded: bool = False,
+        multithread: bool = False,
+    ) -> Places:
         """The places of a blocking server, where an exchange that waits or reads holds a worker.
 
         Half of the workers at most, so that others are served meanwhile; nobody waits.
@@ -76,9 +87,15 @@ class Places:
             most: The limit that was set (`cleanclose.core.Settings.max_draining`).
             greenlets: Whether a request is served by a greenlet of its own, which costs nothing
                 while it waits: then only ``most`` counts.
+            unbounded: Whether nothing but the client may end a reading: then one at a time, and
+                only if there are other workers.
+            multithread: Whether there are several threads, where their number is not known.
         """
+        others = greenlets or (multithread if threads is None else threads > 1)
         places = most if greenlets else min(most, max(1, (threads or 1) // 2))
-        return cls(reading=places, inside=places)
+        if unbounded:
+            places = 1
+        return cls(reading=places, inside=places, others=others)
 
     def enter(self, wake: Callable[[], None]) -> Place:
         """Ask for a place.

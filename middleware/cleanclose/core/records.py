@@ -20,7 +20,7 @@ from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 from cleanclose.core.judge import judge
 from cleanclose.core.watch import Watch, current
 
-__all__ = ["fields_of", "verdict_of_errors", "verdict_of_record"]
+__all__ = ["errors_in", "fields_of", "verdict_of_errors", "verdict_of_record"]
 
 _AT_MOST_FRAMES: Final = 64
 
@@ -62,7 +62,7 @@ def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
     Returns:
         A verdict with `Side.CLIENT` or `Side.SERVER`; None for every other record.
     """
-    errors = list(_errors_in(record))
+    errors = list(errors_in(record))
     if errors:
         return verdict_of_errors(errors)
     if not isinstance(record.msg, str):
@@ -118,7 +118,8 @@ def fields_of(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _errors_in(record: logging.LogRecord) -> Iterable[BaseException]:
+def errors_in(record: logging.LogRecord) -> Iterable[BaseException]:
+    """All exceptions that a record has: its own, its message and its arguments."""
     if record.exc_info and record.exc_info[1] is not None:
         yield record.exc_info[1]
     if isinstance(record.msg, BaseException):

@@ -13,7 +13,8 @@ import enum
 import errno
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -94,6 +95,8 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
+        threads: How many requests this process serves at once, where nothing else says so; 1 if
+            that cannot be seen.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Server:
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
+    threads: Callable[[], int] | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE, ends_at_upgrade=True)
@@ -256,6 +260,30 @@ def _end_werkzeug(sock: Any) -> None:
             sock.shutdown(socket.SHUT_RD)
 
 
+def _threads_of_granian() -> int:
+    # _spawn_wsgi_worker of each of its servers hands the number to compiled code, and then waits
+    # for the worker's end.
+    found: list[int] = []
+    for frame in _frames_of_all_threads():
+        name = str(frame.f_globals.get("__name__"))
+        if frame.f_code.co_name == "_spawn_wsgi_worker" and name.startswith("granian."):
+            threads: object = frame.f_locals.get("blocking_threads")
+            if isinstance(threads, int):
+                found.append(threads)
+    return min(found, default=1)
+
+
+def _frames_of_all_threads() -> Iterator[FrameType]:
+    # CPython has it; others need not.
+    current_frames: Callable[[], dict[int, FrameType]] | None
+    current_frames = getattr(sys, "_current_frames", None)
+    for innermost in current_frames().values() if current_frames is not None else ():
+        frame: FrameType | None = innermost
+        while frame is not None:
+            yield frame
+            frame = frame.f_back
+
+
 _WSGI: Final[Mapping[str, Server]] = {
     # gunicorn.http.wsgi.create sends it before the application is called.
     "gunicorn.socket": Server(
@@ -320,7 +348,9 @@ _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
     ),
     # hyper ends the exchange when the Content-Length is out, and drops the rest of the body.
     # Its body sends the 100 when it is first polled.
-    "granian": Server("granian", Continue.LATE, ends_with_response=True),
+    "granian": Server(
+        "granian", Continue.LATE, ends_with_response=True, threads=_threads_of_granian
+    ),
 }
 """By the package of the server's ``start_response``."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +25,7 @@ from cleanclose.core import (
     Side,
     Verdict,
     body_length,
+    current,
     is_servers_own,
     mark,
     wants_continue,
@@ -87,6 +90,8 @@ class CleanCloseMiddleware:
             install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()
         self._places: Places | None = None
+        # Of this kind because its put() waits for nothing, wherever the collector calls it.
+        self._dropped: queue.SimpleQueue[tuple[WsgiWatch, Delivery]] = queue.SimpleQueue()
 
     def __getattr__(self, name: str) -> Any:
         if name == "app":
@@ -273,6 +278,7 @@ class CleanCloseMiddleware:
         )
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
+        self._see_to_dropped()
         environ = watch.environ
         server = watch.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
@@ -289,7 +295,7 @@ class CleanCloseMiddleware:
             environ.pop("wsgi.input_terminated", None)
         exchange = Exchange(
             self._settings,
-            self._places_for(response, line),
+            self._places_for(watch, response, line),
             server=server,
             facts=watch.facts(),
             length=length,
@@ -370,21 +376,38 @@ class CleanCloseMiddleware:
             leave(watch)
 
     def dropped(self, watch: WsgiWatch, delivery: Delivery) -> None:
-        """The server has let go of a response without a call of its ``close()``."""
-        delivery.drop()
-        self.over(watch, told=self.report_drained(delivery))
-        if watch.input is not None:
-            watch.input.detach()
+        """The server has let go of a response without a call of its ``close()``.
 
-    def _places_for(self, response: object, line: Line | None) -> Places:
+        It may be the collector that has found it, in any thread and in the middle of anything:
+        with a lock held that somebody here, or an outlet, would wait for. Then it is seen to
+        with the next upload.
+        """
+        self._dropped.put((watch, delivery))
+        if current() is watch:
+            self._see_to_dropped()
+
+    def _see_to_dropped(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                watch, delivery = self._dropped.get_nowait()
+                delivery.drop()
+                self.over(watch, told=self.report_drained(delivery))
+                if watch.input is not None:
+                    watch.input.detach()
+
+    def _places_for(self, watch: WsgiWatch, response: object, line: Line | None) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
                 threads = getattr(getattr(response, "cfg", None), "threads", None)
+                if watch.server.threads is not None:
+                    threads = watch.server.threads()
                 self._places = Places.for_workers(
                     threads if isinstance(threads, int) else None,
                     most=self._settings.max_draining,
                     greenlets=line is not None and line.greenlets,
+                    unbounded=line is None,
+                    multithread=bool(watch.environ.get("wsgi.multithread")),
                 )
             return self._places
 

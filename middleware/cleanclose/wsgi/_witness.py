@@ -210,7 +210,8 @@ class WsgiWatch(Watch):
         return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
 
     def has_left(self, error: BaseException | None = None) -> bool:
-        if self.departure is not None or error is None or self.stopping:
+        # Once it is over, an error is one of ours: it stands for one that has been judged.
+        if self.departure is not None or error is None or self.stopping or self.ended:
             return super().has_left()
         return self._is_loss(error)
 
