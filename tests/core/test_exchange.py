@@ -805,6 +805,22 @@ class TestAFailedApplication:
         first.leave()
         assert places.enter(lambda: None).reading
 
+    def test_a_task_that_it_has_left_behind_may_respond(self) -> None:
+        places = Places(reading=1, inside=1)
+        ex = exchange(places=places)
+        ex.app_failed(0.0)
+        assert ex.response_started(500, 2, 0.1) == Done(close=False)
+        assert ex.response_completed(0.1, 2) == Done(close=False)
+        assert places.enter(lambda: None).reading
+
+    def test_and_a_response_without_a_head_takes_no_second_place(self) -> None:
+        places = Places(reading=2, inside=2)
+        ex = exchange(places=places)
+        ex.app_failed(0.0)
+        ex.response_completed(0.1, 2)
+        ex.body_received(LONG, True, 0.2)
+        assert [places.enter(lambda: None).reading for _ in range(2)] == [True, True]
+
 
 def test_an_application_that_ends_early_leaves_what_it_sent_to_the_server() -> None:
     ex = exchange()

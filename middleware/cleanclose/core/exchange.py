@@ -215,6 +215,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.CLEARING, _H.CAP): (_S.DONE, _NOTHING),
     (_S.CLEARING, _H.MALFORMED): (_S.DONE, _NOTHING),
     (_S.CLEARING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # It does so all the same, from a task that it has left behind.
+    (_S.CLEARING, _H.HEAD): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.HEAD_LEFT_ALONE): (_S.DONE, _NOTHING),
     # Whatever is kept back goes out on this path too.
     (_S.OPEN, _H.ABANDONED): (_S.DONE, _NOTHING),
     (_S.KEPT, _H.ABANDONED): (_S.DONE, _NOTHING),
@@ -430,8 +433,8 @@ class Exchange:
         if self._response_left is not None:
             self._response_left -= last_size
         self.response_complete = True
-        if self._state is State.DONE:
-            # Abandoned before: a place that is taken now would never be given back.
+        if self._state is State.DONE or self._state is State.CLEARING:
+            # Abandoned before, or it has a place: one that is taken now would never be given back.
             return self.step(now)
         return self._happen(self._completion(), now)
 
@@ -662,8 +665,11 @@ class Exchange:
 
     @property
     def reads(self) -> bool:
-        """Whether the body is to be read, also while what `Respond` asks for is being sent."""
-        return self._state in _READING
+        """Whether the body is to be read, also while what `Respond` asks for is being sent.
+
+        But a client that waits for a 100 must not get it before the response, by our reading.
+        """
+        return self._state in _READING and (self._sent or not self._awaits_continue)
 
     @property
     def state(self) -> State:
