@@ -139,7 +139,7 @@ class CleanCloseMiddleware:
             if watch.progress != COMPLETE:
                 self._ended(watch, None)
             elif now >= self._reporter.sample_at:
-                self._reporter.request_over(watch.facts())
+                self._reporter.request_over(watch.facts)
 
     async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
@@ -203,7 +203,7 @@ class CleanCloseMiddleware:
         for event in end.events:
             self._reporter.report(event)
         if watch.started >= self._reporter.sample_at:
-            self._reporter.request_over(watch.facts())
+            self._reporter.request_over(watch.facts)
         return end.quiet and watch.may_end_without_response
 
     def _connection(
