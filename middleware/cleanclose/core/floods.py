@@ -27,8 +27,10 @@ _DIFFERS: Final = frozenset(
         "drained",
         "expected_in",
         "idempotency_key",
+        "idle_seconds",
         "request_id",
         "trace_id",
+        "unacked",
         "wasted_seconds",
     }
 )
