@@ -50,6 +50,7 @@ class Server:
 
     def __init__(self, *, length: int | None = 100, headers: Any = ()) -> None:
         self.sent: list[Message] = []
+        self.ended = anyio.Event()
         self._give, self._take = anyio.create_memory_object_stream[Message](math.inf)
         self.receiving = 0
         own = [] if length is None else [(b"content-length", str(length).encode())]
@@ -77,6 +78,8 @@ class Server:
     async def send(self, message: Message) -> None:
         await anyio.lowlevel.checkpoint()
         self.sent.append(message)
+        if self.has_ended():
+            self.ended.set()
 
     async def serve(self, app: Any) -> None:
         with self._give, self._take:
@@ -221,6 +224,24 @@ async def test_cancellation_reaches_the_server_and_the_end_is_sent() -> None:
     assert scope.cancelled_caught
     assert server.has_ended()
     assert only(events).cap is Cap.APPLICATION
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("last", [piece(more=False), DISCONNECT], ids=["read", "gone"])
+async def test_who_asks_after_the_delivery_gets_an_answer(last: Message) -> None:
+    """A server whose messages are in a queue says only once that there are no more."""
+    server = Server(length=10)
+    answers: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await refuse(scope, receive, send)
+        server.client_sends(last)
+        with anyio.fail_after(5):
+            await server.ended.wait()
+            answers.append(await receive())
+
+    await server.serve(wrap(app))
+    assert answers == [DISCONNECT]
 
 
 @pytest.mark.anyio

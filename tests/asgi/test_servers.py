@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 from collections.abc import Awaitable, Callable, MutableMapping
 from types import CodeType
@@ -12,13 +13,13 @@ import pytest
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from cleanclose.asgi import CleanCloseMiddleware
-from cleanclose.core import UNKNOWN, asgi_server
+from cleanclose.core import UNKNOWN, Event, Outcome, UploadDrained, asgi_server
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]
 
 PIECES: Final = 5
-SCOPE: Final = {
+SCOPE: Final[dict[str, Any]] = {
     "type": "http",
     "method": "POST",
     "http_version": "1.1",
@@ -40,6 +41,7 @@ class Server:
 
     def __init__(self, module: str) -> None:
         self.pieces = PIECES
+        self.scope: dict[str, Any] = dict(SCOPE)
         self.sent: list[Message] = []
 
         async def receive() -> Message:
@@ -62,7 +64,7 @@ class Server:
         asyncio.run(self.run(app))
 
     async def run(self, app: App) -> None:
-        await self._call(app, dict(SCOPE), self.receive, self.send)
+        await self._call(app, self.scope, self.receive, self.send)
 
 
 @pytest.mark.parametrize("module", ["uvicorn.protocols.http.h11_impl", "gunicorn.asgi.protocol"])
@@ -108,6 +110,47 @@ def test_behind_a_server_that_is_not_known_nothing_is_read() -> None:
     with pytest.raises(FailedError):
         server.call(CleanCloseMiddleware(fails))
     assert server.pieces == PIECES
+
+
+def test_what_is_raised_is_the_applications_error_and_not_that_of_our_reading() -> None:
+    """The uwsgi protocol of gunicorn, for one, reads the socket within receive()."""
+    server = Server("gunicorn.asgi.protocol")
+    events: list[Event] = []
+
+    async def breaks() -> Message:
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+
+    breaks.__module__ = "gunicorn.asgi.protocol"
+    server.receive = breaks
+    with pytest.raises(FailedError):
+        server.call(CleanCloseMiddleware(fails, outlets=[events.append]))
+    (event,) = events
+    assert isinstance(event, UploadDrained)
+    assert event.outcome is Outcome.RESET
+
+
+def test_a_body_that_was_not_asked_for_is_not_by_us_while_the_response_goes_out() -> None:
+    """A server's first receive() sends the 100, and its send() may wait before it writes."""
+    server = Server("uvicorn.protocols.http.h11_impl")
+    said: list[str] = []
+
+    async def receive() -> Message:
+        said.append("100")
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0.01)
+        said.append(message["type"])
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413})
+        await send({"type": "http.response.body"})
+
+    receive.__module__ = send.__module__ = "uvicorn.protocols.http.h11_impl"
+    server.receive, server.send = receive, send
+    server.scope["headers"] = [*SCOPE["headers"], (b"expect", b"100-continue")]
+    server.call(CleanCloseMiddleware(refuses, outlets=[]))
+    assert said[0] == "http.response.start"
 
 
 def test_a_cancellation_waits_for_nothing() -> None:

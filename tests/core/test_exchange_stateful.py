@@ -166,13 +166,12 @@ class ExchangeMachine(RuleBasedStateMachine):
         unacked=st.sampled_from([0, 10]),
         peer_closed=st.booleans(),
         reset=st.booleans(),
-        rto=st.sampled_from([0.2, 3.0]),
         buffered=st.booleans(),
     )
     def the_kernel_tells(
-        self, unacked: int, peer_closed: bool, reset: bool, rto: float, buffered: bool
+        self, unacked: int, peer_closed: bool, reset: bool, buffered: bool
     ) -> None:
-        state = Connection(unacked=unacked, peer_closed=peer_closed, reset=reset, rto=rto)
+        state = Connection(unacked=unacked, peer_closed=peer_closed, reset=reset)
         self.obey(self.exchange.connection_state(state, self.now, buffered=buffered))
         self.told = True
         assert not (reset and self.exchange.treated)

@@ -22,6 +22,7 @@ from cleanclose.core import (
     Outcome,
     Reporter,
     StructlogOutlet,
+    Surge,
     UploadDrained,
     reset,
     snapshot,
@@ -76,6 +77,15 @@ def test_counters_count_before_anything_is_filtered() -> None:
     assert values['cleanclose_early_responses_total{outcome="unknown"}'] == 0
     assert values['cleanclose_cut_uploads_total{cap="max_bytes"}'] == 1
     assert values["cleanclose_drained_bytes_total"] == 15
+
+
+def test_a_sample_that_cannot_be_taken_disturbs_nobody() -> None:
+    def facts() -> Facts:
+        raise TypeError("a scope that another middleware has changed")
+
+    counters = Counters()
+    Reporter([], counters=counters, surge=Surge()).request_over(facts)
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
 
 
 def test_a_snapshot_is_a_copy_and_reset_sets_everything_to_0() -> None:

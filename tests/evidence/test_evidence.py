@@ -73,8 +73,6 @@ CAPS: Final[SettingsOptions] = {
     "max_seconds": 20.0,
     "min_rate": 0,
 }
-"""A silence which the kernel explains takes 0.8 s; one that nothing explains takes 8."""
-
 QUICK: Final[SettingsOptions] = {**CAPS, "idle_seconds": 1.0}
 
 SENT: Final = 256 * KIB
@@ -146,19 +144,15 @@ class Told:
 
 
 @pytest.mark.parametrize("stack", ALL, ids=str)
-def test_a_client_that_has_its_answer_and_waits_is_let_go(serve: Serve, stack: Stack) -> None:
-    server = start(serve, stack)
+def test_a_client_that_has_its_answer_and_waits_has_got_it(serve: Serve, stack: Stack) -> None:
+    server = start(serve, stack, QUICK)
     told = Told(server)
     with uploading(server) as client:
         receive_answer(client)
-        answered = time.monotonic()
         assert receive_end(client) == "fin"
-        waited = time.monotonic() - answered
     event = told.event()
     assert (event["outcome"], event.get("cap"), event["unacked"]) == ("delivered", None, 0)
     assert event["drained"] == SENT
-    # Far below the idle limit, which is what ends it without the kernel's word.
-    assert waited < 6
 
 
 @pytest.mark.negative_control
@@ -172,16 +166,6 @@ def test_without_the_kernels_word_it_is_idle(serve: Serve, stack: Stack) -> None
     event = told.event()
     assert (event["outcome"], event.get("cap")) == ("cut", "idle_seconds")
     assert "unacked" not in event
-
-
-@pytest.mark.negative_control
-def test_without_the_kernels_word_it_waits_for_the_idle_limit(serve: Serve) -> None:
-    server = start(serve, TORNADO, CAPS, "silent")
-    with uploading(server) as client:
-        receive_answer(client)
-        answered = time.monotonic()
-        receive_end(client)
-        assert time.monotonic() - answered > 7
 
 
 @pytest.mark.parametrize("stack", [GTHREAD, TORNADO], ids=str)
@@ -198,7 +182,7 @@ def test_a_client_that_does_not_read_has_not_got_it(serve: Serve, stack: Stack) 
 @pytest.mark.parametrize("stack", [GTHREAD, TORNADO], ids=str)
 def test_a_client_that_reads_late_has_got_it(serve: Serve, stack: Stack) -> None:
     """The same client: once it reads, the kernel tells so."""
-    server = start(serve, stack)
+    server = start(serve, stack, {**CAPS, "idle_seconds": 4.0})
     told = Told(server)
     with uploading(server, evidence.REFUSE_MEDIUM, buffer=4096) as client:
         time.sleep(1.5)
@@ -278,14 +262,19 @@ def test_a_client_that_looks_only_when_it_has_sent_all(
     assert (event["outcome"], event["drained"]) == ("delivered", LENGTH)
 
 
+@pytest.mark.parametrize(("pause", "pieces"), [(0.7, 7), (2.5, 3)], ids=["often", "long"])
 @pytest.mark.parametrize("stack", [GTHREAD, TORNADO], ids=str)
-def test_a_pause_is_no_end(serve: Serve, stack: Stack) -> None:
+def test_a_pause_is_no_end(serve: Serve, stack: Stack, pause: float, pieces: int) -> None:
     """The response has arrived, and the sender is silent for a while, again and again."""
     server = start(serve, stack, {"idle_seconds": 5.0, "max_seconds": 30.0})
     told = Told(server)
     outcome = strict(
         Upload(
-            port=server.port, path=evidence.REFUSE, body_size=7 * 64 * KIB, pause=0.7, listen=0.1
+            port=server.port,
+            path=evidence.REFUSE,
+            body_size=pieces * 64 * KIB,
+            pause=pause,
+            listen=0.1,
         )
     )
     assert outcome.status == 413, str(outcome)

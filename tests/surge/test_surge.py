@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import random
+import threading
 import tracemalloc
 from typing import Any
 
@@ -250,7 +252,13 @@ def test_what_is_kept_is_bounded(risk: float) -> None:
             now = start + number / 50
             address = f"{rng.randrange(1 << 64):x}::1"[-30:]
             event = departed(
-                client=f"{rng.randrange(223)}.{rng.randrange(256)}.{rng.randrange(256)}.1",
+                client=rng.choice(
+                    [
+                        f"{rng.randrange(223)}.{rng.randrange(256)}.{rng.randrange(256)}.1",
+                        # What a proxy's header says may be taken for an address.
+                        f"{rng.randrange(1 << 64):x}" * 2000,
+                    ]
+                ),
                 route=f"/{address}" * 50,
                 phase=Phase.REQUEST_BODY,
                 bytes_in=rng.randrange(1, 1 << 30),
@@ -326,7 +334,7 @@ def test_the_reporter_asks_and_tells() -> None:
 
     reporter = Reporter([told.append], counters=counters, surge=Surge(), clock=clock)
     assert reporter.sample_at == 0.0
-    reporter.request_over(FACTS)
+    reporter.request_over(lambda: FACTS)
     assert reporter.sample_at > 0.3
     for event in ages(30.0, 60):
         reporter.report(event)
@@ -335,9 +343,41 @@ def test_the_reporter_asks_and_tells() -> None:
     assert counters.snapshot()['cleanclose_departure_surges_total{cause="same_age"}'] == 1
 
 
+def test_the_collector_may_end_an_exchange_while_another_one_is_told_of() -> None:
+    counters = Counters()
+    reporter = Reporter([], counters=counters, surge=Surge())
+    event = departed()
+
+    class Forgotten:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            reporter.report(event)
+
+    def report() -> None:
+        for allocations in range(1, 100):
+            gc.collect()
+            Forgotten()
+            gc.set_threshold(allocations)
+            reporter.report(event)
+
+    thread = threading.Thread(target=report, daemon=True)
+    before = gc.get_threshold()
+    # What is there already need not be looked through each time.
+    gc.freeze()
+    try:
+        thread.start()
+        thread.join(30)
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+    assert not thread.is_alive()
+
+
 def test_without_a_detector_nobody_asks_for_samples() -> None:
     assert Reporter([]).sample_at == math.inf
-    Reporter([]).request_over(FACTS)
+    Reporter([]).request_over(lambda: FACTS)
     assert Settings(surge=False).surge_detector() is None
     assert Settings().surge_detector() is not None
     assert Settings(surge=SurgeThresholds(least=20)).surge_detector() is not None

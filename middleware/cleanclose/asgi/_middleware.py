@@ -139,7 +139,7 @@ class CleanCloseMiddleware:
             if watch.progress != COMPLETE:
                 self._ended(watch, None)
             elif now >= self._reporter.sample_at:
-                self._reporter.request_over(watch.facts())
+                self._reporter.request_over(watch.facts)
 
     async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
@@ -203,7 +203,7 @@ class CleanCloseMiddleware:
         for event in end.events:
             self._reporter.report(event)
         if watch.started >= self._reporter.sample_at:
-            self._reporter.request_over(watch.facts())
+            self._reporter.request_over(watch.facts)
         return end.quiet and watch.may_end_without_response
 
     def _connection(
@@ -272,8 +272,9 @@ class _Connection:
 
     async def receive(self) -> Message:
         exchange = self.exchange
-        if exchange.treated:
-            # What the servers themselves say once a response is complete.
+        if exchange.early:
+            # What the servers themselves say once a response is complete. The delivery may have
+            # taken that word from theirs, and some say it only once.
             return {"type": "http.disconnect"}
         # What is kept back goes out by the delivery: an application may cancel its receive(), and
         # neither a message that was taken from the server nor a head may be lost with it.
@@ -320,13 +321,17 @@ class _Connection:
 
     async def clear(self) -> None:
         """The application has raised, and whoever answers for it does not want the body."""
-        self.exchange.app_failed(time.monotonic())
-        if self._delivery is None:
-            try:
-                await self._carry_out()
-            except BaseException:
-                self.exchange.abandoned(time.monotonic())
-                raise
+        exchange = self.exchange
+        exchange.app_failed(time.monotonic())
+        if self._delivery is not None or not exchange.treated:
+            return
+        try:
+            await self._carry_out()
+        except Exception as error:  # noqa: BLE001 - the application's own is the one to be seen
+            exchange.reading_failed(error, time.monotonic())
+        except BaseException:
+            exchange.abandoned(time.monotonic())
+            raise
 
     async def close(self, *, failed: bool) -> None:
         """The application has returned or raised: see the delivery through.

@@ -48,6 +48,7 @@ from cleanclose.core.servers import (
     asgi_server,
     cooperates_with,
     is_called_by_server,
+    is_called_by_wsgi_server,
     is_servers_own,
     wsgi_server,
 )
@@ -130,6 +131,7 @@ __all__ = [
     "cooperates_with",
     "current",
     "is_called_by_server",
+    "is_called_by_wsgi_server",
     "is_servers_own",
     "judge",
     "kernel_figures",

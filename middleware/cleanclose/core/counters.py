@@ -292,7 +292,9 @@ class Counters:
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[Counted], None]] = []
-        self._lock = threading.Lock()
+        # In all of the core: the cyclic collector may end another exchange at any place of this
+        # one, and in the same thread.
+        self._lock = threading.RLock()
         self._values: dict[str, float] = {}
         self.reset()
 

@@ -42,9 +42,8 @@ MIN_RATE_GRACE: Final = 5.0
 """Seconds of reading before `Settings.min_rate` is looked at: a new connection's first bytes
 say nothing about its rate."""
 
-SETTLED_PAUSES: Final = 4
-"""How many times as long as any pause before it, and as the kernel takes to make good for a lost
-segment, a silence is that means the end of the sending."""
+ASK_AGAIN: Final = 1.0
+"""Seconds between two questions to the kernel while nothing comes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -215,6 +214,9 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], tuple[State, _Send]]] = {
     (_S.CLEARING, _H.CAP): (_S.DONE, _NOTHING),
     (_S.CLEARING, _H.MALFORMED): (_S.DONE, _NOTHING),
     (_S.CLEARING, _H.PEER_GONE): (_S.DONE, _NOTHING),
+    # It does so all the same, from a task that it has left behind.
+    (_S.CLEARING, _H.HEAD): (_S.DONE, _NOTHING),
+    (_S.CLEARING, _H.HEAD_LEFT_ALONE): (_S.DONE, _NOTHING),
     # Whatever is kept back goes out on this path too.
     (_S.OPEN, _H.ABANDONED): (_S.DONE, _NOTHING),
     (_S.KEPT, _H.ABANDONED): (_S.DONE, _NOTHING),
@@ -263,7 +265,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_acked_at",
+        "_acked",
         "_asked",
         "_awaits_continue",
         "_blocking",
@@ -275,7 +277,6 @@ class Exchange:
         "_idle_since",
         "_left_alone",
         "_length",
-        "_longest_pause",
         "_mechanism",
         "_outcome",
         "_peer_closed",
@@ -285,7 +286,6 @@ class Exchange:
         "_respond",
         "_response_left",
         "_response_size",
-        "_rto",
         "_sent",
         "_server",
         "_settings",
@@ -356,12 +356,10 @@ class Exchange:
 
         self._asked = False
         """Whether the kernel has told anything of the connection."""
-        self._acked_at: float | None = None
-        """When it was first known that the peer's kernel has all of the response."""
+        self._acked = False
+        """Whether the peer's kernel has all of the response."""
         self._unacked: int | None = None
         self._peer_closed = False
-        self._longest_pause = 0.0
-        self._rto = 0.0
 
         self.body_complete = False
         """Whether the body has been read to its end, by whomever."""
@@ -431,8 +429,8 @@ class Exchange:
         if self._response_left is not None:
             self._response_left -= last_size
         self.response_complete = True
-        if self._state is State.DONE:
-            # Abandoned before: a place that is taken now would never be given back.
+        if self._state is State.DONE or self._state is State.CLEARING:
+            # Abandoned before, or it has a place: one that is taken now would never be given back.
             return self.step(now)
         return self._happen(self._completion(), now)
 
@@ -497,7 +495,6 @@ class Exchange:
         if discarded:
             self._drained += size
             if size:
-                self._longest_pause = max(self._longest_pause, now - self._idle_since)
                 self._idle_since = now
         if complete:
             self.body_complete = True
@@ -520,7 +517,7 @@ class Exchange:
             self._mechanism = mechanism
             if mechanism is Mechanism.EOF and self._sent:
                 # What was on its way to a peer that closes may yet be answered with a reset.
-                arrived = self._acked_at is not None or not self._asked
+                arrived = self._acked or not self._asked
                 self._conclude(Outcome.DELIVERED if arrived else Outcome.UNKNOWN)
             elif mechanism is Mechanism.RESET:
                 self._conclude(Outcome.RESET)
@@ -581,11 +578,9 @@ class Exchange:
         if connection.reset:
             return self.peer_gone(Mechanism.RESET, now)
         self._peer_closed = connection.peer_closed
-        self._rto = connection.rto
-        if connection.unacked or buffered or not self._sent or self._respond is not None:
-            self._acked_at = None
-        elif self._acked_at is None:
-            self._acked_at = now
+        self._acked = (
+            self._sent and self._respond is None and not buffered and not connection.unacked
+        )
         return self.tick(now)
 
     # What the shim has done, and the time.
@@ -594,7 +589,7 @@ class Exchange:
         """What `Respond` asked for is done."""
         self._respond = None
         self._sent = True
-        self._acked_at = None
+        self._acked = False
         # Nothing was read while it was being sent: that time is not the client's.
         self._idle_since = now
         if self._state is not State.LINGERING:
@@ -659,12 +654,15 @@ class Exchange:
     @property
     def asks_kernel(self) -> bool:
         """Whether the response is on its way, and nothing tells yet that it has arrived."""
-        return self._sent and self._acked_at is None and self._state in _TREATED
+        return self._sent and not self._acked and self._state in _TREATED
 
     @property
     def reads(self) -> bool:
-        """Whether the body is to be read, also while what `Respond` asks for is being sent."""
-        return self._state in _READING
+        """Whether the body is to be read, also while what `Respond` asks for is being sent.
+
+        But a client that waits for a 100 must not get it before the response, by our reading.
+        """
+        return self._state in _READING and (self._sent or not self._awaits_continue)
 
     @property
     def state(self) -> State:
@@ -684,9 +682,9 @@ class Exchange:
                 return Read(_left(min(self._respond_at(), deadline), now))
             case State.LINGERING | State.CLEARING:
                 _, deadline = self._reading_deadline()
-                if self._asked and self._acked_at is None:
+                if self._asked and not self._acked:
                     # To be asked again, if no byte comes meanwhile.
-                    deadline = min(deadline, now + self._settled_after())
+                    deadline = min(deadline, now + ASK_AGAIN)
                 return Read(_left(deadline, now))
             case State.QUEUED:
                 return Hold(_left(self._since + settings.max_seconds, now))
@@ -800,29 +798,16 @@ class Exchange:
             # The response ends where the exchange does. A client that has stopped sending may
             # be waiting for that.
             idle = min(idle, 2 * settings.hold_seconds)
-        acked_at = self._acked_at
         deadlines: list[tuple[float, Cap | None]] = [
-            (self._idle_since + idle, Cap.IDLE_SECONDS if acked_at is None else None),
+            (self._idle_since + idle, None if self._acked else Cap.IDLE_SECONDS),
             (since + settings.max_seconds, Cap.MAX_SECONDS),
             (self._deadline, Cap.MAX_SECONDS),
         ]
-        if acked_at is not None:
-            # It cannot have stopped because of a response that it did not have.
-            silent_since = max(self._idle_since, acked_at)
-            deadlines.append((silent_since + self._settled_after(), None))
         if settings.min_rate > 0:
             too_slow_at = since + max(MIN_RATE_GRACE, self._drained / settings.min_rate)
             deadlines.append((too_slow_at, Cap.MIN_RATE))
         deadline, cap = min(deadlines, key=lambda pair: pair[0])
         return cap, deadline
-
-    def _settled_after(self) -> float:
-        """For how long a peer is silent that has stopped because it has its response."""
-        return max(
-            2 * self._settings.hold_seconds,
-            SETTLED_PAUSES * self._longest_pause,
-            SETTLED_PAUSES * self._rto,
-        )
 
     def _close_book(self, connection: Connection, *, buffered: bool) -> None:
         """The kernel's last word, when the server has sent all that it will send."""

@@ -156,7 +156,7 @@ class FloodControl:
 
     def __init__(self, flood: Flood = DEFAULT_FLOOD) -> None:
         self._flood = flood
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         # In the order in which they began, which is the order in which they end.
         self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
 

@@ -331,17 +331,18 @@ class Reporter:
             for surge in self._see(self._surge, event):
                 self.report(surge)
 
-    def request_over(self, facts: Facts) -> None:
+    def request_over(self, facts: Callable[[], Facts]) -> None:
         """One of the samples of what requests there are: see `sample_at`. Never raises.
 
         Args:
-            facts: What is known of it.
+            facts: What tells what is known of it. It is asked here, because it looks at what
+                others have made, and the request has been answered in good order.
         """
         surge = self._surge
         if surge is None:
             return
         try:
-            surge.request_over(facts, self._clock())
+            surge.request_over(facts(), self._clock())
             self.sample_at = surge.sample_at
         except Exception as error:  # noqa: BLE001 - the request must not hear of it
             self._failed(surge, error)

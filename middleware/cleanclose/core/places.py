@@ -60,7 +60,7 @@ class Places:
 
     def __init__(self, *, reading: int, inside: int, others: bool = True) -> None:
         self.others = others
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._most_reading = reading
         self._most_inside = inside
         self._reading = 0

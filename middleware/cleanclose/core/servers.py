@@ -26,6 +26,7 @@ __all__ = [
     "asgi_server",
     "cooperates_with",
     "is_called_by_server",
+    "is_called_by_wsgi_server",
     "is_servers_own",
     "wsgi_server",
 ]
@@ -378,19 +379,39 @@ def is_called_by_server(frame: FrameType | None, receive: object, send: object) 
         send: The other one.
     """
     package = _asgi_package(receive, send)
-    while frame is not None and package in _ASGI:
+    return package in _ASGI and _is_called_by(frame, package) is True
+
+
+def is_called_by_wsgi_server(frame: FrameType | None, server: Server) -> bool:
+    """The same for WSGI, where a compiled server leaves no frame of its own.
+
+    Args:
+        frame: A frame to look from; those of this package are passed over.
+        server: The server, as it was recognised.
+    """
+    own = __name__.partition(".")[0]
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == own:
+        frame = frame.f_back
+    return server is not UNKNOWN and _is_called_by(frame, server.name) is not False
+
+
+def _is_called_by(frame: FrameType | None, package: str) -> bool | None:
+    # Below a script's own code, which is nobody's middleware, is pyuwsgi's server.
+    while frame is not None and frame.f_code.co_name != "<module>":
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] == package:
             return True
         if module not in _ANSWERING:
             return False
         frame = frame.f_back
-    return False
+    return None
 
 
 _ANSWERING: Final = frozenset(
     {
         "fastapi.applications",
+        # Flask.__call__ passes on everything, for `app.wsgi_app = CleanCloseMiddleware(...)`.
+        "flask.app",
         "starlette.applications",
         # ServerErrorMiddleware.__call__: its handlers get no receive().
         "starlette.middleware.errors",

@@ -48,9 +48,7 @@ class Settings:
         max_seconds: How many seconds the discarding takes at most, all in all; and how many
             seconds an exchange waits at most for its turn (see ``max_draining``).
             Default 30; 5 on WSGI, where it holds a worker.
-        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI. Where
-            the kernel says that the response has arrived, a silence of ``2 * hold_seconds`` may
-            be enough (docs/delivery-evidence.md).
+        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI.
         hold_seconds: When a limit has been reached: for how many seconds the connection then
             stays open, unread, so that a client which is stopped by back-pressure finds the
             response that waits for it. Default 0.5.

@@ -331,7 +331,7 @@ class Surge:
 
     def __init__(self, thresholds: SurgeThresholds | None = None) -> None:
         self._thresholds = thresholds or SurgeThresholds()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.sample_at = 0.0
         """A request that begins at this time or later is to be told of with `request_over`."""
         self._started: float | None = None
@@ -425,6 +425,8 @@ class Surge:
         return self._thresholds.seconds if count >= self._thresholds.least else _LONGEST
 
     def _is_first_of_client(self, client: str, now: float) -> bool:
+        # A proxy's header may be as long as it likes.
+        client = client[:64]
         before = self._clients.get(client)
         if before is not None and now - before < _SAME_CLIENT_SECONDS:
             return False

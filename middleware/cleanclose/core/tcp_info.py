@@ -76,13 +76,11 @@ class Connection:
             still be unread.
         reset: Whether the connection is no more: the peer has reset it, or did not answer for so
             long that the kernel gave up. Known before what came earlier has been read.
-        rto: Seconds in which the two kernels would have made good for a lost segment.
     """
 
     unacked: int
     peer_closed: bool = False
     reset: bool = False
-    rto: float = 0.0
 
 
 _MICROSECOND: Final = 1e-6
@@ -140,7 +138,6 @@ def connection_of(info: TcpInfo, queued: int) -> Connection | None:
         unacked=queued,
         peer_closed=info.state in _PEER_CLOSED,
         reset=info.state == TcpState.CLOSE,
-        rto=info.rto or 0.0,
     )
 
 

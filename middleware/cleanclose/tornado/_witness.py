@@ -163,7 +163,7 @@ class TornadoWatch(Watch):
         error = sys.exc_info()[1]
         self.response_completed()
         if self.started >= self._reporter.sample_at:
-            self._reporter.request_over(self.facts())
+            self._reporter.request_over(self.facts)
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.

@@ -114,7 +114,7 @@ class ListBody:
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
             if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
+                self._middleware.reporter.request_over(watch.facts)
         finally:
             leave(watch)
 
@@ -189,7 +189,7 @@ class Body:
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
             if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
+                self._middleware.reporter.request_over(watch.facts)
         finally:
             leave(watch)
 
@@ -332,7 +332,7 @@ class DeliveredBody(Body):
                 told = self._deliver(error)
                 self._middleware.over(watch, _outside(error), told=told)
             if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts())
+                self._middleware.reporter.request_over(watch.facts)
         finally:
             leave(watch)
 

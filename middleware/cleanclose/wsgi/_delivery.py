@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from cleanclose.core import (
     Step,
     UploadDrained,
     ask_connection,
+    is_called_by_wsgi_server,
     response_length,
 )
 from cleanclose.wsgi._source import Piece, Source
@@ -178,8 +180,13 @@ class Delivery:
             self._write_pending()
 
     def make_way(self) -> None:
-        """The application has raised, and the server will answer: read the body before it does."""
-        if not self.pending:
+        """The application has raised, and the server will answer: read the body before it does.
+
+        Not where somebody stands in between, who may have another application to try.
+        """
+        # inspect.currentframe() would have to be kept in a local, which is a cycle.
+        here = sys._getframe  # pyright: ignore[reportPrivateUsage]
+        if not self.pending and is_called_by_wsgi_server(here(), self._watch.server):
             self._close_if(self._carry_out(self.exchange.left_to_server(time.monotonic())))
             self.abandon()
 
