@@ -170,23 +170,6 @@ def test_only_what_is_alike_is_folded(other: Event) -> None:
     assert len(outlet.lines) == 2
 
 
-@pytest.mark.parametrize(
-    "event", [ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained, UpstreamReset]
-)
-def test_nothing_that_is_measured_makes_a_kind_of_its_own(event: type[Event]) -> None:
-    measured = {
-        field.name
-        for field in dataclasses.fields(event)
-        if str(field.type).partition(" ")[0] in ("int", "float") and field.name != "status"
-    }
-    assert len(measured) > 0
-    control = FloodControl(Flood(lines=1))
-    for value in range(3):
-        fields = dict.fromkeys(measured, value)
-        admitted, _ = control.admit(event.name, logging.DEBUG, fields, 0.0)
-        assert admitted is (value == 0)
-
-
 def test_the_first_error_of_its_kind_is_always_written() -> None:
     outlet = Lines(flood=Flood(lines=1, kinds=4))
     errors = [f"library.Error{number}" for number in range(50)]

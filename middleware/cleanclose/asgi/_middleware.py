@@ -404,6 +404,10 @@ class _Connection:
             self._error = error
             # Its place must not be lost with it.
             self.exchange.abandoned(time.monotonic())
+        except BaseException:
+            # The loop is being torn down.
+            self.exchange.abandoned(time.monotonic())
+            raise
         finally:
             if self._delivered is not None:
                 self._delivered.set()

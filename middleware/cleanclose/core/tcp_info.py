@@ -48,7 +48,6 @@ class TcpInfo:
 
     Args:
         state: The state, a `TcpState`; a number that this list does not have stays a number.
-        rto: Seconds after which what is not acknowledged is sent again (RFC 6298).
         unacked: Segments that were sent and are not acknowledged.
         silent_for: Seconds since this end has last sent something new, to the millisecond.
         acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
@@ -57,7 +56,6 @@ class TcpInfo:
     """
 
     state: int
-    rto: float | None = None
     unacked: int | None = None
     silent_for: float | None = None
     acked_bytes: int | None = None
@@ -83,12 +81,10 @@ class Connection:
     reset: bool = False
 
 
-_MICROSECOND: Final = 1e-6
 _MILLISECOND: Final = 1e-3
 _U32: Final = struct.Struct("=I")
 _U64: Final = struct.Struct("=Q")
 # Eight bytes of flags, then four-byte and eight-byte fields, each at its natural place.
-_RTO: Final = 8
 _UNACKED: Final = 24
 _LAST_DATA_SENT: Final = 44
 _BYTES_ACKED: Final = 120
@@ -107,11 +103,9 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
     """
     if not data:
         raise ValueError("an empty struct tcp_info")
-    rto = _field(data, _RTO, _U32)
     last_sent = _field(data, _LAST_DATA_SENT, _U32)
     return TcpInfo(
         state=_state(data[0]),
-        rto=None if rto is None else rto * _MICROSECOND,
         unacked=_field(data, _UNACKED, _U32),
         silent_for=None if last_sent is None else last_sent * _MILLISECOND,
         acked_bytes=_field(data, _BYTES_ACKED, _U64),
