@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import pytest
 
-from cleanclose.core import Outlet, Reporter
+from cleanclose.core import Outlet, Reporter, reset
 from example_apps.staging import NginxProxy, ServerProcess, find_program
 from tests.support.stacks import Stack
 
@@ -159,6 +159,12 @@ def outlets_raise(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     if request.path.name != "test_outlets.py":
         monkeypatch.setattr(Reporter, "_failed", failed)
+
+
+@pytest.fixture(autouse=True)
+def counters_from_zero() -> None:
+    """What the tests before have counted in this process is not this one's."""
+    reset()
 
 
 @pytest.fixture(scope="session")
