@@ -32,7 +32,12 @@ class Limit:
             (self.cases, result.case),
             (self.ways, result.way),
         )
-        if self.next_only and (result.kind, result.next) != ("delivered", "failed"):
+        # Some clients ask again on a new connection, and tell of the reset.
+        lost = (result.kind, result.next) in {
+            ("delivered", "failed"),
+            ("delivered", "new connection"),
+        }
+        if self.next_only and not lost:
             return False
         return all(names is None or name in names for names, name in pairs)
 
