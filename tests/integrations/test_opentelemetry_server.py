@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.support import metered
-from tests.support.leavers import How, connected, leave, leave_at, request
+from tests.support.leavers import How, connected, leave, leave_at, request, until_read
 from tests.support.stacks import Stack, stack
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def test_an_order_carried_out_in_vain(serve: Serve) -> None:
     def order() -> None:
         with connected(server.port) as sock:
             sock.sendall(request("POST", "/work", length=2) + b"{}")
+            until_read(sock)
             time.sleep(0.2)
             leave(sock, "fin")
 

@@ -21,7 +21,7 @@ import trustme
 from example_apps.staging import ServerProcess
 from tests.support.apps.noise_asgi import UPSTREAM_PORT
 from tests.support.asgi_noise import HOWS, WARNING, asgi_stack, together
-from tests.support.leavers import How, connected, leave, request
+from tests.support.leavers import How, connected, leave, request, until_read
 from tests.support.stacks import ROOT, gunicorn
 from tests.support.tap import PATH_VARIABLE, read_tap
 
@@ -100,6 +100,7 @@ class Client:
             sock.sendall(self.hello()[:sent])
             if answered:
                 sock.recv(100)
+            until_read(sock)
             time.sleep(0.1)
             leave(sock, how)
 
@@ -112,6 +113,7 @@ class Client:
             secured.sendall(data)
             if read:
                 assert secured.recv(65536)
+            until_read(secured)
             time.sleep(0.15)
             leave(secured, how)
 

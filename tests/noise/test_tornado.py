@@ -15,7 +15,7 @@ import tornado
 
 from example_apps.staging import ServerProcess
 from tests.conftest import Serve
-from tests.support.leavers import How, connected, leave, request
+from tests.support.leavers import How, connected, leave, request, until_read
 from tests.support.stacks import Stack
 from tests.support.tap import PATH_VARIABLE, read_tap
 
@@ -134,8 +134,7 @@ def bare(serve: Serve, taps: dict[bool, Path]) -> Observed:
 def cut_upload(at: Observed, path: str, how: How, *, sent: int = 5) -> None:
     with connected(at.port) as sock:
         sock.sendall(request("POST", path, length=1000) + b"x" * sent)
-        # The head has been handled by then, or will be: the same is due either way.
-        time.sleep(0.05)
+        until_read(sock)
         leave(sock, how)
 
 
@@ -243,7 +242,7 @@ def test_an_upload_cut_behind_an_early_response(app: Observed, how: How) -> None
 def test_half_a_head_is_no_exchange(app: Observed, how: How) -> None:
     with connected(app.port) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: te")
-        time.sleep(0.05)
+        until_read(sock)
         leave(sock, how)
     assert app.settled() == ([], [])
 
@@ -329,6 +328,7 @@ def test_each_request_of_a_connection_for_itself(app: Observed) -> None:
 def test_a_handler_may_ask(app: Observed, path: str, how: How) -> None:
     with connected(app.port) as sock:
         sock.sendall(request("GET", path))
+        until_read(sock)
         time.sleep(0.1)
         leave(sock, how)
     app.until(lambda: bool(app.said()[1]))

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
-from tests.support.leavers import How, connected, leave, leave_at, request
+from tests.support.leavers import How, connected, leave, leave_at, request, until_read
 from tests.support.stacks import Stack, gunicorn
 from tests.support.tap import PATH_VARIABLE, read_tap
 
@@ -209,6 +209,7 @@ def test_waitress_tells_if_it_looks_ahead(site: Sites, tmp_path: Path) -> None:
     here = site(WAITRESS, TEST_LOOKAHEAD="1")
     with connected(here.port) as client:
         client.sendall(request("GET", f"/work?{tmp_path / 'gate'}"))
+        until_read(client)
         time.sleep(0.2)
         leave(client, "fin")
     # Its own thread has to notice; there is nothing to poll for.

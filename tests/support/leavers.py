@@ -7,13 +7,18 @@ import socket
 import struct
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final, Literal
 
-__all__ = ["How", "connected", "leave", "leave_at", "request"]
+__all__ = ["How", "connected", "leave", "leave_at", "request", "until_read"]
 
 How = Literal["rst", "fin"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
+_CONNECTIONS: Final = Path("/proc/net/tcp")
+_UNREAD_FOR: Final = 5.0
+"""Seconds after which a server is taken to want no more than it has read."""
+_UNACCEPTED_FOR: Final = 20.0
 
 
 def request(
@@ -51,6 +56,41 @@ def leave(sock: socket.socket, how: How) -> None:
     sock.close()
 
 
+def until_read(sock: socket.socket) -> None:
+    """Wait until the server has read what was sent, or some of it if it wants no more.
+
+    A reset throws away what it has not read, the request's head as well: to a server that was busy
+    for as long as the client was there, such a client has never come.
+
+    Args:
+        sock: A connection to a server on 127.0.0.1. Not on Linux, nothing is waited for.
+
+    Raises:
+        AssertionError: It has not accepted the connection.
+    """
+    began = time.monotonic()
+    while (waits := _waiting_for_the_server(sock)) is not None:
+        waited = time.monotonic() - began
+        if waits == "read" and waited > _UNREAD_FOR:
+            return
+        assert waited < _UNACCEPTED_FOR, "the server has not even accepted the connection"
+        time.sleep(0.01)
+
+
+def _waiting_for_the_server(sock: socket.socket) -> Literal["accept", "read"] | None:
+    if not _CONNECTIONS.exists():
+        return None
+    # tcp4_seq_print and get_tcp4_sock in net/ipv4/tcp_ipv4.c: addresses, queues, the inode.
+    here, there = (f":{address[1]:04X}" for address in (sock.getsockname(), sock.getpeername()))
+    for line in _CONNECTIONS.read_text().splitlines()[1:]:
+        _, local, remote, _, queues, _, _, _, _, inode, *_ = line.split()
+        if local.endswith(there) and remote.endswith(here):
+            if inode == "0":
+                return "accept"
+            return "read" if int(queues.partition(":")[2], 16) else None
+    return None
+
+
 def leave_at(
     port: int, head: bytes, how: How, *, body: bytes = b"", after: float = 0.2, read: int = 0
 ) -> None:
@@ -61,7 +101,7 @@ def leave_at(
         head: The request's head.
         how: How to leave.
         body: The part of the body that is sent.
-        after: Seconds between the last byte sent, or read, and the leaving.
+        after: Seconds between the last byte that was read, by the server or here, and the leaving.
         read: How many bytes of the response to read before.
     """
     with connected(port) as sock:
@@ -72,5 +112,6 @@ def leave_at(
             if not data:
                 break
             left -= len(data)
+        until_read(sock)
         time.sleep(after)
         leave(sock, how)

@@ -14,7 +14,7 @@ from typing import Final
 
 from example_apps.metered import MAX_BYTES
 from example_apps.staging import ServerProcess
-from tests.support.leavers import How, connected, leave, request
+from tests.support.leavers import How, connected, leave, request, until_read
 
 __all__ = [
     "cut_upload",
@@ -56,6 +56,7 @@ def cut_upload(port: int, how: How) -> None:
     with connected(port) as sock:
         _wait_for_continue(sock, request("PUT", "/files", length=1000, headers=_EXPECT))
         sock.sendall(b"12345")
+        until_read(sock)
         leave(sock, how)
 
 
@@ -65,11 +66,12 @@ def leave_order(port: int, how: How, after: float = 0.1) -> None:
     Args:
         port: The service's port.
         how: How to leave.
-        after: How many seconds after the order was sent.
+        after: How many seconds after the service has read the order.
     """
     with connected(port) as sock:
         _wait_for_continue(sock, request("POST", "/orders", length=5, headers=_EXPECT))
         sock.sendall(b"order")
+        until_read(sock)
         time.sleep(after)
         leave(sock, how)
 
