@@ -123,6 +123,7 @@ def test_each_departure_is_one_event_and_no_record(
         for how in HOWS:
             jobs += [partial(stay_idle, seen.port, how), partial(say_half, seen.port, how)]
         together(jobs)
+        seen.all_have_left()
         seen.until(
             lambda: seen.events_now().keys() >= expected.keys(),
             "not every departure was told",
@@ -219,6 +220,7 @@ def let_all_fail(
                     read = 60000 if place == "fail-stream" else 0
                     jobs.append(partial(leave_at, seen.port, head, how, read=read))
         together(jobs)
+        seen.all_have_left()
         seen.until(lambda: seen.ask("/seen")["failed"] == len(jobs), "not all have failed")
         if wrapped:
             seen.until(lambda: seen.events_now().keys() >= gone | lost, "not all was told")

@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from example_apps.staging import ServerProcess
-from tests.support.apps.noise_asgi import UPSTREAM_PORT
+from tests.support.apps.noise_asgi import GATE, UPSTREAM_PORT
 from tests.support.asgi_noise import HOWS, WARNING, asgi_stack, together
 from tests.support.leavers import How, connected, leave, request, until_read
 from tests.support.stacks import ROOT, gunicorn
@@ -142,11 +142,12 @@ def serve_and_leave(
     authority = trustme.CA()
     pem = folder / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-    tap = folder / "tap.jsonl"
+    tap, gate = folder / "tap.jsonl", folder / "gate"
     server = ServerProcess(
         [argument.replace("{pem}", str(pem)) for argument in COMMANDS[name]],
         env={
             PATH_VARIABLE: str(tap),
+            GATE: str(gate),
             UPSTREAM_PORT: "1",
             "TEST_CERTIFICATE": str(pem),
             "CLEANCLOSE": "1" if wrapped else "0",
@@ -158,6 +159,7 @@ def serve_and_leave(
     wanted = len(VISITS[name]) * len(HOWS) if wrapped else 0
     with server:
         together(Client(server.port, authority).jobs(VISITS[name]))
+        gate.touch()
         deadline = time.monotonic() + PATIENCE
         while len(read_tap(tap)[1]) < wanted and time.monotonic() < deadline:
             time.sleep(0.02)

@@ -136,7 +136,7 @@ def fail_on_websockets(server: str, folder: Path, upstream_port: int, *, wrapped
 
     def visit(port: int, kind: str, *, stays: bool) -> None:
         name = f"{kind}-{'stays' if stays else 'leaves'}"
-        sock = open_websocket(port, f"/fail?kind={kind}&wait", name)
+        sock = open_websocket(port, f"/fail?kind={kind}{'' if stays else '&wait'}", name)
         if stays:
             # The server's close frame, or the end of the connection.
             sock.recv(65536)
@@ -151,6 +151,7 @@ def fail_on_websockets(server: str, folder: Path, upstream_port: int, *, wrapped
                 for stays in (False, True)
             ]
         )
+        seen.all_have_left()
         seen.until(lambda: seen.ask("/seen")["failed"] == 2 * len(KINDS), "not all have failed")
     return seen
 

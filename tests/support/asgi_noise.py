@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from example_apps.staging import ServerProcess
-from tests.support.apps.noise_asgi import UPSTREAM_PORT
+from tests.support.apps.noise_asgi import GATE, UPSTREAM_PORT
 from tests.support.leavers import How, connected, leave, request
 from tests.support.stacks import Stack
 from tests.support.tap import PATH_VARIABLE, read_tap
@@ -90,6 +90,7 @@ class Observed:
 
     server: ServerProcess
     path: Path
+    gate: Path
     records: Sequence[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     """Records at WARNING and above, once it has stopped."""
     events: Sequence[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
@@ -105,6 +106,10 @@ class Observed:
         head, _, body = said_by(self.port, path).partition(b"\r\n\r\n")
         assert b"chunked" not in head.lower()
         return json.loads(body)
+
+    def all_have_left(self) -> None:
+        """Let what works behind its client's back come to its end."""
+        self.gate.touch()
 
     def departures(self) -> int:
         """The sum of its counters of departures."""
@@ -149,10 +154,11 @@ def observed(
     stack: Stack, folder: Path, *, wrapped: bool, upstream_port: int = 1
 ) -> Generator[Observed]:
     """A server for the time of a ``with`` block; afterwards, all that it has said."""
-    path = folder / f"tap-{'wrapped' if wrapped else 'bare'}.jsonl"
-    env = {PATH_VARIABLE: str(path), UPSTREAM_PORT: str(upstream_port)}
+    name = "wrapped" if wrapped else "bare"
+    path, gate = folder / f"tap-{name}.jsonl", folder / f"gate-{name}"
+    env = {PATH_VARIABLE: str(path), GATE: str(gate), UPSTREAM_PORT: str(upstream_port)}
     with stack.process(wrapped=wrapped, env=env) as server:
-        seen = Observed(server, path)
+        seen = Observed(server, path, gate)
         yield seen
     records, seen.events = read_tap(path)
     seen.records = [record for record in records if record["level"] >= WARNING]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import struct
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +18,10 @@ How = Literal["rst", "fin"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 _CONNECTIONS: Final = Path("/proc/net/tcp")
+_OPEN: Final = ("01", "08")
+"""TCP_ESTABLISHED and TCP_CLOSE_WAIT of net/tcp_states.h: not closed by the server."""
+_EVERY: Final = 0.02
+"""Seconds between two looks at them."""
 _UNREAD_FOR: Final = 5.0
 """Seconds after which a server is taken to want no more than it has read."""
 _UNACCEPTED_FOR: Final = 20.0
@@ -74,21 +80,33 @@ def until_read(sock: socket.socket) -> None:
         if waits == "read" and waited > _UNREAD_FOR:
             return
         assert waited < _UNACCEPTED_FOR, "the server has not even accepted the connection"
-        time.sleep(0.01)
+        time.sleep(_EVERY)
 
 
 def _waiting_for_the_server(sock: socket.socket) -> Literal["accept", "read"] | None:
     if not _CONNECTIONS.exists():
         return None
-    # tcp4_seq_print and get_tcp4_sock in net/ipv4/tcp_ipv4.c: addresses, queues, the inode.
-    here, there = (f":{address[1]:04X}" for address in (sock.getsockname(), sock.getpeername()))
-    for line in _CONNECTIONS.read_text().splitlines()[1:]:
-        _, local, remote, _, queues, _, _, _, _, inode, *_ = line.split()
-        if local.endswith(there) and remote.endswith(here):
-            if inode == "0":
-                return "accept"
-            return "read" if int(queues.partition(":")[2], 16) else None
-    return None
+    here, there = (_in_hex(address) for address in (sock.getsockname(), sock.getpeername()))
+    _, found, rest = _all_connections(int(time.monotonic() / _EVERY)).partition(f"{there} {here} ")
+    if not found:
+        return None
+    state, queues, _, _, _, _, inode, *_ = rest.partition("\n")[0].split()
+    if state not in _OPEN:
+        return None
+    if inode == "0":
+        return "accept"
+    return "read" if int(queues.partition(":")[2], 16) else None
+
+
+@functools.lru_cache(maxsize=1)
+def _all_connections(moment: int) -> str:
+    # Once for all clients: thousands of closed connections stand in it as well.
+    return _CONNECTIONS.read_text()
+
+
+def _in_hex(address: tuple[str, int]) -> str:
+    # get_tcp4_sock in net/ipv4/tcp_ipv4.c: the address as the machine has it, the port as it is.
+    return f"{int.from_bytes(socket.inet_aton(address[0]), sys.byteorder):08X}:{address[1]:04X}"
 
 
 def leave_at(

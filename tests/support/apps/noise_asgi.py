@@ -6,7 +6,7 @@ in ``noise_asgi_frameworks``.
 ==================  =============================================================================
 ``/``               200 ``ok``
 ``/read``           reads the body, then 200; returns without an answer if the client leaves
-``/work``           reads the body, works for `WORK_SECONDS`, then 200
+``/work``           reads the body, works (`work_on`), then 200
 ``/work-thread``    the same in a thread
 ``/stream``         pieces of `PIECE` without an end
 ``/big``            `BIG` in one piece
@@ -36,6 +36,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any, Final
 
 import anyio
@@ -48,17 +49,19 @@ from tests.support.apps import routes
 
 __all__ = [
     "BIG",
+    "GATE",
     "PATIENCE",
     "PIECE",
     "SEEN",
     "UPSTREAM_PORT",
-    "WORK_SECONDS",
+    "all_have_left",
     "answer",
     "fail",
     "poll",
     "poll_in_thread",
     "prepare",
     "work_in_thread",
+    "work_on",
 ]
 
 Scope = MutableMapping[str, Any]
@@ -67,12 +70,13 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-WORK_SECONDS: Final = 0.6
 PATIENCE: Final = 8.0
 PIECE: Final = b"x" * 65536
 BIG: Final = b"x" * (16 << 20)
 UPSTREAM_PORT: Final = "TEST_UPSTREAM_PORT"
 """The environment variable with the port of a server that resets whoever talks to it."""
+GATE: Final = "TEST_GATE"
+"""The environment variable with the path of a file that is there once all clients have left."""
 
 SEEN: Final[dict[str, object]] = {}
 """What handlers have seen, by the request's ``X-Request-ID``."""
@@ -98,9 +102,26 @@ def poll_in_thread(request_id: str) -> None:
     SEEN[request_id] = client_gone()
 
 
+def all_have_left() -> bool:
+    """Whether all clients have left that were going to."""
+    return Path(os.environ[GATE]).exists()
+
+
+async def work_on() -> None:
+    """Work that goes on until all clients have left, and for a moment longer."""
+    deadline = time.monotonic() + 2 * PATIENCE
+    while not all_have_left() and time.monotonic() < deadline:  # noqa: ASYNC110 - a file
+        await asyncio.sleep(0.02)
+    # Until the server has had a look at their connections.
+    await asyncio.sleep(0.1)
+
+
 def work_in_thread() -> None:
-    """Work that holds a thread."""
-    time.sleep(WORK_SECONDS)
+    """Such work that holds a thread."""
+    deadline = time.monotonic() + 2 * PATIENCE
+    while not all_have_left() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.1)
 
 
 async def fail(kind: str) -> None:

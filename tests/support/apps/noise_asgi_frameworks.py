@@ -24,23 +24,24 @@ from tests.support.apps.noise_asgi import (
     BIG,
     PIECE,
     SEEN,
-    WORK_SECONDS,
     App,
+    all_have_left,
     fail,
     poll,
     poll_in_thread,
     prepare,
     work_in_thread,
+    work_on,
 )
 
-STREAM_SECONDS: Final = 3.0
+STREAM_SECONDS: Final = 10.0
 
 
 async def long_stream() -> AsyncIterator[bytes]:
     """A body that goes on for longer than any client stays."""
     deadline = time.monotonic() + STREAM_SECONDS
     # Not every server and framework stops it.
-    while time.monotonic() < deadline:
+    while not all_have_left() and time.monotonic() < deadline:
         yield PIECE
         await asyncio.sleep(0.01)
 
@@ -56,7 +57,7 @@ async def failing(query: Mapping[str, str]) -> AsyncIterator[bytes]:
 async def work_and_fail(query: Mapping[str, str]) -> None:
     """A handler's work that breaks off."""
     if "wait" in query:
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
     await fail(query["kind"])
 
 
@@ -82,7 +83,7 @@ def starlette(*, base_http: bool = False) -> App:
 
     async def work(request: Request) -> Response:
         await request.body()
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return ok()
 
     def work_thread(request: Request) -> Response:
@@ -216,13 +217,13 @@ def fastapi() -> App:
 
     @app.get("/work")
     async def work() -> str:
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return "ok"
 
     @app.post("/work")
     async def work_with(request: Request) -> str:
         await request.body()
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return "ok"
 
     @app.get("/work-thread")
@@ -277,7 +278,7 @@ def quart() -> Any:
     @app.route("/work", methods=["GET", "POST"])
     async def work() -> str:
         await request.get_data()
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return "ok"
 
     @app.get("/work-thread")
@@ -330,13 +331,13 @@ def litestar() -> Any:
 
     @get("/work")
     async def work() -> str:
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return "ok"
 
     @post("/work")
     async def work_with(request: LitestarRequest) -> str:  # type: ignore[name-defined]  # noqa: F821
         await request.body()
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return "ok"
 
     @get("/work-thread", sync_to_thread=True)
@@ -392,7 +393,7 @@ def falcon() -> Any:
 
     async def work(request: Any, response: Any) -> None:
         await request.stream.read()
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         response.text = "ok"
 
     async def stream(request: Any, response: Any) -> None:
@@ -437,7 +438,7 @@ def django() -> Any:
         return http.HttpResponse(str(len(request.body)))
 
     async def work(request: Any) -> Any:
-        await asyncio.sleep(WORK_SECONDS)
+        await work_on()
         return http.HttpResponse("ok")
 
     def work_thread(request: Any) -> Any:

@@ -15,7 +15,6 @@ from tests.support.apps.noise_asgi import (
     PATIENCE,
     PIECE,
     SEEN,
-    WORK_SECONDS,
     Receive,
     Scope,
     Send,
@@ -25,6 +24,7 @@ from tests.support.apps.noise_asgi import (
     poll_in_thread,
     prepare,
     work_in_thread,
+    work_on,
 )
 
 
@@ -63,7 +63,7 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
             await answer(send, b"ok")
         case "/work":
             await _read(receive)
-            await asyncio.sleep(WORK_SECONDS)
+            await work_on()
             await answer(send, b"ok")
         case "/work-thread":
             await anyio.to_thread.run_sync(work_in_thread)
@@ -89,14 +89,14 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
             await answer(send, b"ok")
         case "/fail":
             if "wait" in query:
-                await asyncio.sleep(WORK_SECONDS)
+                await work_on()
             if "behind" in query:
                 await answer(send, b"ok")
             await fail(query["kind"][0])
         case "/fail-stream":
             await _start_stream(send)
             if "wait" in query:
-                await asyncio.sleep(WORK_SECONDS)
+                await work_on()
             await fail(query["kind"][0])
         case _:
             await answer(send, b"there is no such route")
