@@ -6,9 +6,10 @@ on a clock of its own. Nothing is sent anywhere.
 The random departures are made as unlike coin tosses as real ones are: few routes and networks
 have most of the requests, and some are left far more often than others; ages, byte counts and
 idle times have heavy tails, with the steps which servers' and applications' buffers make; handlers
-that take a constant time; pages that ask every five seconds; browsers that close several requests
-at once; a day's swing of the traffic, with a job that runs by night only; a constant part of early
-responses that is lost; and a time limit of the application's own that is reached now and then.
+that take a constant time; an event stream, which nearly all of its clients leave, and which has a
+day of its own; pages that ask every five seconds; browsers that close several requests at once; a
+day's swing of the traffic, with a job that runs by night only; a constant part of early responses
+that is lost; and a time limit of the application's own that is reached now and then.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import mul
 from typing import Final
 
 from rich.console import Console
@@ -56,6 +58,11 @@ _CLUMP: Final = 0.25
 """The part of the departures that has another one of the same client right behind it."""
 _EARLY: Final = 0.02
 """The part of the requests that is answered early."""
+_STREAM: Final = _ROUTES + 1
+"""The route of an event stream."""
+_STREAMS: Final = 0.4
+"""The part of the departures, on average, that is an event stream's."""
+_STREAMS_THAT_END: Final = 0.02
 
 Told = ClientDeparted | UploadDrained
 
@@ -86,10 +93,12 @@ class Traffic:
             clients = [1.0] * balancers
         self._routes = list(itertools.accumulate(routes))
         self._clients = list(itertools.accumulate(clients))
-        left = [rng.lognormvariate(0, 0.8) * weight for weight in routes]
-        self._left_routes = list(itertools.accumulate(left))
-        left = [rng.lognormvariate(0, 0.6) * weight for weight in clients]
-        self._left_clients = list(itertools.accumulate(left))
+        self._unlike_routes = [rng.lognormvariate(0, 0.8) for _ in routes]
+        self._left_routes = list(itertools.accumulate(map(mul, self._unlike_routes, routes)))
+        self._unlike_clients = [rng.lognormvariate(0, 0.6) for _ in clients]
+        self._left_clients = list(itertools.accumulate(map(mul, self._unlike_clients, clients)))
+        # As many are left as there are departures.
+        self._scale = sum(routes) / self._left_routes[-1] * sum(clients) / self._left_clients[-1]
         self._patience = [rng.lognormvariate(0.5, 1) for _ in routes]
         self._takes = [rng.choice((0.05, 0.2, 1.2, 2.5, 4.0)) for _ in routes]
         self._facts: dict[tuple[int, int], Facts] = {}
@@ -113,10 +122,24 @@ class Traffic:
 
     def request(self, now: float) -> Facts:
         """A request."""
+        return self.facts(*self._request(now))
+
+    def _request(self, now: float) -> tuple[int, int]:
         route = self._pick(self._routes)
         if _is_night(now) and self.random.random() < 0.3:
             route = _ROUTES
-        return self.facts(self._pick(self._clients), route)
+        return self._pick(self._clients), route
+
+    def completed(self, now: float) -> Facts | None:
+        """A request, unless its client leaves."""
+        if self.random.random() < self.rate * _streams(now):
+            client, route, chance = self._pick(self._clients), _STREAM, 1 - _STREAMS_THAT_END
+        else:
+            client, route = self._request(now)
+            chance = self.rate * self._unlike_clients[client] * self._scale
+            if route < _ROUTES:
+                chance *= self._unlike_routes[route]
+        return None if self.random.random() < chance else self.facts(client, route)
 
     def departure(self, now: float) -> ClientDeparted:
         """A random departure."""
@@ -124,6 +147,8 @@ class Traffic:
         route = self._pick(self._left_routes)
         if _is_night(now) and rng.random() < 0.3:
             route = _ROUTES
+        if rng.random() < _streams(now):
+            route = _STREAM
         facts = self.facts(self._pick(self._left_clients), route)
         return self.departure_of(facts, route)
 
@@ -173,6 +198,10 @@ def _is_night(now: float) -> bool:
 
 def _swing(now: float) -> float:
     return 1 + 0.7 * math.sin(2 * math.pi * (now % DAY) / DAY)
+
+
+def _streams(now: float) -> float:
+    return _STREAMS * _swing(now + DAY / 3)
 
 
 def _arrivals(traffic: Traffic, until: float) -> Iterator[tuple[float, Told]]:
@@ -230,17 +259,14 @@ def random_day(traffic: Traffic, *, seconds: float = DAY, risk: float = 1e-9) ->
     return Day(told, warnings)
 
 
-def _sample(
-    surge: Surge, traffic: Traffic, now: float, staged: Facts | None = None, share: float = 0.0
-) -> None:
+def _sample(surge: Surge, traffic: Traffic, now: float, share: float = 0.0) -> None:
     """Tell of the requests that a shim would have told of by now.
 
     Args:
         surge: What is told.
         traffic: The requests.
         now: The time.
-        staged: A request of a pattern.
-        share: The part of the requests that it has.
+        share: The part of the requests that is a pattern's. They are all left.
     """
     while True:
         at = surge.sample_at
@@ -248,8 +274,9 @@ def _sample(
         first = max(at, now - 5.0) + traffic.random.expovariate(traffic.level * _swing(now))
         if first > now:
             return
-        is_staged = staged is not None and traffic.random.random() < share
-        surge.request_over(staged if is_staged and staged else traffic.request(first), first)
+        surge.request_begins(first)
+        if traffic.random.random() >= share and (facts := traffic.completed(first)) is not None:
+            surge.request_over(facts, first)
 
 
 # The patterns.
@@ -344,7 +371,7 @@ def delay(cause: Cause, traffic: Traffic, *, per_second: float) -> tuple[float |
         else:
             break
         share = per_second / (per_second + traffic.level) if now > begins else 0.0
-        _sample(surge, traffic, now, PATTERNS[cause](traffic, now).facts, share)
+        _sample(surge, traffic, now, share)
         for warning in surge.see(event, now):
             told.append(warning.cause)
             if warning.cause is cause and found is None:

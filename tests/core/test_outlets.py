@@ -28,6 +28,7 @@ from cleanclose.core import (
     snapshot,
 )
 from cleanclose.core.counters import Counters
+from cleanclose.core.watch import Watch
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="POST", client="127.0.0.1")
 
@@ -80,11 +81,12 @@ def test_counters_count_before_anything_is_filtered() -> None:
 
 
 def test_a_sample_that_cannot_be_taken_disturbs_nobody() -> None:
-    def facts() -> Facts:
-        raise TypeError("a scope that another middleware has changed")
+    class Changed(Watch):
+        def facts(self) -> Facts:
+            raise TypeError("a scope that another middleware has changed")
 
     counters = Counters()
-    Reporter([], counters=counters, surge=Surge()).request_over(facts)
+    Reporter([], counters=counters, surge=Surge()).request_over(Changed(0.0))
     assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
 
 

@@ -37,6 +37,7 @@ from cleanclose.core import (
 from cleanclose.core.counters import Counters
 from cleanclose.core.surge import idle_before, network_of
 from cleanclose.core.tcp_info import TcpInfo, TcpState
+from cleanclose.core.watch import Watch
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="GET")
 HOUR = 3600.0
@@ -79,7 +80,7 @@ class Clock:
         before = len(self.told)
         for event in events:
             self.now += every
-            if self.now >= self.surge.sample_at:
+            if self.surge.request_begins(self.now):
                 self.surge.request_over(self.any().facts, self.now)
             self.told += self.surge.see(event, self.now)
         return self.told[before:]
@@ -194,6 +195,47 @@ def test_a_new_customer_is_no_fault() -> None:
         clock.surge.request_over(theirs.facts, clock.now + 0.1)
         clock.see(departed(client="198.51.100.1", age=clock.random.lognormvariate(0, 1)))
     assert not clock.told
+
+
+@pytest.mark.parametrize("ends", [0.0, 0.03])
+@pytest.mark.parametrize("others", [0, 20])
+@pytest.mark.parametrize("from_the_start", [True, False])
+def test_an_event_stream_is_no_fault(ends: float, others: int, from_the_start: bool) -> None:
+    """All of its clients leave it, or nearly all, by day more of them than by night."""
+    clock = Clock()
+    stream = dataclasses.replace(FACTS, client="10.0.3.7", route="/events")
+    if not from_the_start:
+        clock.mix()
+    for share in (0.6, 0.97, 0.3, 0.9, 1.0):
+        for _ in range(300):
+            event = clock.any()
+            if clock.random.random() < share:
+                event = dataclasses.replace(
+                    event, facts=dataclasses.replace(event.facts, route="/events")
+                )
+                if clock.random.random() < ends:
+                    clock.surge.request_over(stream, clock.now)
+            for _ in range(others):
+                clock.surge.request_over(clock.any().facts, clock.now)
+            clock.see(event)
+    assert not clock.told
+
+
+def test_a_route_that_breaks_is_told_beside_an_event_stream() -> None:
+    clock = Clock()
+
+    def departures(broken: float) -> list[ClientDeparted]:
+        weights = [0.5, *(0.1 for _ in "acde"), 0.1 + broken]
+        routes = clock.random.choices(["/events", *"acdeb"], weights, k=300)
+        return [
+            dataclasses.replace(event, facts=dataclasses.replace(event.facts, route=route))
+            for event, route in ((clock.any(), route) for route in routes)
+        ]
+
+    assert not clock.see(*departures(0.0))
+    (surge,) = clock.see(*departures(6.0))
+    assert surge.cause is Cause.ROUTE
+    assert surge.facts.route == "b"
 
 
 def test_requests_of_one_page_are_one_departure() -> None:
@@ -316,10 +358,58 @@ def test_nothing_makes_it_raise_and_no_cause_is_told_twice(
     for event, times, pause in runs:
         for _ in range(times):
             now += pause
-            if sampled and now >= surge.sample_at:
+            if sampled and surge.request_begins(now):
                 surge.request_over(event.facts, now)
             told += [warning.cause for warning in surge.see(event, now)]
     assert len(told) == len(set(told))
+
+
+class Known(Watch):
+    """A request of which everything is known."""
+
+    @property
+    def status(self) -> int:
+        return 200
+
+    def facts(self) -> Facts:
+        return FACTS
+
+
+class Samples(Surge):
+    """Keeps count of what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def request_over(self, facts: Facts, now: float) -> None:
+        self.count += 1
+        super().request_over(facts, now)
+
+
+def test_long_and_short_requests_are_as_likely_to_be_samples() -> None:
+    surge = Samples()
+    reporter = Reporter([], counters=Counters(), surge=surge)
+    long, behind_it, later = (Known(now) for now in (5.0, 5.05, 5.2))
+    for watch in (long, behind_it, later):
+        if watch.started >= reporter.sample_at:
+            reporter.request_begins(watch)
+    assert [long.is_sample, behind_it.is_sample, later.is_sample] == [True, False, True]
+    for watch in (later, long):
+        watch.response_completed()
+        reporter.request_over(watch)
+    assert surge.count == 2
+
+
+def test_who_is_left_is_no_sample() -> None:
+    surge = Samples()
+    reporter = Reporter([], counters=Counters(), surge=surge)
+    left = Known(5.0)
+    reporter.request_begins(left)
+    left.peer_gone(Witness.RECEIVE, 6.0)
+    reporter.request_over(left)
+    assert left.is_sample
+    assert surge.count == 0
 
 
 def test_the_reporter_asks_and_tells() -> None:
@@ -334,8 +424,8 @@ def test_the_reporter_asks_and_tells() -> None:
 
     reporter = Reporter([told.append], counters=counters, surge=Surge(), clock=clock)
     assert reporter.sample_at == 0.0
-    reporter.request_over(lambda: FACTS)
-    assert reporter.sample_at > 0.3
+    reporter.request_begins(Known(0.3))
+    assert reporter.sample_at == pytest.approx(0.4)
     for event in ages(30.0, 60):
         reporter.report(event)
     (surge,) = (event for event in told if isinstance(event, DepartureSurge))
@@ -377,7 +467,7 @@ def test_the_collector_may_end_an_exchange_while_another_one_is_told_of() -> Non
 
 def test_without_a_detector_nobody_asks_for_samples() -> None:
     assert Reporter([]).sample_at == math.inf
-    Reporter([]).request_over(lambda: FACTS)
+    Reporter([]).request_over(Known(0.0))
     assert Settings(surge=False).surge_detector() is None
     assert Settings().surge_detector() is not None
     assert Settings(surge=SurgeThresholds(least=20)).surge_detector() is not None

@@ -70,12 +70,14 @@ class QueuedOutlet:
         if self._closed:
             PROCESS.count_outlet_drop()
             return
-        if self._thread is None:
-            self._start()
-        try:
-            self._queue.put_nowait((contextvars.copy_context(), event))
-        except queue.Full:
-            PROCESS.count_outlet_drop()
+        with self._changed:
+            if self._queue.qsize() >= self._size:
+                PROCESS.count_outlet_drop()
+                return
+            if self._thread is None:
+                self._start()
+            self._unfinished += 1
+            self._queue.put((contextvars.copy_context(), event))
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Wait until the outlet has had what is in the queue by now.
@@ -87,12 +89,12 @@ class QueuedOutlet:
             Whether it has.
         """
         deadline = time.monotonic() + seconds
-        with self._queue.all_tasks_done:
-            while self._queue.unfinished_tasks:
+        with self._changed:
+            while self._unfinished:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
-                self._queue.all_tasks_done.wait(left)
+                self._changed.wait(left)
         return True
 
     def close(self, seconds: float = 5.0) -> bool:
@@ -108,16 +110,17 @@ class QueuedOutlet:
         done = self.flush(seconds)
         thread = self._thread
         if thread is not None:
-            # If there is no room, nobody will see it.
-            with contextlib.suppress(queue.Full):
-                self._queue.put_nowait(None)
-                if done:
-                    thread.join(seconds)
+            self._queue.put(None)
+            if done:
+                thread.join(seconds)
         return done
 
     def _renew(self) -> None:
-        self._queue: queue.Queue[_Item | None] = queue.Queue(self._size)
-        self._lock = threading.Lock()
+        # Neither of the two minds if the cyclic collector ends another exchange inside of it, in
+        # the same thread: queue.Queue would wait for itself.
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._changed = threading.Condition(threading.RLock())
+        self._unfinished = 0
         self._thread: threading.Thread | None = None
 
     def _finish(self) -> None:
@@ -125,21 +128,19 @@ class QueuedOutlet:
             self.flush(_AT_EXIT)
 
     def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                thread = threading.Thread(
-                    target=self._run, args=(self._queue,), name="cleanclose-outlet", daemon=True
-                )
-                # It may fail for want of threads, and not the next time.
-                thread.start()
-                self._thread = thread
+        thread = threading.Thread(
+            target=self._run, args=(self._queue,), name="cleanclose-outlet", daemon=True
+        )
+        # It may fail for want of threads, and not the next time.
+        thread.start()
+        self._thread = thread
 
-    def _run(self, waiting: queue.Queue[_Item | None]) -> None:
+    def _run(self, waiting: queue.SimpleQueue[_Item | None]) -> None:
         while True:
             item = waiting.get()
+            if item is None:
+                return
             try:
-                if item is None:
-                    return
                 context, event = item
                 context.run(self._outlet, event)
             except BaseException as error:  # noqa: BLE001 - the next event is another matter
@@ -147,7 +148,9 @@ class QueuedOutlet:
             finally:
                 # Nothing of a request may be kept while the next one is waited for.
                 item = context = event = None  # type: ignore[assignment]
-                waiting.task_done()
+                with self._changed:
+                    self._unfinished -= 1
+                    self._changed.notify_all()
 
     def _failed(self, error: BaseException) -> None:
         PROCESS.count_outlet_error()

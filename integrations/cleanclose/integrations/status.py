@@ -119,7 +119,7 @@ class StatusPage:
         self._kernel = kernel
         self._clock = clock
         self._since = clock()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._bars: deque[tuple[int, Counter[str]]] = deque(maxlen=_BARS)
         self._surges: deque[tuple[float, DepartureSurge]] = deque(maxlen=_MOST_SURGES)
         self._handler: Any = None

@@ -129,6 +129,8 @@ class CleanCloseMiddleware:
         else:
             await self.app(scope, receive, send)
             return
+        if now >= self._reporter.sample_at:
+            self._reporter.request_begins(watch)
         _enter(watch)
         try:
             await self.app(scope, watch.receive, watch.send)
@@ -138,8 +140,8 @@ class CleanCloseMiddleware:
         else:
             if watch.progress != COMPLETE:
                 self._ended(watch, None)
-            elif now >= self._reporter.sample_at:
-                self._reporter.request_over(watch.facts)
+            elif watch.is_sample:
+                self._reporter.request_over(watch)
 
     async def _serve_upload(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         headers = _headers(scope["headers"])
@@ -155,6 +157,8 @@ class CleanCloseMiddleware:
         watch = UploadWatch(
             scope, receive, send, now, length if length not in (NO_BODY, CHUNKED) else None
         )
+        if now >= self._reporter.sample_at:
+            self._reporter.request_begins(watch)
         _enter(watch)
         connection: _Connection | None = None
         if length != NO_BODY:
@@ -202,8 +206,8 @@ class CleanCloseMiddleware:
         self._reporter.report(drained)
         for event in end.events:
             self._reporter.report(event)
-        if watch.started >= self._reporter.sample_at:
-            self._reporter.request_over(watch.facts)
+        if watch.is_sample:
+            self._reporter.request_over(watch)
         return end.quiet and watch.may_end_without_response
 
     def _connection(

@@ -17,10 +17,11 @@ from typing import Any, Final, Protocol, cast
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
 from cleanclose.core.surge import Surge
+from cleanclose.core.watch import Watch
 
 __all__ = ["LOGGER_NAME", "Ids", "LineOutlet", "Outlet", "Reporter", "StructlogOutlet"]
 
@@ -306,7 +307,7 @@ class Reporter:
         self._surge = surge
         self._clock = clock
         self.sample_at = math.inf if surge is None else 0.0
-        """A request that begins at this time or later is to be told of with `request_over`."""
+        """`request_begins` is to be told of a request that begins at this time or later."""
         self._outlets: tuple[Outlet, ...] = (
             (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)
         )
@@ -331,19 +332,28 @@ class Reporter:
             for surge in self._see(self._surge, event):
                 self.report(surge)
 
-    def request_over(self, facts: Callable[[], Facts]) -> None:
-        """One of the samples of what requests there are: see `sample_at`. Never raises.
+    def request_begins(self, watch: Watch) -> None:
+        """A request begins that may become a sample of what requests there are: see `sample_at`.
 
         Args:
-            facts: What tells what is known of it. It is asked here, because it looks at what
-                others have made, and the request has been answered in good order.
+            watch: The request. `request_over` is to be told of it if it is marked as a sample.
+        """
+        if self._surge is not None:
+            watch.is_sample = self._surge.request_begins(watch.started)
+            self.sample_at = self._surge.sample_at
+
+    def request_over(self, watch: Watch) -> None:
+        """A request that is a sample is over, however it has ended. Never raises.
+
+        Args:
+            watch: The request.
         """
         surge = self._surge
-        if surge is None:
+        # Who is left is told as an event.
+        if surge is None or watch.departure is not None:
             return
         try:
-            surge.request_over(facts(), self._clock())
-            self.sample_at = surge.sample_at
+            surge.request_over(watch.facts(), self._clock())
         except Exception as error:  # noqa: BLE001 - the request must not hear of it
             self._failed(surge, error)
 

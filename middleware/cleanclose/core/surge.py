@@ -1,7 +1,7 @@
 """When departures stop being random: one warning, with numbers and the likely cause.
 
-`Surge` does no I/O and reads no clock. It is told of events, and now and then of a request that
-came to its end as usual. What it keeps is bounded, whatever it is told.
+`Surge` does no I/O and reads no clock. It is told of events, and of some of the requests that came
+to their end as usual. What it keeps is bounded, whatever it is told.
 
 How it decides
 --------------
@@ -19,11 +19,13 @@ browser which closes a page with all its requests does not count as many; of all
   time-outs that are in use. Where earlier windows are known, the band must not have been
   popular in them.
 - *One client, one route*: is its share of the departures larger than its share of the requests
-  explains, by more than it used to be? The share of the requests comes from samples (the first
-  request after each tenth of a second), so that neither a new customer nor a nightly job looks
-  like a fault. What is known of a client or route is weighed against the assumption that it is
-  as any other, give or take a factor of 1.8; and the upper end of all these uncertainties (3
-  standard deviations) is what the binomial tail is computed with.
+  that nobody left explains, by more than it used to be? The latter comes from samples (the first
+  request that begins after each tenth of a second), so that neither a new customer nor a nightly
+  job looks like a fault. What is known of a client or route is weighed against the assumption that
+  it is as any other, give or take a factor of 1.8, unless it is plainly not. The upper end of all
+  these uncertainties (3 standard deviations) is what the binomial tail is computed with. Of a
+  route on which hardly a request has come to its end as usual nothing follows: that is how an
+  event stream looks, which lasts until its client leaves.
 - *Early responses that stay undelivered*: is the share of those cut or reset, of all that were
   treated, larger than the upper end (4 standard deviations) of twice its odds before?
 - *A burst at a deploy*: departures which this process itself has caused within 5 seconds, or
@@ -92,6 +94,10 @@ _LEAST_SHARE: Final = 0.25
 _UNLIKE: Final = 0.36
 """How unlike each other clients, or routes, are: the variance of the logarithm of how much more
 often than on average they are left. (One in a thousand is left 6 times as often.)"""
+_ENDED_AS_USUAL: Final = 5
+"""Requests on a route, of the samples, before which nothing is said about it."""
+_PLAINLY: Final = 2.0
+"""Standard deviations beyond which one is of another kind."""
 _QUIET_WINDOWS: Final = 3
 """Windows without it end an episode."""
 _SLOWEST: Final = 1.0
@@ -333,7 +339,7 @@ class Surge:
         self._thresholds = thresholds or SurgeThresholds()
         self._lock = threading.RLock()
         self.sample_at = 0.0
-        """A request that begins at this time or later is to be told of with `request_over`."""
+        """`request_begins` is to be asked about a request that begins at this time or later."""
         self._started: float | None = None
         self._early = 0
         self._later = 0
@@ -348,15 +354,28 @@ class Surge:
         self._cuts = _Cuts()
         self._episodes: dict[Cause, _Episode] = {}
 
-    def request_over(self, facts: Facts, now: float) -> None:
-        """A request is over, however it ended: one of the samples of what requests there are.
+    def request_begins(self, now: float) -> bool:
+        """Whether this request is one of the samples of what requests there are.
+
+        Decided when it begins: later, short ones would be more likely to be chosen.
 
         Args:
-            facts: What is known of it.
             now: The time, in seconds on any clock that only goes forward.
         """
         with self._lock:
+            if now < self.sample_at:
+                return False
             self.sample_at = now + _SAMPLE_SECONDS
+            return True
+
+    def request_over(self, facts: Facts, now: float) -> None:
+        """A request that is a sample is over, and its client has not left.
+
+        Args:
+            facts: What is known of it.
+            now: The time, on the clock of `request_begins`.
+        """
+        with self._lock:
             self._begin(now).requests.add(network_of(facts.client), _route(facts))
 
     def see(self, event: Event, now: float) -> list[DepartureSurge]:
@@ -364,7 +383,7 @@ class Surge:
 
         Args:
             event: The event. Those which tell of nobody's departure are ignored.
-            now: The time, on the clock of `request_over`.
+            now: The time, on the clock of `request_begins`.
 
         Returns:
             The warnings that follow from it; nearly always none.
@@ -622,6 +641,11 @@ class Surge:
         if found is None:
             return None
         route, count, of, usual, since = found
+        asked = [self._usual_requests, window.requests]
+        if self._last is not None:
+            asked.append(self._last.requests)
+        if sum(mix.routes.of(route) for mix in asked) < _ENDED_AS_USUAL:
+            return None
 
         def fits(departure: _Departure) -> bool:
             return departure.route == route
@@ -721,13 +745,19 @@ class Surge:
         if count < 2 * _LEAST_SHARE * of:
             return None
         asked, asked_error = _log_odds(requests.of(key), requests.total)
-        # How much more often than others it was left before, shrunk to "as often".
+        # How much more often than others it was left before, shrunk to "as often" ...
         left, before = usual.of(key), usual_requests.of(key)
-        ratio = (left + 1) / (usual.total * before / usual_requests.total + 1)
+        ratio = math.log((left + 1) / (usual.total * before / usual_requests.total + 1))
         error = 1 / (left + 1) + 1 / (before + 1)
         weight = _UNLIKE / (_UNLIKE + error)
-        expected = asked + weight * math.log(ratio)
-        spread = 3 * math.sqrt(asked_error + weight * error + 0.35**2)
+        expected, spread = asked + weight * ratio, asked_error + weight * error
+        if ratio > _PLAINLY * math.sqrt(_UNLIKE + error):
+            # ... unless it is of another kind: most of an event stream's clients leave it.
+            left_odds, left_error = _log_odds(left, usual.total)
+            before_odds, before_error = _log_odds(before, usual_requests.total)
+            expected = asked + left_odds - before_odds
+            spread = asked_error + left_error + before_error
+        spread = 3 * math.sqrt(spread + 0.35**2)
         upper = 1 / (1 + math.exp(-min(expected + spread, 700.0)))
         if _binomial_tail(count, of, upper) * len(counts) >= self._thresholds.risk:
             return None

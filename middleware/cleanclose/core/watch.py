@@ -94,6 +94,8 @@ class Watch:
     """How far the response has come: `OPEN` and so on. A shim may set it to `COMPLETE` by itself
     where it is `OPEN`, which is what nearly every request takes; for all else there are methods.
     """
+    is_sample: bool = False
+    """Whether it is a sample of what requests there are: the reporter's to say."""
     is_websocket: bool = False
     """Whether the exchange is a websocket's."""
     body_complete: bool = True

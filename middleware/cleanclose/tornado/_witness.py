@@ -77,6 +77,8 @@ class TornadoWatch(Watch):
         self._method = method
         self._headers = headers
         self._reporter = reporter
+        if self.started >= reporter.sample_at:
+            reporter.request_begins(self)
         # Asked now: behind a proxy (xheaders) it is another address later.
         self._client: object = getattr(connection.context, "remote_ip", None)
         stream: Any = connection.stream
@@ -162,8 +164,8 @@ class TornadoWatch(Watch):
             return
         error = sys.exc_info()[1]
         self.response_completed()
-        if self.started >= self._reporter.sample_at:
-            self._reporter.request_over(self.facts)
+        if self.is_sample:
+            self._reporter.request_over(self)
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.

@@ -113,8 +113,8 @@ class ListBody:
                 close()
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts)
+            if watch.is_sample:
+                self._middleware.reporter.request_over(watch)
         finally:
             leave(watch)
 
@@ -188,8 +188,8 @@ class Body:
             self._close()
             if watch.progress != COMPLETE:
                 self._middleware.over(watch, _outside(error), told=False)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts)
+            if watch.is_sample:
+                self._middleware.reporter.request_over(watch)
         finally:
             leave(watch)
 
@@ -331,8 +331,8 @@ class DeliveredBody(Body):
             else:
                 told = self._deliver(error)
                 self._middleware.over(watch, _outside(error), told=told)
-            if watch.started >= self._middleware.reporter.sample_at:
-                self._middleware.reporter.request_over(watch.facts)
+            if watch.is_sample:
+                self._middleware.reporter.request_over(watch)
         finally:
             leave(watch)
 

@@ -109,6 +109,8 @@ class CleanCloseMiddleware:
         watch.progress = OPEN
         watch.environ = environ
         watch.server_start_response = start_response
+        if watch.started >= self.reporter.sample_at:
+            self.reporter.request_begins(watch)
         if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
             "HTTP_TRANSFER_ENCODING" in environ
         ):
