@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
 import random
-import threading
 import tracemalloc
 from typing import Any
 
@@ -38,6 +36,7 @@ from cleanclose.core.counters import Counters
 from cleanclose.core.surge import idle_before, network_of
 from cleanclose.core.tcp_info import TcpInfo, TcpState
 from cleanclose.core.watch import Watch
+from tests.support.collector import gets_through
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="GET")
 HOUR = 3600.0
@@ -434,35 +433,9 @@ def test_the_reporter_asks_and_tells() -> None:
 
 
 def test_the_collector_may_end_an_exchange_while_another_one_is_told_of() -> None:
-    counters = Counters()
-    reporter = Reporter([], counters=counters, surge=Surge())
+    reporter = Reporter([], counters=Counters(), surge=Surge())
     event = departed()
-
-    class Forgotten:
-        def __init__(self) -> None:
-            self.itself = self
-
-        def __del__(self) -> None:
-            reporter.report(event)
-
-    def report() -> None:
-        for allocations in range(1, 100):
-            gc.collect()
-            Forgotten()
-            gc.set_threshold(allocations)
-            reporter.report(event)
-
-    thread = threading.Thread(target=report, daemon=True)
-    before = gc.get_threshold()
-    # What is there already need not be looked through each time.
-    gc.freeze()
-    try:
-        thread.start()
-        thread.join(30)
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-    assert not thread.is_alive()
+    assert gets_through(lambda: reporter.report(event))
 
 
 def test_without_a_detector_nobody_asks_for_samples() -> None:
