@@ -398,17 +398,16 @@ def test_a_large_response_to_a_client_that_only_writes(
 def test_bare_hypercorn_leaves_a_chunked_upload_hanging(serve: Serve) -> None:
     """Its queue is full, and what would empty it waits for what stands behind."""
     server = serve(HYPERCORN, wrapped=False)
-    outcome = reader(
-        Upload(
-            port=server.port,
-            path=routes.REFUSE,
-            body_size=64 * MIB,
-            chunked=True,
-            keep_sending=True,
-            timeout=4.0,
-        )
+    upload = Upload(
+        port=server.port,
+        path=routes.REFUSE,
+        body_size=64 * MIB,
+        chunked=True,
+        keep_sending=True,
+        timeout=4.0,
     )
-    assert outcome.closed_by == "timeout", str(outcome)
+    # Now and then it is quick enough to refuse before the queue is full.
+    assert any(reader(upload).closed_by == "timeout" for _ in range(10))
 
 
 @pytest.mark.negative_control

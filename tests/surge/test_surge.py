@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 import tracemalloc
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from cleanclose.core import (
     Witness,
 )
 from cleanclose.core.counters import Counters
-from cleanclose.core.surge import idle_before, network_of
+from cleanclose.core.surge import binomial_tail, idle_before, network_of
 from cleanclose.core.tcp_info import TcpInfo, TcpState
 from cleanclose.core.watch import Watch
 from tests.support.collector import gets_through
@@ -361,6 +362,25 @@ def test_nothing_makes_it_raise_and_no_cause_is_told_twice(
                 surge.request_over(event.facts, now)
             told += [warning.cause for warning in surge.see(event, now)]
     assert len(told) == len(set(told))
+
+
+@given(st.data())
+def test_the_tail_is_exact_above_the_mean_and_1_below(data: st.DataObject) -> None:
+    of = data.draw(st.integers(1, 1000))
+    count = data.draw(st.integers(0, of))
+    thousandths = data.draw(st.integers(1, 999))
+    tail = binomial_tail(count, of, thousandths / 1000)
+    if count * 1000 <= of * thousandths:
+        assert tail == 1
+        return
+    exact = Fraction(
+        sum(
+            math.comb(of, number) * thousandths**number * (1000 - thousandths) ** (of - number)
+            for number in range(count, of + 1)
+        ),
+        1000**of,
+    )
+    assert tail == pytest.approx(float(exact), rel=1e-6, abs=1e-300)
 
 
 class Known(Watch):

@@ -72,7 +72,7 @@ from cleanclose.core.events import (
 )
 from cleanclose.core.tcp_info import TcpInfo
 
-__all__ = ["Surge", "SurgeThresholds", "idle_before", "network_of"]
+__all__ = ["Surge", "SurgeThresholds", "binomial_tail", "idle_before", "network_of"]
 
 
 _SAMPLE_SECONDS: Final = 0.1
@@ -666,7 +666,7 @@ class Surge:
     def _is_dense(self, count: int, near: int, chance: float, bands: int, of: int) -> bool:
         return (
             count >= _LEAST_SHARE * of
-            and _binomial_tail(count, near, chance) * bands < self._thresholds.risk
+            and binomial_tail(count, near, chance) * bands < self._thresholds.risk
         )
 
     def _densest(self, values: Iterable[float], of: int) -> tuple[float, int] | None:
@@ -701,7 +701,7 @@ class Surge:
         if usual is None:
             return True
         upper = _twice_the_odds(_upper_share(*usual))
-        return _binomial_tail(count, of, upper) < self._thresholds.risk
+        return binomial_tail(count, of, upper) < self._thresholds.risk
 
     def _too_many(
         self,
@@ -759,7 +759,7 @@ class Surge:
             spread = asked_error + left_error + before_error
         spread = 3 * math.sqrt(spread + 0.35**2)
         upper = 1 / (1 + math.exp(-min(expected + spread, 700.0)))
-        if _binomial_tail(count, of, upper) * len(counts) >= self._thresholds.risk:
+        if binomial_tail(count, of, upper) * len(counts) >= self._thresholds.risk:
             return None
         return key, count, of, 1 / (1 + math.exp(-expected))
 
@@ -833,7 +833,7 @@ class _Responses:
         if of < _ENOUGH or self.failed < _LEAST_SHARE * self.of:
             return None
         upper = _twice_the_odds(_upper_share(failed, of))
-        if _binomial_tail(self.failed, self.of, upper) >= risk:
+        if binomial_tail(self.failed, self.of, upper) >= risk:
             return None
         return _Finding(
             cause=Cause.UNDELIVERED,
@@ -1015,9 +1015,16 @@ def _twice_the_odds(share: float) -> float:
     return 2 * share / (1 + share)
 
 
-def _binomial_tail(count: int, of: int, chance: float) -> float:
-    """The probability of ``count`` or more successes, of so many."""
-    if count <= 0 or chance >= 1:
+def binomial_tail(count: int, of: int, chance: float) -> float:
+    """The probability of ``count`` or more successes, of so many; 1 for not more than the mean.
+
+    Args:
+        count: How many.
+        of: Of how many.
+        chance: The probability of each.
+    """
+    # Below the mean it is next to 1, and the first term too small for a float.
+    if count <= of * chance:
         return 1.0
     if count > of or chance <= 0:
         return 0.0
@@ -1037,7 +1044,7 @@ def _binomial_tail(count: int, of: int, chance: float) -> float:
 
 
 def _poisson_tail(count: int, mean: float) -> float:
-    """The probability of ``count`` or more, of so many on average."""
+    """The probability of ``count`` or more, of so many on average; 1 for not more than these."""
     if count <= mean or math.isinf(mean):
         return 1.0
     if mean <= 0:
