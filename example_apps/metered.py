@@ -6,7 +6,8 @@ Run it from the root of the checkout, with an empty folder for the workers' figu
     gunicorn -c example_apps/metered_gunicorn.py 'example_apps.metered:make_app()'
 
 ``PRICES`` is the address of the other API that it asks (``http://host:port``), ``PORT`` the port
-whose accept queue is shown. The rules and the dashboard for it are in ``integrations/``.
+whose accept queue is shown, ``ORDER_SECONDS`` how long an order takes. The rules and the dashboard
+for it are in ``integrations/``.
 """
 
 from __future__ import annotations
@@ -30,9 +31,6 @@ from cleanclose.wsgi import CleanCloseMiddleware
 
 MAX_BYTES: Final = 1024 * 1024
 """An upload that announces more is refused from its headers."""
-ORDER_SECONDS: Final = 0.5
-"""How long an order takes."""
-
 # What most exporters for Flask count. The share of departures needs to know of how many.
 REQUESTS: Final = Counter("http_requests_total", "Requests.", ("method", "code"))
 
@@ -40,6 +38,7 @@ REQUESTS: Final = Counter("http_requests_total", "Requests.", ("method", "code")
 def make_app() -> Flask:
     """Build the app."""
     prices = os.environ.get("PRICES", "http://127.0.0.1:9")
+    order_seconds = float(os.environ.get("ORDER_SECONDS", "0.5"))
     app = Flask(__name__)
     # Otherwise Flask answers for every exception by itself, and the middleware sees none.
     app.config["PROPAGATE_EXCEPTIONS"] = True
@@ -65,7 +64,7 @@ def make_app() -> Flask:
     @app.post("/orders")
     def order() -> tuple[str, int]:
         request.get_data()
-        time.sleep(ORDER_SECONDS)
+        time.sleep(order_seconds)
         return "ordered", HTTPStatus.CREATED
 
     @app.get("/report")

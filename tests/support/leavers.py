@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import socket
 import struct
-import sys
 import time
 from collections.abc import Generator
-from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 __all__ = ["How", "connected", "leave", "leave_at", "request", "until_read"]
 
 How = Literal["rst", "fin"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
-_CONNECTIONS: Final = Path("/proc/net/tcp")
-_OPEN: Final = ("01", "08")
+_OPEN: Final = (1, 8)
 """TCP_ESTABLISHED and TCP_CLOSE_WAIT of net/tcp_states.h: not closed by the server."""
+_SOCK_DIAG: Final = 4
+"""NETLINK_SOCK_DIAG of linux/netlink.h."""
+_BY_FAMILY: Final = 20
+"""SOCK_DIAG_BY_FAMILY of linux/sock_diag.h."""
+_REQUEST: Final = 1
+"""NLM_F_REQUEST of linux/netlink.h."""
+_ALL: Final = 0xFFFFFFFF
+"""All states; no cookie (INET_DIAG_NOCOOKIE)."""
+_HEADER: Final = struct.Struct("=IHHII")
+"""struct nlmsghdr."""
+_QUERY: Final = struct.Struct("=BBxxI2s2s4s12x4s12x4xII")
+"""struct inet_diag_req_v2 of linux/inet_diag.h, for one socket."""
+_ANSWER: Final = struct.Struct("=xB2x48x4xI4x4xI")
+"""State, rqueue and inode of struct inet_diag_msg."""
 _EVERY: Final = 0.02
-"""Seconds between two looks at them."""
+"""Seconds between two looks."""
 _UNREAD_FOR: Final = 5.0
 """Seconds after which a server is taken to want no more than it has read."""
 _UNACCEPTED_FOR: Final = 20.0
@@ -69,7 +79,8 @@ def until_read(sock: socket.socket) -> None:
     for as long as the client was there, such a client has never come.
 
     Args:
-        sock: A connection to a server on 127.0.0.1. Not on Linux, nothing is waited for.
+        sock: A connection to a server on 127.0.0.1. Not on Linux, nothing is waited for: the
+            others cannot be asked about a server's end.
 
     Raises:
         AssertionError: It has not accepted the connection.
@@ -84,29 +95,41 @@ def until_read(sock: socket.socket) -> None:
 
 
 def _waiting_for_the_server(sock: socket.socket) -> Literal["accept", "read"] | None:
-    if not _CONNECTIONS.exists():
+    found = _server_end(sock)
+    if found is None or found.state not in _OPEN:
         return None
-    here, there = (_in_hex(address) for address in (sock.getsockname(), sock.getpeername()))
-    _, found, rest = _all_connections(int(time.monotonic() / _EVERY)).partition(f"{there} {here} ")
-    if not found:
-        return None
-    state, queues, _, _, _, _, inode, *_ = rest.partition("\n")[0].split()
-    if state not in _OPEN:
-        return None
-    if inode == "0":
+    if found.inode == 0:
         return "accept"
-    return "read" if int(queues.partition(":")[2], 16) else None
+    return "read" if found.unread else None
 
 
-@functools.lru_cache(maxsize=1)
-def _all_connections(moment: int) -> str:
-    # Once for all clients: thousands of closed connections stand in it as well.
-    return _CONNECTIONS.read_text()
+class _End(NamedTuple):
+    state: int
+    unread: int
+    inode: int
 
 
-def _in_hex(address: tuple[str, int]) -> str:
-    # get_tcp4_sock in net/ipv4/tcp_ipv4.c: the address as the machine has it, the port as it is.
-    return f"{int.from_bytes(socket.inet_aton(address[0]), sys.byteorder):08X}:{address[1]:04X}"
+def _server_end(sock: socket.socket) -> _End | None:
+    """The other end of a connection within this machine, as sock_diag(7) has it."""
+    if not hasattr(socket, "AF_NETLINK"):
+        return None
+    (here, port), (there, other_port) = sock.getsockname(), sock.getpeername()
+    header = _HEADER.pack(_HEADER.size + _QUERY.size, _BY_FAMILY, _REQUEST, 0, 0)
+    query = _QUERY.pack(
+        *(socket.AF_INET, socket.IPPROTO_TCP, _ALL),
+        *(other_port.to_bytes(2), port.to_bytes(2)),
+        *(socket.inet_aton(there), socket.inet_aton(here), _ALL, _ALL),
+    )
+    try:
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG) as netlink:
+            netlink.send(header + query)
+            answer = netlink.recv(4096)
+    except OSError:
+        # Not every sandbox has it.
+        return None
+    if _HEADER.unpack_from(answer)[1] != _BY_FAMILY:
+        return None
+    return _End(*_ANSWER.unpack_from(answer, _HEADER.size))
 
 
 def leave_at(

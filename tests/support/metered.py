@@ -44,7 +44,12 @@ def metered_service(folder: Path, prices: str) -> ServerProcess:
             *("--bind=127.0.0.1:{port}", "--timeout=120", "--graceful-timeout=2"),
             *("--no-control-socket", "example_apps.metered:make_app()"),
         ),
-        env={"PROMETHEUS_MULTIPROC_DIR": str(folder), "PRICES": prices, "PORT": "{port}"},
+        env={
+            "PROMETHEUS_MULTIPROC_DIR": str(folder),
+            "ORDER_SECONDS": "2",
+            "PRICES": prices,
+            "PORT": "{port}",
+        },
         cwd=_ROOT,
         ready_path="/",
         name="metered",

@@ -19,6 +19,7 @@ __all__ = ["PROGRAM", "PROMTOOL", "Prometheus"]
 
 PROGRAM: Final = "prometheus"
 PROMTOOL: Final = "promtool"
+_COUNTED: Final = '{__name__=~"cleanclose_.*_total"} > 0'
 
 _CONFIGURATION: Final = """
 global:
@@ -120,7 +121,9 @@ class Prometheus:
         """
         deadline = time.monotonic() + seconds
         while (found := self.value(expression)) != value:
-            assert time.monotonic() < deadline, f"{expression} is {found}, not {value}"
+            assert time.monotonic() < deadline, (
+                f"{expression} is {found}, not {value}, of {self.query(_COUNTED)}"
+            )
             time.sleep(0.2)
 
     def _is_ready(self) -> bool:
