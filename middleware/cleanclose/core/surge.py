@@ -22,10 +22,10 @@ browser which closes a page with all its requests does not count as many; of all
   that nobody left explains, by more than it used to be? The latter comes from samples (the first
   request that begins after each tenth of a second), so that neither a new customer nor a nightly
   job looks like a fault. What is known of a client or route is weighed against the assumption that
-  it is as any other, give or take a factor of 1.8, unless it is plainly not. The upper end of all
-  these uncertainties (3 standard deviations) is what the binomial tail is computed with. Of a
-  route on which hardly a request has come to its end as usual nothing follows: that is how an
-  event stream looks, which lasts until its client leaves.
+  it is as any other, give or take a factor of 1.8. The upper end of all these uncertainties (3
+  standard deviations) is what the binomial tail is computed with. An event stream lasts until
+  its client leaves: so a route that is plainly unlike the others is taken as it is, and from one
+  on which hardly a request has come to its end as usual nothing follows.
 - *Early responses that stay undelivered*: is the share of those cut or reset, of all that were
   treated, larger than the upper end (4 standard deviations) of twice its odds before?
 - *A burst at a deploy*: departures which this process itself has caused within 5 seconds, or
@@ -96,8 +96,9 @@ _UNLIKE: Final = 0.36
 often than on average they are left. (One in a thousand is left 6 times as often.)"""
 _ENDED_AS_USUAL: Final = 5
 """Requests on a route, of the samples, before which nothing is said about it."""
-_PLAINLY: Final = 2.0
-"""Standard deviations beyond which one is of another kind."""
+_PLAINLY: Final = 3.0
+"""Standard deviations beyond which a route is of another kind. With fewer, two windows of a fault
+would make it one."""
 _QUIET_WINDOWS: Final = 3
 """Windows without it end an episode."""
 _SLOWEST: Final = 1.0
@@ -751,8 +752,9 @@ class Surge:
         error = 1 / (left + 1) + 1 / (before + 1)
         weight = _UNLIKE / (_UNLIKE + error)
         expected, spread = asked + weight * ratio, asked_error + weight * error
-        if ratio > _PLAINLY * math.sqrt(_UNLIKE + error):
-            # ... unless it is of another kind: most of an event stream's clients leave it.
+        is_route = tally_of is _Mix.of_routes
+        if is_route and ratio > _PLAINLY * math.sqrt(_UNLIKE + error):
+            # ... unless it is a route of another kind: all of an event stream's clients leave it.
             left_odds, left_error = _log_odds(left, usual.total)
             before_odds, before_error = _log_odds(before, usual_requests.total)
             expected = asked + left_odds - before_odds
