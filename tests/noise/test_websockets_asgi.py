@@ -72,6 +72,7 @@ def test_a_client_that_vanishes_is_one_event_and_no_record(
     assert seen.records == []
     told = seen.events_by_request()
     assert told.keys() == names
+    assert {name: len(events) for name, events in told.items()} == dict.fromkeys(names, 1), told
     for (event,) in told.values():
         assert event["event"] == "client_departed"
         assert (event["phase"], event["side"]) == ("websocket", "client")
