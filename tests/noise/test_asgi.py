@@ -144,6 +144,23 @@ def test_each_departure_is_one_event_and_no_record(
     assert {name: noticed.get(name) for name in asked} == dict.fromkeys(asked, True)
 
 
+@pytest.mark.parametrize(
+    ("server", "framework"), [pair for pair, visits in VISITS.items() if "stream" in visits]
+)
+def test_a_send_that_is_the_first_to_find_out_is_one_event_and_no_record(
+    server: str, framework: str, tmp_path: Path
+) -> None:
+    with observed(asgi_stack(server, framework), tmp_path, wrapped=True, busy=True) as seen:
+        head = request("GET", "/stream", headers=(("X-Request-ID", "stream"),))
+        leave_at(seen.port, head, "rst", read=60000)
+        seen.all_have_left()
+        seen.until(lambda: "stream" in seen.events_now(), "the departure was not told")
+        assert seen.departures() == 1
+    assert seen.records == []
+    (event,) = seen.events
+    assert (event["event"], event["phase"]) == ("client_departed", "response_body")
+
+
 @pytest.mark.negative_control
 @pytest.mark.parametrize(("server", "framework", "logger"), NOISE)
 def test_bare_an_upload_that_is_cut_off_is_an_error(

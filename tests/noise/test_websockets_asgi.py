@@ -51,6 +51,9 @@ NOISE: Final = (
 )
 """By server: where Starlette's WebSocketDisconnect is logged without the middleware."""
 
+SOME: Final = 60000
+"""Bytes of the first piece that is pushed."""
+
 GOODBYES: Final = (1000, 1001, 3001)
 
 
@@ -77,6 +80,53 @@ def test_a_client_that_vanishes_is_one_event_and_no_record(
         assert event["event"] == "client_departed"
         assert (event["phase"], event["side"]) == ("websocket", "client")
         assert event["method"] == "WEBSOCKET"
+
+
+PUSHING: Final = (
+    *(pair for pair, cases in VANISHING.items() if "push" in cases),
+    ("uvicorn-uvloop", "starlette"),
+)
+
+
+@pytest.mark.parametrize(("server", "framework"), PUSHING)
+def test_a_send_that_is_the_first_to_find_out_is_one_event_and_no_record(
+    server: str, framework: str, tmp_path: Path
+) -> None:
+    with observed(asgi_stack(server, framework), tmp_path, wrapped=True, busy=True) as seen:
+        leave_websocket(seen.port, "/push", "push", "rst", read=SOME)
+        seen.all_have_left()
+        seen.until(lambda: "push" in seen.events_now(), "the departure was not told")
+        assert seen.departures() == 1
+    assert seen.records == []
+    (event,) = seen.events
+    assert (event["event"], event["phase"]) == ("client_departed", "websocket")
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-uvloop", "gunicorn"])
+def test_bare_a_send_that_is_the_first_to_find_out_is_an_error(server: str, tmp_path: Path) -> None:
+    stack = asgi_stack(server, "starlette")
+    with observed(stack, tmp_path, wrapped=False, busy=True) as seen:
+        leave_websocket(seen.port, "/push", "push", "rst", read=SOME)
+        seen.all_have_left()
+        seen.until(lambda: "WebSocketDisconnect" in seen.server.log_text(), "no noise")
+    assert [record["level"] for record in seen.records] == [40]
+
+
+@pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-uvloop", "gunicorn"])
+def test_a_send_does_not_hide_what_it_was_to_tell_of(server: str, tmp_path: Path) -> None:
+    stack = asgi_stack(server, "starlette")
+    with quitter() as upstream:
+        for wrapped in (False, True):
+            with observed(
+                stack, tmp_path, wrapped=wrapped, upstream_port=upstream.port, busy=True
+            ) as seen:
+                leave_websocket(seen.port, "/fail-and-tell?kind=recv", "tell", "rst", read=2)
+                seen.all_have_left()
+                seen.until(lambda: seen.ask("/seen")["failed"] == 1, "it has not failed")
+                seen.until(lambda: "WebSocketDisconnect" in seen.server.log_text(), "not logged")
+            assert [record["level"] for record in seen.records] == [40]
+    assert {event["event"] for event in seen.events} == {"client_departed", "upstream_reset"}
 
 
 @pytest.mark.negative_control

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from example_apps.staging import ServerProcess
-from tests.support.apps.noise_asgi import GATE, UPSTREAM_PORT
+from tests.support.apps.noise_asgi import BUSY, GATE, UPSTREAM_PORT
 from tests.support.leavers import How, connected, leave, request
 from tests.support.stacks import Stack
 from tests.support.tap import PATH_VARIABLE, read_tap
@@ -151,12 +151,22 @@ def _by_request(
 
 @contextlib.contextmanager
 def observed(
-    stack: Stack, folder: Path, *, wrapped: bool, upstream_port: int = 1
+    stack: Stack, folder: Path, *, wrapped: bool, upstream_port: int = 1, busy: bool = False
 ) -> Generator[Observed]:
-    """A server for the time of a ``with`` block; afterwards, all that it has said."""
+    """A server for the time of a ``with`` block; afterwards, all that it has said.
+
+    Args:
+        stack: The server.
+        folder: Where it may write.
+        wrapped: Whether it has the middleware.
+        upstream_port: The port of what its handlers fail with.
+        busy: Whether handlers hold the loop while their client leaves.
+    """
     name = "wrapped" if wrapped else "bare"
     path, gate = folder / f"tap-{name}.jsonl", folder / f"gate-{name}"
     env = {PATH_VARIABLE: str(path), GATE: str(gate), UPSTREAM_PORT: str(upstream_port)}
+    if busy:
+        env[BUSY] = "1"
     with stack.process(wrapped=wrapped, env=env) as server:
         seen = Observed(server, path, gate)
         yield seen

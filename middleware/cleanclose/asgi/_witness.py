@@ -7,7 +7,7 @@ import dataclasses
 import operator
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -99,18 +99,7 @@ class _AsgiWatch(Watch):
             return False
         if error.__cause__ is not None or error.__context__ is not None:
             return False
-        call = self.server_send()
-        owner: object = getattr(call, "__self__", None)
-        own = {_package(call.__module__), *_LOOPS}
-        is_this_exchanges = False
-        traceback = error.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            if _package(frame.f_globals.get("__name__")) not in own:
-                return False
-            is_this_exchanges |= owner is not None and frame.f_locals.get("self") is owner
-            traceback = traceback.tb_next
-        return is_this_exchanges
+        return _is_inside(error, self.server_send())
 
     def ask_transport(self, transport: object) -> None:
         get_extra_info = getattr(transport, "get_extra_info", None)
@@ -152,7 +141,16 @@ class _AsgiWatch(Watch):
     def find_witness(self, error: BaseException) -> None:
         if self._is_from_the_server(error):
             self.response_failed()
-            self.peer_gone(Witness.SEND, time.monotonic(), error)
+            now = time.monotonic()
+            self.peer_gone(Witness.SEND, now, error)
+            # What the server was handling when it raised that one: the websockets library's
+            # drain() catches its own ConnectionResetError, and raises ConnectionClosedError. What
+            # the application was handling is not among these.
+            for each in _behind(error):
+                if isinstance(each, ConnectionError) and any(
+                    _is_inside(each, call) for call in (self.server_receive, self.server_send())
+                ):
+                    self.peer_gone(Witness.SEND, now, each)
 
     def _is_from_the_server(self, error: BaseException) -> bool:
         """Whether an error came out of the server's own code, at work for this exchange."""
@@ -416,6 +414,54 @@ def _is_call(frame: FrameType, call: object) -> bool:
         return False
     owner: object = getattr(call, "__self__", None)
     return owner is not None and frame.f_locals.get("self") is owner
+
+
+def _is_inside(error: BaseException, call: Callable[..., object]) -> bool:
+    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
+
+    Args:
+        error: The error.
+        call: One of the server's callables for the exchange.
+    """
+    owner: object = getattr(call, "__self__", None)
+    if owner is None:
+        return False
+    own = {*_LOOPS, *_packages(call, type(owner))}
+    is_its = False
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if _package(frame.f_globals.get("__name__")) not in own:
+            return False
+        is_its |= frame.f_locals.get("self") is owner
+        traceback = traceback.tb_next
+    return is_its
+
+
+def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
+    """The package of a server's method, and those that its class is built on.
+
+    A subclass of somebody else's is not the server.
+    """
+    yield _package(method.__module__)
+    defined = False
+    for each in cls.__mro__:
+        if defined:
+            yield _package(each.__module__)
+        defined |= method.__name__ in vars(each)
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """All that an error was raised from, or while it was being handled, suppressed or not."""
+    seen = {id(error)}
+    waiting = [error.__cause__, error.__context__]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__]
 
 
 def _is_closed_handle(error: BaseException) -> bool:

@@ -49,6 +49,7 @@ from tests.support.apps import routes
 
 __all__ = [
     "BIG",
+    "BUSY",
     "GATE",
     "PATIENCE",
     "PIECE",
@@ -56,6 +57,7 @@ __all__ = [
     "UPSTREAM_PORT",
     "all_have_left",
     "answer",
+    "between_pieces",
     "fail",
     "poll",
     "poll_in_thread",
@@ -77,6 +79,8 @@ UPSTREAM_PORT: Final = "TEST_UPSTREAM_PORT"
 """The environment variable with the port of a server that resets whoever talks to it."""
 GATE: Final = "TEST_GATE"
 """The environment variable with the path of a file that is there once all clients have left."""
+BUSY: Final = "TEST_BUSY"
+"""The environment variable which says that handlers hold the loop while their client leaves."""
 
 SEEN: Final[dict[str, object]] = {}
 """What handlers have seen, by the request's ``X-Request-ID``."""
@@ -122,6 +126,16 @@ def work_in_thread() -> None:
     while not all_have_left() and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.1)
+
+
+async def between_pieces() -> None:
+    """A moment between two pieces of a response.
+
+    With `BUSY` the loop sees nothing of the client's leaving: the next piece is what finds out.
+    """
+    await anyio.sleep(0.01)
+    if BUSY in os.environ and not all_have_left():
+        work_in_thread()
 
 
 async def fail(kind: str) -> None:

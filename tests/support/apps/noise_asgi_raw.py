@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 from urllib.parse import parse_qs
@@ -19,6 +18,7 @@ from tests.support.apps.noise_asgi import (
     Scope,
     Send,
     answer,
+    between_pieces,
     fail,
     poll,
     poll_in_thread,
@@ -74,7 +74,7 @@ async def _http(scope: Scope, receive: Receive, send: Send) -> None:
             # A server may let it write for nobody.
             while not client_gone() and time.monotonic() < deadline:
                 await send({"type": "http.response.body", "body": PIECE, "more_body": True})
-                await asyncio.sleep(0.01)
+                await between_pieces()
         case "/big":
             await answer(send, BIG)
         case "/late":
@@ -109,7 +109,7 @@ async def _websocket(scope: Scope, receive: Receive, send: Send) -> None:
         deadline = time.monotonic() + PATIENCE
         while not client_gone() and time.monotonic() < deadline:
             await send({"type": "websocket.send", "bytes": PIECE})
-            await asyncio.sleep(0.01)
+            await between_pieces()
         return
     while True:
         message = await receive()
