@@ -114,6 +114,19 @@ def test_bare_a_send_that_is_the_first_to_find_out_is_an_error(server: str, tmp_
 
 
 @pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-uvloop", "gunicorn"])
+def test_an_error_of_its_own_about_a_departure_is_raised_on_and_blames_nobody(
+    server: str, tmp_path: Path
+) -> None:
+    stack = asgi_stack(server, "starlette")
+    with observed(stack, tmp_path, wrapped=True, busy=True) as seen:
+        leave_websocket(seen.port, "/push-and-give-up", "push", "rst", read=SOME)
+        seen.all_have_left()
+        seen.until(lambda: "the news are not out" in seen.server.log_text(), "not logged")
+    assert [record["error"] for record in seen.records] == ["RuntimeError"]
+    assert [event["event"] for event in seen.events] == ["client_departed"]
+
+
+@pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-uvloop", "gunicorn"])
 def test_a_send_does_not_hide_what_it_was_to_tell_of(server: str, tmp_path: Path) -> None:
     stack = asgi_stack(server, "starlette")
     with quitter() as upstream:

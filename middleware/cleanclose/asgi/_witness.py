@@ -147,7 +147,7 @@ class _AsgiWatch(Watch):
             # drain() catches its own ConnectionResetError, and raises ConnectionClosedError. What
             # the application was handling is not among these.
             for each in _behind(error):
-                if isinstance(each, ConnectionError) and any(
+                if isinstance(each, Exception) and any(
                     _is_inside(each, call) for call in (self.server_receive, self.server_send())
                 ):
                     self.peer_gone(Witness.SEND, now, each)

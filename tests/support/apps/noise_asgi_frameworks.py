@@ -143,6 +143,12 @@ def starlette(*, base_http: bool = False) -> App:
             await websocket.send_bytes(PIECE)
             await between_pieces()
 
+    async def push_and_give_up(websocket: WebSocket) -> None:
+        try:
+            await push(websocket)
+        except Exception as error:
+            raise RuntimeError("the news are not out") from error
+
     async def note(websocket: WebSocket) -> None:
         await websocket.accept()
         try:
@@ -186,6 +192,7 @@ def starlette(*, base_http: bool = False) -> App:
             Route("/claim", claims),
             WebSocketRoute("/echo", echo),
             WebSocketRoute("/push", push),
+            WebSocketRoute("/push-and-give-up", push_and_give_up),
             WebSocketRoute("/note", note),
             WebSocketRoute("/fail", fails_on_websocket),
             WebSocketRoute("/fail-and-tell", fails_and_tells),
