@@ -99,6 +99,12 @@ def test_a_clients_error_says_nothing_about_an_upstream() -> None:
     assert lost_upstream(error, is_clients) is None
     clients.__context__ = RESET
     assert lost_upstream(error, is_clients) is RESET
+    # The server's own ``from`` says nothing about what the application was at.
+    clients.__suppress_context__ = True
+    assert lost_upstream(error, is_clients) is RESET
+    assert lost_upstream(error, nobodys) is clients
+    error.__cause__, error.__context__ = None, RESET
+    assert lost_upstream(error, is_clients) is None
 
 
 # Libraries.
@@ -144,7 +150,7 @@ def test_an_odd_object_with_such_a_name_breaks_nothing(name: str) -> None:
     error = cls(object())
     lost_upstream(error, nobodys)
     library_of(error, nobodys)
-    likely_cause_of(error)
+    likely_cause_of(error, nobodys)
 
 
 def test_the_library_is_the_one_whose_word_it_is() -> None:
@@ -163,8 +169,8 @@ def test_a_class_of_no_module_has_no_library() -> None:
 def test_the_likely_cause_is_told_where_it_is_known() -> None:
     error = RuntimeError()
     error.__cause__ = PIKA()
-    assert likely_cause_of(error) == "missed heartbeats"
-    assert likely_cause_of(RESET) is None
+    assert likely_cause_of(error, nobodys) == "missed heartbeats"
+    assert likely_cause_of(RESET, nobodys) is None
 
 
 def test_a_cause_is_known_only_of_what_is_a_loss() -> None:

@@ -139,7 +139,12 @@ def test_a_send_does_not_hide_what_it_was_to_tell_of(server: str, tmp_path: Path
                 seen.until(lambda: seen.ask("/seen")["failed"] == 1, "it has not failed")
                 seen.until(lambda: "WebSocketDisconnect" in seen.server.log_text(), "not logged")
             assert [record["level"] for record in seen.records] == [40]
-    assert {event["event"] for event in seen.events} == {"client_departed", "upstream_reset"}
+    told = {event["event"]: event for event in seen.events}
+    assert told.keys() == {"client_departed", "upstream_reset"}
+    assert (told["upstream_reset"]["mechanism"], told["upstream_reset"].get("library")) == (
+        "reset",
+        None,
+    )
 
 
 @pytest.mark.negative_control

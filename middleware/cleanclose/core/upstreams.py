@@ -226,9 +226,7 @@ def lost_upstream(
             nothing about an upstream.
     """
     said: BaseException | None = None
-    for each in chain(error):
-        if is_clients(each):
-            continue
+    for each in _own(error, is_clients):
         if _is_reset(each):
             return each
         if said is None and _says_lost(each):
@@ -236,11 +234,23 @@ def lost_upstream(
     return said
 
 
-def chain(error: BaseException) -> Iterator[BaseException]:
+def _own(
+    error: BaseException, is_clients: Callable[[BaseException], bool]
+) -> Iterator[BaseException]:
+    """What in an error's chain is not the client's."""
+    return (each for each in chain(error, is_clients) if not is_clients(each))
+
+
+def chain(
+    error: BaseException, is_clients: Callable[[BaseException], bool] | None = None
+) -> Iterator[BaseException]:
     """An exception, all that it was raised from or during, and the leaves of its groups.
 
     Args:
         error: Where to begin. Each exception comes once.
+        is_clients: Whether an exception is the client's. What such a one was raised during comes
+            in any case: by ``raise … from`` a server hides its own work, and with it whatever the
+            application was at.
     """
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
@@ -253,7 +263,8 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         waiting.extend(leaves(each))
         if each.__cause__ is not None:
             waiting.append(each.__cause__)
-        elif each.__context__ is not None and not each.__suppress_context__:
+        is_hidden = each.__suppress_context__ and (is_clients is None or not is_clients(each))
+        if each.__context__ is not None and not is_hidden:
             waiting.append(each.__context__)
 
 
@@ -265,9 +276,16 @@ def leaves(error: BaseException) -> tuple[BaseException, ...]:
     return tuple(cast("BaseExceptionGroup[BaseException]", error).exceptions)
 
 
-def likely_cause_of(error: BaseException) -> str | None:
-    """What such an error most often means, if it is known."""
-    for each in chain(error):
+def likely_cause_of(
+    error: BaseException, is_clients: Callable[[BaseException], bool]
+) -> str | None:
+    """What such an error most often means, if it is known.
+
+    Args:
+        error: The error.
+        is_clients: Whether an exception in its chain is the client's all the same.
+    """
+    for each in _own(error, is_clients):
         name = _lost_name(each)
         cause = _ask(LIKELY_CAUSES[name], each) if name in LIKELY_CAUSES else None
         if cause is not None:
@@ -289,7 +307,7 @@ def library_of(error: BaseException, is_clients: Callable[[BaseException], bool]
         The name of a top-level package that is installed and not Python's own; None where there
         is none, as for a plain socket which the application uses itself.
     """
-    own = [each for each in chain(error) if not is_clients(each)]
+    own = list(_own(error, is_clients))
     for each in own:
         if _says_lost(each):
             package = _lost_name(each).partition(".")[0]

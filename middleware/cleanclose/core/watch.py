@@ -335,7 +335,7 @@ class Watch:
             verdict=verdict,
             error=f"{type(error).__module__}.{type(error).__qualname__}",
             library=library_of(error, _is_clients),
-            likely_cause=likely_cause_of(error),
+            likely_cause=likely_cause_of(error, _is_clients),
             restored=restored,
             exception=error,
         )
