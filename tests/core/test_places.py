@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import partial
 
@@ -43,7 +44,15 @@ def test_leaving_twice_counts_once() -> None:
 
 
 def test_half_of_the_workers_at_most() -> None:
-    for threads, expected in [(None, 1), (1, 1), (2, 1), (4, 2), (9, 4), (1000, 100)]:
+    for threads, expected in [
+        (None, 1),
+        (1, 1),
+        (2, 1),
+        (4, 2),
+        (9, 4),
+        (1000, 100),
+        (sys.maxsize, 100),
+    ]:
         places = Places.for_workers(threads, most=100)
         entered = [places.enter(nothing) for _ in range(1000)]
         assert sum(place.reading for place in entered) == expected

@@ -15,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
@@ -266,6 +267,36 @@ def test_the_next_request_is_served(serve: Serve, stack: Stack, chunked: bool) -
     assert outcome.second is not None, str(outcome)
     assert (outcome.second.status, outcome.second.body) == (200, routes.OK_BODY)
     assert_clean([outcome])
+
+
+SLOW: Final = replace(UPLOAD, piece_size=256 * KIB, pause=0.02)
+"""One that is under way for 0.6 s, so that several of them are at the same time."""
+
+
+def at_once(server: ServerProcess, count: int, timeout: float = SLACK) -> list[Outcome]:
+    """The outcomes of so many slow uploads at the same time."""
+    upload = replace(SLOW, port=server.port, timeout=timeout)
+    with ThreadPoolExecutor(count) as clients:
+        return list(clients.map(strict, [upload] * count))
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("cheroot", 2), ("uwsgi", 2), ("uwsgi-router", 2), ("werkzeug", 4)]
+)
+def test_half_of_the_threads_drain_at_once(serve: Serve, name: str, count: int) -> None:
+    """Each of the servers has four, but Werkzeug's development server has as many as it takes."""
+    server = serve(row(name), settings={"max_draining": 50})
+    outcomes = at_once(server, count)
+    assert [outcome.status for outcome in outcomes] == [413] * count, outcomes
+    assert_clean(outcomes)
+
+
+def test_who_is_turned_away_loses_nothing_that_the_server_gives(serve: Serve) -> None:
+    """Werkzeug's development server reads on by itself, until its client has closed."""
+    server = serve(row("werkzeug"), settings={"max_draining": 1})
+    outcomes = at_once(server, 4, timeout=5.0)
+    assert [outcome.status for outcome in outcomes] == [413] * 4, outcomes
+    assert {outcome.closed_by for outcome in outcomes} >= {"fin", "timeout"}
 
 
 # Clients that misbehave.

@@ -638,8 +638,11 @@ class Exchange:
 
     @property
     def lingers_before_end(self) -> bool:
-        """Whether nothing may be left to read when the server is told of the response's end."""
-        return self._server.discards
+        """Whether nothing may be left to read when the server is told of the response's end.
+
+        Who was turned away gets what the server does by itself.
+        """
+        return self._server.discards and self._cap is not Cap.MAX_LINGERING
 
     @property
     def treated(self) -> bool:

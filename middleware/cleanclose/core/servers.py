@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import operator
 import socket
 import ssl
 import sys
@@ -96,8 +97,8 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
-        threads: How many requests this process serves at once, where nothing else says so; 1 if
-            that cannot be seen.
+        threads: How many requests a WSGI server's process serves at once, from the environ and the
+            object behind ``start_response``; None if that cannot be seen.
     """
 
     name: str
@@ -124,7 +125,7 @@ class Server:
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
-    threads: Callable[[], int] | None = None
+    threads: Callable[[Mapping[str, Any], Any], int | None] | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE, ends_at_upgrade=True)
@@ -261,7 +262,35 @@ def _end_werkzeug(sock: Any) -> None:
             sock.shutdown(socket.SHUT_RD)
 
 
-def _threads_of_granian() -> int:
+def _threads_of_gunicorn(environ: Mapping[str, Any], response: Any) -> int | None:
+    return _number(response, "cfg.threads")
+
+
+def _threads_of_werkzeug(environ: Mapping[str, Any], response: Any) -> int:
+    # ThreadedWSGIServer starts one for each connection.
+    return sys.maxsize if environ.get("wsgi.multithread") else 1
+
+
+def _threads_of_uwsgi(environ: Mapping[str, Any], response: Any) -> int | None:
+    # The module that it puts into its own processes; one core is one thread of a worker.
+    return _number(sys.modules.get("uwsgi"), "cores")
+
+
+def _threads_of_cheroot(environ: Mapping[str, Any], gateway: Any) -> int | None:
+    # Its ThreadPool starts so many, and more only if somebody calls grow().
+    return _number(gateway, "req.server.requests.min")
+
+
+def _number(owner: object, attribute: str) -> int | None:
+    try:
+        found: object = operator.attrgetter(attribute)(owner)
+    except AttributeError:
+        # Another version of the server.
+        return None
+    return found if isinstance(found, int) else None
+
+
+def _threads_of_granian(environ: Mapping[str, Any], response: Any) -> int:
     # _spawn_wsgi_worker of each of its servers hands the number to compiled code, and then waits
     # for the worker's end.
     found: list[int] = []
@@ -296,6 +325,7 @@ _WSGI: Final[Mapping[str, Server]] = {
         # handle() of each worker: a "Socket error processing request", and an empty reply.
         answers=False,
         close=_close_gunicorn,
+        threads=_threads_of_gunicorn,
     ),
     # WSGIRequestHandler.run_wsgi sends it first of all. Its execute() reads, in pieces of 10 MB,
     # until the client closes if anything has come when the response is out.
@@ -306,9 +336,12 @@ _WSGI: Final[Mapping[str, Server]] = {
         hides=_hidden_by_werkzeug,
         discards=True,
         end=_end_werkzeug,
+        threads=_threads_of_werkzeug,
     ),
     # It never sends one itself; its HTTP router does with http-manage-expect, and then by itself.
-    "uwsgi.version": Server("uwsgi", Continue.LAZY, descriptor="uwsgi.connection_fd"),
+    "uwsgi.version": Server(
+        "uwsgi", Continue.LAZY, descriptor="uwsgi.connection_fd", threads=_threads_of_uwsgi
+    ),
     # httpd passes the whole body on to its daemon, or discards it itself behind the response.
     "mod_wsgi.version": Server("mod_wsgi", Continue.EAGER, reads_first=True),
 }
@@ -335,6 +368,7 @@ _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
         left_attribute="remaining",
         # HTTPRequest.respond leaves what follows the last chunk where it is.
         trailers="read_trailer_lines",
+        threads=_threads_of_cheroot,
     ),
     # http.server's handle_expect_100 sends it before the application runs, but only in a
     # subclass that speaks HTTP/1.1; wsgiref's own never does.

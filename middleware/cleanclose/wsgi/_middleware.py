@@ -401,11 +401,9 @@ class CleanCloseMiddleware:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
-                threads = getattr(getattr(response, "cfg", None), "threads", None)
-                if watch.server.threads is not None:
-                    threads = watch.server.threads()
+                count = watch.server.threads
                 self._places = Places.for_workers(
-                    threads if isinstance(threads, int) else None,
+                    None if count is None else count(watch.environ, response),
                     most=self._settings.max_draining,
                     greenlets=line is not None and line.greenlets,
                     unbounded=line is None,
