@@ -357,14 +357,15 @@ def test_a_request_pipelined_behind_more_than_the_cap(serve: Serve, stack: Stack
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("close", [False, True], ids=["keep-alive", "close"])
 @pytest.mark.parametrize(
     "stack",
-    # uvicorn is left alone: with httptools it takes such a body for requests, bare as well.
-    [stack for stack in SERVERS if "uvicorn" not in stack.name],
+    # With httptools, uvicorn takes such a body for requests, bare as well: that is left alone.
+    [stack for stack in SERVERS if "uvicorn" not in stack.name or stack.name == "uvicorn-h11"],
     ids=str,
 )
 def test_a_refused_upload_that_asks_for_h2c_is_one_like_any_other(
-    serve: Serve, stack: Stack, chunked: bool
+    serve: Serve, stack: Stack, chunked: bool, close: bool
 ) -> None:
     """As Java's HttpClient sends it, unless it is told to speak HTTP/1.1."""
     upload = Upload(
@@ -373,7 +374,7 @@ def test_a_refused_upload_that_asks_for_h2c_is_one_like_any_other(
         body_size=8 * MIB,
         chunked=chunked,
         headers=(
-            ("Connection", "Upgrade, HTTP2-Settings"),
+            ("Connection", "Upgrade, HTTP2-Settings" + (", close" if close else "")),
             ("Upgrade", "h2c"),
             ("HTTP2-Settings", "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA"),
         ),

@@ -176,6 +176,13 @@ _ASGI: Final[Mapping[str, Server]] = {
 }
 
 
+_ASGI_BY_MODULE: Final[Mapping[str, Server]] = {
+    # h11 goes on to the end of such a request's body before it takes anything for an upgrade.
+    "uvicorn.protocols.http.h11_impl": dataclasses.replace(_ASGI["uvicorn"], ends_at_upgrade=False),
+}
+"""By the module of the server's ``receive``, where a part of a server is special."""
+
+
 def _hidden_by_gunicorn(error: OSError) -> bool:
     # handle() of each worker. Every SSLError is the client's there: the end of a connection is a
     # debug line, all others are a 403 and an "Invalid request".
@@ -398,7 +405,8 @@ def asgi_server(receive: object, send: object = None) -> Server:
             server is unknown.
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
-    return _ASGI.get(_asgi_package(receive, send), UNKNOWN)
+    part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
+    return part or _ASGI.get(_asgi_package(receive, send), UNKNOWN)
 
 
 def is_called_by_server(frame: FrameType | None, receive: object, send: object) -> bool:
