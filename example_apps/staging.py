@@ -568,9 +568,14 @@ class CaddyProxy(_Proxy):
 
     Args:
         upstream_port: The loopback port that requests go to.
+        pass_expect: Whether it hands the client's ``Expect`` header on, as it does by default.
     """
 
     PROGRAM = "caddy"
+
+    def __init__(self, upstream_port: int, *, pass_expect: bool = True) -> None:
+        super().__init__(upstream_port)
+        self.pass_expect = pass_expect
 
     def _arguments(self) -> tuple[str, ...]:
         return ("run", "--config", "Caddyfile", "--adapter", "caddyfile")
@@ -581,6 +586,7 @@ class CaddyProxy(_Proxy):
         return {"HOME": folder, "XDG_DATA_HOME": folder, "XDG_CONFIG_HOME": folder}
 
     def _write_configuration(self, port: int) -> None:
+        options = "" if self.pass_expect else "{\nheader_up -Expect\n}"
         text = f"""
             {{
                 admin off
@@ -588,7 +594,7 @@ class CaddyProxy(_Proxy):
             }}
             http://127.0.0.1:{port} {{
                 bind 127.0.0.1
-                reverse_proxy 127.0.0.1:{self.upstream_port}
+                reverse_proxy 127.0.0.1:{self.upstream_port} {options}
             }}
         """
         (self.folder / "Caddyfile").write_text(textwrap.dedent(text))

@@ -32,6 +32,7 @@ PROXIES: Final[Mapping[str, Callable[[int], Proxy]]] = {
     "haproxy-buffered": partial(HaproxyProxy, request_buffering=True),
     "haproxy-close": partial(HaproxyProxy, keep_alive=False),
     "caddy": CaddyProxy,
+    "caddy-expects": partial(CaddyProxy, pass_expect=False),
 }
 
 CADDY: Final[SettingsOptions] = {"respond_after": 5.0}
@@ -223,3 +224,28 @@ def test_caddy_cuts_a_client_that_sends_on(serve: Serve, front: Front) -> None:
     port = front("caddy", serve(stack("uvicorn-httptools")).port).port
     outcome = strict(replace(UPLOAD, port=port, piece_size=256 * KIB, pause=0.06))
     assert outcome.response is None
+
+
+EXPECTS: Final = replace(UPLOAD, expect="patient")
+
+
+@pytest.mark.parametrize("name", ["uvicorn-h11", "uvicorn-httptools", "tornado"])
+def test_behind_caddy_an_expect_is_better_not_handed_on(
+    serve: Serve, front: Front, name: str
+) -> None:
+    """As its page advises."""
+    port = front("caddy-expects", serve(stack(name)).port).port
+    outcomes = repeat(strict, replace(EXPECTS, port=port), FEW)
+    assert what_came(outcomes, routes.REFUSAL) == {413: FEW}
+    assert_clean(outcomes)
+    assert not any(outcome.reset_seen for outcome in outcomes)
+
+
+@pytest.mark.negative_control
+def test_caddy_cuts_a_client_whose_expect_it_has_answered_by_itself(
+    serve: Serve, front: Front
+) -> None:
+    """It sends the 100 in the server's place, and the upload is under way when the answer comes."""
+    port = front("caddy", serve(stack("uvicorn-h11")).port).port
+    outcomes = repeat(strict, replace(EXPECTS, port=port), 4)
+    assert any(outcome.reset_seen or outcome.response is None for outcome in outcomes)

@@ -64,6 +64,26 @@ LIMITS: Final = (
         ),
     ),
     Limit(
+        why="Caddy cuts a client that still sends when it has passed on an answer: with "
+        "respond_after=5 and header_up -Expect these arrive.",
+        ways=frozenset({"Caddy"}),
+        cases=frozenset({"slow-8", "expect-8"}),
+    ),
+    Limit(
+        why="granian answers on WSGI when nothing has been read, so that a client which does not "
+        "wait for its 100 is cut, bare and wrapped.",
+        servers=frozenset({"granian-wsgi"}),
+        cases=frozenset({"expect-8"}),
+    ),
+    Limit(
+        why="gevent closes behind a request that asked for it, without saying so, bare and "
+        "wrapped: http.client forgets that it has asked.",
+        servers=frozenset({"gevent", "gevent-patched"}),
+        clients=frozenset({"http.client"}),
+        cases=frozenset({"close-8", "large-close-64"}),
+        next_only=True,
+    ),
+    Limit(
         why="Werkzeug's development server sends 100 Continue twice, bare and wrapped.",
         servers=frozenset({"werkzeug", "werkzeug-unthreaded"}),
         cases=frozenset({"expect-8"}),

@@ -87,6 +87,7 @@ type body struct {
 	at    int
 	piece int
 	pause time.Duration
+	due   int
 	first bool
 }
 
@@ -94,17 +95,22 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.left == 0 {
 		return 0, io.EOF
 	}
-	if !b.first && b.pause > 0 {
-		time.Sleep(b.pause)
+	// net/http asks for less than a piece at a time: the pauses are between the pieces.
+	if b.due == 0 {
+		if !b.first && b.pause > 0 {
+			time.Sleep(b.pause)
+		}
+		b.first = false
+		b.due = b.piece
 	}
-	b.first = false
 	n := len(p)
-	if n > b.piece {
-		n = b.piece
+	if n > b.due {
+		n = b.due
 	}
 	if int64(n) > b.left {
 		n = int(b.left)
 	}
+	b.due -= n
 	for i := 0; i < n; i++ {
 		p[i] = b.line[b.at]
 		if b.at++; b.at == len(b.line) {
