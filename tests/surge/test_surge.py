@@ -409,15 +409,26 @@ class Samples(Surge):
 def test_long_and_short_requests_are_as_likely_to_be_samples() -> None:
     surge = Samples()
     reporter = Reporter([], counters=Counters(), surge=surge)
-    long, behind_it, later = (Known(now) for now in (5.0, 5.05, 5.2))
-    for watch in (long, behind_it, later):
+    begun = [Known(5.0 + number / 100) for number in range(8)] + [Known(5.2)]
+    for watch in begun:
         if watch.started >= reporter.sample_at:
             reporter.request_begins(watch)
-    assert [long.is_sample, behind_it.is_sample, later.is_sample] == [True, False, True]
-    for watch in (later, long):
+    # The first ones make up for those of the half second before, in which nobody came.
+    assert [watch.is_sample for watch in begun] == [*[True] * 6, False, False, True]
+    for watch in reversed(begun):
         watch.response_completed()
-        reporter.request_over(watch)
-    assert surge.count == 2
+        if watch.is_sample:
+            reporter.request_over(watch)
+    assert surge.count == 7
+
+
+def test_a_loop_that_is_held_has_as_many_samples() -> None:
+    counts: list[int] = []
+    for held in (0.01, 0.25, 0.5):
+        surge = Surge()
+        begun = [math.ceil(number / 50 / held) * held for number in range(3000)]
+        counts.append(sum(now >= surge.sample_at and surge.request_begins(now) for now in begun))
+    assert counts == pytest.approx([600] * 3, abs=10)
 
 
 def test_who_is_left_is_no_sample() -> None:
@@ -444,7 +455,7 @@ def test_the_reporter_asks_and_tells() -> None:
     reporter = Reporter([told.append], counters=counters, surge=Surge(), clock=clock)
     assert reporter.sample_at == 0.0
     reporter.request_begins(Known(0.3))
-    assert reporter.sample_at == pytest.approx(0.4)
+    assert reporter.sample_at == pytest.approx(0.1)
     for event in ages(30.0, 60):
         reporter.report(event)
     (surge,) = (event for event in told if isinstance(event, DepartureSurge))

@@ -19,9 +19,9 @@ browser which closes a page with all its requests does not count as many; of all
   time-outs that are in use. Where earlier windows are known, the band must not have been
   popular in them.
 - *One client, one route*: is its share of the departures larger than its share of the requests
-  that nobody left explains, by more than it used to be? The latter comes from samples (the first
-  request that begins after each tenth of a second), so that neither a new customer nor a nightly
-  job looks like a fault. What is known of a client or route is weighed against the assumption that
+  that nobody left explains, by more than it used to be? The latter comes from samples (ten of the
+  requests that begin in a second), so that neither a new customer nor a nightly job looks like a
+  fault. What is known of a client or route is weighed against the assumption that
   it is as any other, give or take a factor of 1.8. The upper end of all these uncertainties (3
   standard deviations) is what the binomial tail is computed with. An event stream lasts until
   its client leaves: so a route that is plainly unlike the others is taken as it is, and from one
@@ -76,7 +76,9 @@ __all__ = ["Surge", "SurgeThresholds", "binomial_tail", "idle_before", "network_
 
 
 _SAMPLE_SECONDS: Final = 0.1
-"""The mix of requests is learnt from the first request after each such time."""
+"""The mix of requests is learnt from one request in each such time."""
+_SAMPLES_AT_ONCE: Final = 5
+"""Samples that may come at once, when none has come for as long."""
 _SAME_CLIENT_SECONDS: Final = 0.1
 """Departures of one client closer to each other than this are one act."""
 _MOST: Final = 512
@@ -366,7 +368,9 @@ class Surge:
         with self._lock:
             if now < self.sample_at:
                 return False
-            self.sample_at = now + _SAMPLE_SECONDS
+            # A loop that was held begins many at once: they make up for the samples it missed.
+            self.sample_at = max(self.sample_at, now - _SAMPLES_AT_ONCE * _SAMPLE_SECONDS)
+            self.sample_at += _SAMPLE_SECONDS
             return True
 
     def request_over(self, facts: Facts, now: float) -> None:
