@@ -1,9 +1,8 @@
-"""The two things that anyio has no word for: a task of its own, and a call from any thread."""
+"""The two things that anyio has no word for: a task of its own, and the loop's next turn."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -17,8 +16,8 @@ class Runtime(Protocol):
     def spawn(self, job: Callable[[], Awaitable[None]]) -> object:
         """Start a task, independent of the caller's; keep what this returns until it ends."""
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        """Run ``call`` on the loop. From any thread; nothing happens if the loop is gone."""
+    def next_turn(self, call: Callable[[], None]) -> None:
+        """Run ``call`` in the loop's next turn, when all that is ready now has run."""
 
 
 class _Asyncio:
@@ -28,9 +27,8 @@ class _Asyncio:
     def spawn(self, job: Callable[[], Awaitable[None]]) -> object:
         return asyncio.ensure_future(job(), loop=self._loop)
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(call)
+    def next_turn(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon(call)
 
 
 class _Trio:
@@ -43,9 +41,8 @@ class _Trio:
         # task is trio's way to start one from inside.
         return self._trio.lowlevel.spawn_system_task(job)
 
-    def call_soon(self, call: Callable[[], None]) -> None:
-        with contextlib.suppress(self._trio.RunFinishedError):
-            self._token.run_sync_soon(call)
+    def next_turn(self, call: Callable[[], None]) -> None:
+        self._token.run_sync_soon(call)
 
 
 def current_runtime() -> Runtime:

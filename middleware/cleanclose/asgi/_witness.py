@@ -7,11 +7,14 @@ import dataclasses
 import operator
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Final, cast
 
+from cleanclose.asgi._delivery import Delivery
+from cleanclose.asgi._messages import Message, Receive, Scope, Send
 from cleanclose.core import (
+    CHUNKED,
     COMPLETE,
     GONE,
     OPEN,
@@ -32,12 +35,7 @@ from cleanclose.core import (
     trace_id,
 )
 
-__all__ = ["HttpWatch", "Message", "Receive", "Scope", "Send", "UploadWatch", "WebSocketWatch"]
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+__all__ = ["HttpWatch", "UploadWatch", "WebSocketWatch"]
 
 _SERVICE_RESTART: Final = 1012
 _ABNORMAL: Final = 1006
@@ -184,7 +182,12 @@ class HttpWatch(_AsgiWatch):
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
         asked = _clock()
-        message = await self.pass_receive()
+        message = await self.server_receive()
+        self.took(message, asked)
+        return message
+
+    def took(self, message: Message, asked: float) -> None:
+        """The application gets a message that it has asked for at that time."""
         if message["type"] == "http.disconnect":
             self.cut_short = not self.body_complete
             now = _clock()
@@ -194,7 +197,6 @@ class HttpWatch(_AsgiWatch):
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body", False):
                 self.body_complete = True
-        return message
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``.
@@ -248,10 +250,6 @@ class HttpWatch(_AsgiWatch):
         self.ask()
         self.response_completed()
 
-    def pass_receive(self) -> Awaitable[Message]:
-        """What `receive` waits for."""
-        return self.server_receive()
-
     def ask(self) -> None:
         if self.progress == GONE:
             return
@@ -265,43 +263,82 @@ class HttpWatch(_AsgiWatch):
 
 
 class UploadWatch(HttpWatch):
-    """The same for a request with a body, where the exchange stands in between.
+    """The same for a request with a body: an early response to it is delivered.
 
     Args:
         scope: The scope.
         receive: The server's ``receive``.
         send: The server's ``send``.
         now: The time.
-        length: The body's length; None if it is chunked.
+        length: The body's length, or `cleanclose.core.CHUNKED`.
+        begin: Makes the delivery, when a response begins while the body is incomplete.
     """
 
-    __slots__ = ("_inner_receive", "_server_send")
+    __slots__ = ("_begin_delivery", "_pending", "_server_send", "delivery", "has_read", "length")
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, now: float, length: int | None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        now: float,
+        length: int,
+        begin: Callable[[UploadWatch, int], Delivery],
     ) -> None:
         super().__init__(scope, receive, send, now)
         self._server_send = send
-        self._inner_receive = receive
+        self._begin_delivery = begin
+        self._pending = 0
+        self.delivery: Delivery | None = None
+        self.has_read = False
+        self.length = length
         self.body_complete = False
-        self.expected_in = length
+        self.expected_in = None if length == CHUNKED else length
 
-    def stand_behind(self, receive: Receive, send: Send) -> None:
-        """Let the application's calls go through these.
+    async def receive(self) -> Message:
+        """What the application has as ``receive``."""
+        asked = _clock()
+        if self.delivery is not None:
+            message = await self.delivery.receive()
+            self.took(message, asked)
+            return message
+        self.has_read = True
+        self._pending += 1
+        try:
+            message = await self.server_receive()
+        except BaseException:
+            self._came(None)
+            raise
+        self._came(message)
+        self.took(message, asked)
+        return message
 
-        Afterwards they have to be taken out again: they refer to this watch, which would be a
-        cycle.
+    def _came(self, message: Message | None) -> None:
+        self._pending -= 1
+        if self.delivery is not None:
+            # The response has begun meanwhile.
+            self.delivery.came(message)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """What the application has as ``send``."""
+        if message["type"] == "http.response.start" and not self.body_complete:
+            self.deliver()
+        return super().send(message)
+
+    def deliver(self) -> Delivery:
+        """Let the application's calls go through a delivery, from here on.
+
+        Afterwards it has to be taken out again: it refers to this watch, which is a cycle.
         """
-        self._inner_receive = receive
-        self.send_to = send
+        if self.delivery is None:
+            self.delivery = self._begin_delivery(self, self._pending)
+            self.send_to = self.delivery.send
+        return self.delivery
 
     def stand_alone(self) -> None:
         """Let the application's calls go to the server, as at first."""
-        self._inner_receive = self.server_receive
         self.send_to = self._server_send
-
-    def pass_receive(self) -> Awaitable[Message]:
-        return self._inner_receive()
+        self.delivery = None
 
     def server_send(self) -> Send:
         return self._server_send

@@ -1,6 +1,29 @@
 """The shared core: no framework, no I/O, no clock of its own."""
 
 from cleanclose.core.counters import reset, snapshot
+from cleanclose.core.deliver.exchange import (
+    TRANSITIONS,
+    Connection,
+    Done,
+    Exchange,
+    Forward,
+    Happening,
+    Keep,
+    Read,
+    Respond,
+    State,
+    Step,
+)
+from cleanclose.core.deliver.framing import (
+    CHUNKED,
+    NO_BODY,
+    body_length,
+    is_multiplexed,
+    response_length,
+    wants_continue,
+)
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
@@ -20,32 +43,19 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.exchange import (
-    TRANSITIONS,
-    Done,
-    Exchange,
-    Forward,
-    Happening,
-    Hold,
-    Keep,
-    Read,
-    Respond,
-    State,
-    Step,
-)
 from cleanclose.core.floods import Flood
-from cleanclose.core.framing import CHUNKED, NO_BODY, body_length, response_length, wants_continue
 from cleanclose.core.judge import judge, mark, marked
 from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
 from cleanclose.core.levels import Levels
 from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
-from cleanclose.core.places import Place, Places
 from cleanclose.core.servers import (
     TORNADO,
     UNKNOWN,
     Continue,
     Server,
     asgi_server,
+    asgi_socket,
+    close_asgi,
     cooperates_with,
     is_called_by_server,
     is_called_by_wsgi_server,
@@ -54,7 +64,7 @@ from cleanclose.core.servers import (
 )
 from cleanclose.core.settings import Settings, SettingsOptions
 from cleanclose.core.surge import Surge, SurgeThresholds
-from cleanclose.core.tcp_info import Connection
+from cleanclose.core.tcp_info import Connection as TcpConnection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
     COMPLETE,
@@ -75,6 +85,7 @@ __all__ = [
     "GONE",
     "NO_BODY",
     "OPEN",
+    "PROXY_FIELDS",
     "STREAMING",
     "TORNADO",
     "TRANSITIONS",
@@ -93,7 +104,6 @@ __all__ = [
     "Flood",
     "Forward",
     "Happening",
-    "Hold",
     "Keep",
     "KernelFigures",
     "Levels",
@@ -102,7 +112,6 @@ __all__ = [
     "Outcome",
     "Outlet",
     "Phase",
-    "Place",
     "Places",
     "Read",
     "Reporter",
@@ -117,6 +126,7 @@ __all__ = [
     "StructlogOutlet",
     "Surge",
     "SurgeThresholds",
+    "TcpConnection",
     "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",
@@ -125,18 +135,22 @@ __all__ = [
     "Watch",
     "Witness",
     "asgi_server",
+    "asgi_socket",
     "ask_connection",
     "body_length",
     "client_gone",
+    "close_asgi",
     "cooperates_with",
     "current",
     "is_called_by_server",
     "is_called_by_wsgi_server",
+    "is_multiplexed",
     "is_servers_own",
     "judge",
     "kernel_figures",
     "mark",
     "marked",
+    "names_caddy",
     "reset",
     "response_length",
     "snapshot",

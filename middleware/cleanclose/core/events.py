@@ -140,6 +140,8 @@ class Cap(enum.StrEnum):
     """The server could not make out the body's framing."""
     APPLICATION = "application"
     """The application's own task ended: cancelled, or the server is stopping."""
+    NO_DESCRIPTOR = "no_descriptor"
+    """The process had no file descriptor left for the connection."""
 
 
 class Cause(enum.StrEnum):

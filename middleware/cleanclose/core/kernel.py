@@ -111,14 +111,15 @@ class KernelFigures:
     listeners: Sequence[Listener]
 
 
-def ask_connection(sock: Any) -> Connection | None:
+def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
     """Ask the kernel about the connection behind a socket. Nothing is read, sent or changed.
 
     Two system calls, some microseconds.
 
     Args:
-        sock: A connected TCP socket that nobody here has closed or shut down, or what stands in
-            for one: asyncio's and uvloop's, gevent's, one of `ssl`.
+        sock: A connected TCP socket that nobody here has closed, or what stands in for one:
+            asyncio's and uvloop's, gevent's, one of `ssl`.
+        shut: Whether its sending half has been shut down here.
 
     Returns:
         The connection; None where the kernel does not tell: another system than Linux, a socket
@@ -130,7 +131,7 @@ def ask_connection(sock: Any) -> Connection | None:
     try:
         # TIOCOUTQ is what linux/sockios.h calls SIOCOUTQ.
         queued: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        return connection_of(info, int.from_bytes(queued, sys.byteorder))
+        return connection_of(info, int.from_bytes(queued, sys.byteorder), shut=shut)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
 

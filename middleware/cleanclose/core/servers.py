@@ -25,6 +25,8 @@ __all__ = [
     "Continue",
     "Server",
     "asgi_server",
+    "asgi_socket",
+    "close_asgi",
     "cooperates_with",
     "is_called_by_server",
     "is_called_by_wsgi_server",
@@ -73,6 +75,11 @@ class Server:
             has set ``Connection: close``.
         ends_at_upgrade: Whether a request for an upgrade ends at its head for the parser of an ASGI
             server, whatever its body.
+        connection: Where the client's connection is, as attributes with dots: of the object behind
+            ASGI's ``receive``, or of the one behind ``send`` if ``receive`` has none. Each is a
+            socket, or an asyncio transport. The first one that is there counts.
+        closes: The attribute of the object behind ASGI's ``receive`` that, once false, makes the
+            server close the connection when the response is complete.
         gone_key: The key of the WSGI environ which holds a callable that says so, if any.
         input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
             if it does and the environ does not.
@@ -113,6 +120,8 @@ class Server:
     end_waits: bool = False
     heeds_close: bool = True
     ends_at_upgrade: bool = False
+    connection: tuple[str, ...] = ()
+    closes: str | None = None
     gone_key: str | None = None
     input_socket: str | None = None
     head_attribute: str | None = None
@@ -147,12 +156,25 @@ _ASGI: Final[Mapping[str, Server]] = {
         gone_is_settled=True,
         lost_code=1005,
         ends_at_upgrade=True,
+        connection=("transport",),
+        closes="keep_alive",
     ),
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
     # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
     # sends the 100 before anything is read. HTTPStream.handle puts the http.disconnect into the
     # queue within the send() of a response's end, and what is at the other end fills it.
-    "hypercorn": Server("hypercorn", Continue.EAGER, end_waits=True),
+    # HTTPStream.send is H11Protocol.stream_send, whose send is TCPServer.protocol_send, of asyncio
+    # (with a StreamWriter) or trio (with a stream, which over TLS has another one below).
+    "hypercorn": Server(
+        "hypercorn",
+        Continue.EAGER,
+        end_waits=True,
+        connection=(
+            "send.__self__.send.__self__.writer",
+            "send.__self__.send.__self__.stream.transport_stream.socket",
+            "send.__self__.send.__self__.stream.socket",
+        ),
+    ),
     # Server.create_application does the same. The body is in a file by then
     # (WebRequest.process), and HTTPChannel.allHeadersReceived of Twisted has sent the 100.
     "daphne": Server("daphne", Continue.EAGER, reads_first=True),
@@ -167,6 +189,7 @@ _ASGI: Final[Mapping[str, Server]] = {
         gone_attributes=("protocol._closed", "_eof"),
         hides_after_end=True,
         heeds_close=False,
+        connection=("protocol.transport",),
     ),
     # Compiled: nothing behind its callables can be asked. It says 1005 to websockets, too.
     # hyper sends the 100 (Conn.poll_read_body), unless a response has begun; and it drops a
@@ -407,6 +430,44 @@ def asgi_server(receive: object, send: object = None) -> Server:
     """
     part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
     return part or _ASGI.get(_asgi_package(receive, send), UNKNOWN)
+
+
+def asgi_socket(receive: object, send: object) -> Any:
+    """The client's socket, or what stands in for it, where one is in reach.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+
+    Returns:
+        None behind a middleware that wraps the callables, on servers that keep it to themselves,
+        and for one that has no attributes of these names any more.
+    """
+    owner: object = getattr(receive, "__self__", None)
+    server = asgi_server(receive, send)
+    if _package(receive) in ("asyncio", "trio"):
+        owner = getattr(_behind_starlette(send), "__self__", None)
+    for path in server.connection:
+        try:
+            found: Any = operator.attrgetter(path)(owner)
+        except AttributeError:
+            continue
+        ask: object = getattr(found, "get_extra_info", None)
+        return ask("socket") if callable(ask) else found
+    return None
+
+
+def close_asgi(receive: object, send: object) -> None:
+    """Have the server close the connection behind the response, where it has a way to say so.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    attribute = asgi_server(receive, send).closes
+    owner: object = getattr(receive, "__self__", None)
+    if attribute is not None and hasattr(owner, attribute):
+        setattr(owner, attribute, False)
 
 
 def is_called_by_server(frame: FrameType | None, receive: object, send: object) -> bool:

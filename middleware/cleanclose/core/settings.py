@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Collection, Mapping
-from typing import TypedDict, Unpack
+from typing import TypedDict
 
 from cleanclose.core.levels import Levels
 from cleanclose.core.surge import Surge, SurgeThresholds
@@ -19,7 +19,7 @@ class SettingsOptions(TypedDict, total=False):
     """The keyword arguments which every shim takes: the fields of `Settings`."""
 
     max_bytes: int
-    respond_after: float
+    respond_after: float | None
     max_seconds: float
     idle_seconds: float
     hold_seconds: float
@@ -38,28 +38,30 @@ class Settings:
     """How long a connection is kept open for an early response, and how loud departures are.
 
     Args:
-        max_bytes: How many bytes of a request body are discarded at most, per request.
-            Default 64 MiB.
-        respond_after: For how many seconds at most a complete response is kept back while
-            the body is discarded; then it is sent, and the discarding goes on behind it.
-            The same limit holds for what is kept back until it is known whether the response
-            is complete: its head, and a first piece that reaches its Content-Length.
-            Default 0.5.
-        max_seconds: How many seconds the discarding takes at most, all in all; and how many
-            seconds an exchange waits at most for its turn (see ``max_draining``).
-            Default 30; 5 on WSGI, where it holds a worker.
-        idle_seconds: How many seconds without a single byte end it. Default 5; 1 on WSGI.
+        max_bytes: How many bytes of a request body are discarded at most, per request: the
+            body's own before the response goes out, the connection's behind it. Default 1 GiB;
+            time, silence and rate are what limits a client.
+        respond_after: For how many seconds every body is drained, at most ``max_bytes`` of it,
+            before an early response goes out. Default None: as long as it is worth it. What has
+            arrived is drained; up to 256 KiB more are waited for, for 0.5 seconds (not by a
+            worker of a blocking server); behind a proxy and over HTTP/2, and where no connection
+            can be taken over, the body is drained for as long as its end is due.
+        max_seconds: How many seconds a body is drained at most before the response goes out; and
+            how many seconds a connection lingers at most behind it. Default 30.
+        idle_seconds: How many seconds without a single byte end it. Default 5.
         hold_seconds: When a limit has been reached: for how many seconds the connection then
             stays open, unread, so that a client which is stopped by back-pressure finds the
             response that waits for it. Default 0.5.
         min_rate: The slowest upload that is waited for, in bytes per second on average, looked
             at from the fifth second on. Default 240, the rate at which Kestrel gives up
             (``MinRequestBodyDataRate``). 0 turns it off.
-        max_draining: How many exchanges read at once, per middleware object. The others have
-            their response and wait unread for their turn. Default 100.
-        max_lingering: How many exchanges are kept open at once, per middleware object, reading
-            or waiting. Past that the newest is answered and closed at once. Default 1,000.
-            Without effect on WSGI, where none waits.
+        max_draining: How many requests are drained at once before their response, per middleware
+            object, where that means to wait for a client; half of them for one client address.
+            The others are answered at once. On blocking servers at most half of the threads.
+            Default 100.
+        max_lingering: How many connections linger at once, per process, and never more than half
+            of the descriptors that the process may have. Past that the oldest connection of the
+            address that has most of them is closed. Default 1,000.
         only_statuses: If given, only responses with one of these status codes are treated.
             Default: all of them.
         quiet_logs: Whether the records that servers and frameworks log about a client's
@@ -78,8 +80,8 @@ class Settings:
             setting and the range.
     """
 
-    max_bytes: int = 64 * _MIB
-    respond_after: float = 0.5
+    max_bytes: int = 1024 * _MIB
+    respond_after: float | None = None
     max_seconds: float = 30.0
     idle_seconds: float = 5.0
     hold_seconds: float = 0.5
@@ -93,11 +95,13 @@ class Settings:
     surge: bool | SurgeThresholds = True
 
     def __post_init__(self) -> None:
-        for name in ("respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"):
+        for name in ("max_seconds", "idle_seconds", "hold_seconds", "min_rate"):
             _check_number(name, getattr(self, name))
+        if self.respond_after is not None:
+            _check_number("respond_after", self.respond_after)
         _check_count("max_bytes", self.max_bytes, lowest=0)
         _check_count("max_draining", self.max_draining, lowest=1)
-        _check_count("max_lingering", self.max_lingering, lowest=self.max_draining)
+        _check_count("max_lingering", self.max_lingering, lowest=1)
         object.__setattr__(self, "only_statuses", _checked_statuses(self.only_statuses))
         for name in ("quiet_logs", "graded_levels"):
             _check_flag(name, getattr(self, name))
@@ -115,19 +119,6 @@ class Settings:
         if isinstance(self.surge, SurgeThresholds):
             return Surge(self.surge)
         return Surge() if self.surge else None
-
-    @classmethod
-    def for_blocking(cls, **options: Unpack[SettingsOptions]) -> Settings:
-        """The settings with the defaults for servers where lingering holds a worker (WSGI).
-
-        Args:
-            **options: The fields of this class; they win over the blocking defaults.
-
-        Raises:
-            ValueError: As for the class itself.
-        """
-        defaults: SettingsOptions = {"max_seconds": 5.0, "idle_seconds": 1.0}
-        return cls(**(defaults | options))
 
 
 def _check_number(name: str, value: object) -> None:

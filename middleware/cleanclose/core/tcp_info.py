@@ -34,6 +34,7 @@ class TcpState(enum.IntEnum):
 _PEER_CLOSED: Final = frozenset(
     {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT}
 )
+_FIN_UNACKED: Final = frozenset({TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK})
 _NEVER_CONNECTED: Final = frozenset(
     {TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.NEW_SYN_RECV, TcpState.LISTEN}
 )
@@ -65,7 +66,7 @@ class TcpInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
-    """What is known of the peer's end of a connection that nobody here has closed or shut down.
+    """What is known of the peer's end of a connection that nobody here has closed.
 
     Args:
         unacked: Bytes which were handed to the kernel, and which the peer's has not acknowledged.
@@ -114,7 +115,7 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
     )
 
 
-def connection_of(info: TcpInfo, queued: int) -> Connection | None:
+def connection_of(info: TcpInfo, queued: int, *, shut: bool = False) -> Connection | None:
     """What the kernel's two answers say together.
 
     Args:
@@ -122,6 +123,8 @@ def connection_of(info: TcpInfo, queued: int) -> Connection | None:
         queued: The answer of ``ioctl(SIOCOUTQ)`` (tcp(7)): bytes in the send queue that are not
             acknowledged, the unsent ones included. The struct has the same in segments, which
             are gone from it after a reset.
+        shut: Whether this end has shut down its sending half: the FIN counts as a byte until the
+            peer has acknowledged it.
 
     Returns:
         The connection; None if the socket is not connected.
@@ -129,7 +132,7 @@ def connection_of(info: TcpInfo, queued: int) -> Connection | None:
     if info.state in _NEVER_CONNECTED:
         return None
     return Connection(
-        unacked=queued,
+        unacked=queued - 1 if shut and queued and info.state in _FIN_UNACKED else queued,
         peer_closed=info.state in _PEER_CLOSED,
         reset=info.state == TcpState.CLOSE,
     )

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CHUNKED", "NO_BODY", "body_length", "response_length", "wants_continue"]
+__all__ = [
+    "CHUNKED",
+    "NO_BODY",
+    "body_length",
+    "is_multiplexed",
+    "response_length",
+    "wants_continue",
+]
 
 CHUNKED: Final = -1
 """A body whose length only its own end tells."""
@@ -24,10 +31,11 @@ def body_length(
 ) -> int:
     """The length of a request's body, if that body is ours to discard.
 
-    Left alone, as if there were no body: HTTP/2 and 3, where a server resets one stream only;
-    HEAD, CONNECT and requests for an upgrade, where what follows may be no body at all; and a
-    length which cannot be trusted: where such a body ends is unknown, and reading on could take
-    the next request for a part of it.
+    Left alone, as if there were no body: HEAD, CONNECT and requests for an upgrade, where what
+    follows may be no body at all; and a length which cannot be trusted: where such a body ends
+    is unknown, and reading on could take the next request for a part of it.
+
+    HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1).
 
     An upgrade to ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before
     anything else can (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload that
@@ -44,7 +52,12 @@ def body_length(
     Returns:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
-    if not http_version.startswith("1") or method in ("HEAD", "CONNECT"):
+    if method in ("HEAD", "CONNECT"):
+        return NO_BODY
+    if is_multiplexed(http_version):
+        length = None if content_length is None else _decimal(content_length.strip())
+        return CHUNKED if length is None else length
+    if not http_version.startswith("1"):
         return NO_BODY
     if upgrade is not None and (ends_at_upgrade or upgrade.strip().lower() != "h2c"):
         return NO_BODY
@@ -56,6 +69,11 @@ def body_length(
     # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
     values = {value.strip() for value in content_length.split(",")}
     return _decimal(values.pop()) or NO_BODY if len(values) == 1 else NO_BODY
+
+
+def is_multiplexed(http_version: str) -> bool:
+    """Whether requests of this version share a connection: HTTP/2 and 3."""
+    return http_version.startswith(("2", "3"))
 
 
 def response_length(content_length: str | None) -> int | None:

@@ -1,0 +1,379 @@
+"""One connection whose response is out, or on its way: how long it stays open, and what came of it.
+
+`Linger` does no I/O and reads no clock. `cleanclose.linger` tells it what the connection brings
+and what the kernel says; it answers with the next step. The rules are the table `TRANSITIONS`.
+
+First the server sends: until it has let go of the connection nothing is shut down. Then the
+sending side is shut down, so that a client that reads until the end sees it (RFC 9112, section
+9.6), and what comes is discarded. At a limit the reading stops: a client that is stopped by
+back-pressure looks for the response that waits for it. Then the connection is closed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Mapping
+from typing import Final
+
+from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
+from cleanclose.core.settings import Settings
+from cleanclose.core.tcp_info import Connection
+
+__all__ = [
+    "TRANSITIONS",
+    "Close",
+    "Discard",
+    "Happening",
+    "Hold",
+    "Linger",
+    "State",
+    "Step",
+    "Wait",
+]
+
+MIN_RATE_GRACE: Final = 5.0
+"""Seconds of discarding before `Settings.min_rate` is looked at."""
+
+FIRST_LOOK: Final = 0.001
+"""Seconds until it is looked whether the server has let go; each further look takes twice as
+long, up to `LAST_LOOK`."""
+
+LAST_LOOK: Final = 0.05
+
+ASK_AGAIN: Final = 1.0
+"""Seconds between two questions to the kernel whether the response has arrived."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wait:
+    """Look after so many seconds whether the server has let go. Read meanwhile if ``read``."""
+
+    seconds: float
+    read: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Discard:
+    """Read and discard what comes; after so many seconds ask again."""
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hold:
+    """Keep the connection open without reading; after so many seconds ask again."""
+
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Close:
+    """Close the connection and report the event."""
+
+
+Step = Wait | Discard | Hold | Close
+
+_CLOSE: Final = Close()
+
+
+class State(enum.Enum):
+    """Where a connection stands."""
+
+    SENDING = "the server still has it"
+    LINGERING = "the response is out; what comes is discarded"
+    HOLDING = "unread, so that the sender stops and looks"
+    CLOSED = "over"
+
+
+class Happening(enum.Enum):
+    """What can happen to it."""
+
+    LET_GO = "the server has sent what it had, and does not have the connection any more"
+    ENDED = "the peer has closed"
+    RESET = "the peer has reset the connection, or the kernel has given up"
+    SETTLED = "the peer's kernel has all of the response, and the peer has stopped sending"
+    CAP = "a limit has been reached"
+    KEPT = "the server does not let go: it uses the connection as it likes"
+    HOLD_OVER = "the connection has been held for long enough"
+    TURNED_OUT = "another connection needs the place"
+    STOPPED = "the process ends"
+
+
+_S, _H = State, Happening
+
+TRANSITIONS: Final[Mapping[tuple[State, Happening], State]] = {
+    (_S.SENDING, _H.LET_GO): _S.LINGERING,
+    (_S.SENDING, _H.KEPT): _S.CLOSED,
+    (_S.SENDING, _H.RESET): _S.CLOSED,
+    (_S.SENDING, _H.TURNED_OUT): _S.CLOSED,
+    (_S.SENDING, _H.STOPPED): _S.CLOSED,
+    (_S.LINGERING, _H.ENDED): _S.CLOSED,
+    (_S.LINGERING, _H.RESET): _S.CLOSED,
+    (_S.LINGERING, _H.SETTLED): _S.CLOSED,
+    (_S.LINGERING, _H.CAP): _S.HOLDING,
+    (_S.LINGERING, _H.TURNED_OUT): _S.CLOSED,
+    (_S.LINGERING, _H.STOPPED): _S.CLOSED,
+    (_S.HOLDING, _H.HOLD_OVER): _S.CLOSED,
+    (_S.HOLDING, _H.RESET): _S.CLOSED,
+    (_S.HOLDING, _H.TURNED_OUT): _S.CLOSED,
+    (_S.HOLDING, _H.STOPPED): _S.CLOSED,
+}
+"""State x happening -> next state. A pair that is not in the table changes nothing."""
+
+
+class Linger:
+    """One connection's state. Times are seconds on any clock that only goes forward.
+
+    Args:
+        settings: The limits.
+        facts: The request, for the event.
+        status: The response's status; None if it is not known.
+        proxied: Whether the request showed a proxy: one that closes before the body's end may
+            have thrown the response away.
+        awaits_continue: Whether the client waits for a 100: it has nothing to send then.
+        received: Bytes of the body that had been read before, by whomever.
+        drained: How many of these were discarded.
+        left: Bytes of the body that were still to come; None if only its end tells.
+        started: When the request began.
+        now: The time.
+        reads: Whether what comes may be read while the server sends: only where it is certain
+            that the server will not read any more, and closes.
+    """
+
+    __slots__ = (
+        "_awaits_continue",
+        "_cap",
+        "_discarded",
+        "_drained",
+        "_ended",
+        "_facts",
+        "_idle_since",
+        "_left",
+        "_look",
+        "_mechanism",
+        "_outcome",
+        "_proxied",
+        "_received",
+        "_settings",
+        "_since",
+        "_started",
+        "_state",
+        "_status",
+        "_unacked",
+        "reads",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        facts: Facts,
+        status: int | None,
+        proxied: bool,
+        awaits_continue: bool,
+        received: int,
+        drained: int,
+        left: int | None,
+        started: float,
+        now: float,
+        reads: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._status = status
+        self._proxied = proxied
+        self._awaits_continue = awaits_continue
+        self._received = received
+        self._drained = drained
+        self._left = left
+        self._started = started
+        self._since = self._idle_since = now
+        self._state = State.SENDING
+        self._look = FIRST_LOOK
+        self._discarded = 0
+        self._ended = False
+        self._unacked: int | None = None
+        self._outcome = Outcome.UNKNOWN
+        self._cap: Cap | None = None
+        self._mechanism: Mechanism | None = None
+        self.reads = reads
+
+    # What the connection brings.
+
+    def let_go(self, now: float) -> Step:
+        """The server has sent what it had, and the sending side is shut down."""
+        return self._happen(Happening.LET_GO, now)
+
+    def received(self, size: int, now: float) -> Step:
+        """So many bytes came, and were discarded."""
+        self._discarded += size
+        self._idle_since = now
+        return self.tick(now)
+
+    def ended(self, connection: Connection | None, now: float) -> Step:
+        """The peer has closed, in good order.
+
+        Args:
+            connection: What the kernel says; None if it does not tell.
+            now: The time.
+        """
+        self._ended = True
+        self._note(connection)
+        if self._state is State.LINGERING:
+            self._mechanism = Mechanism.EOF
+            arrived = connection is None or not connection.unacked
+            # A proxy that stops its own client may have thrown the response away as well.
+            if arrived and not (self._proxied and self._is_unfinished()):
+                self._outcome = Outcome.DELIVERED
+        return self._happen(Happening.ENDED, now)
+
+    def reset(self, mechanism: Mechanism, connection: Connection | None, now: float) -> Step:
+        """The connection is no more.
+
+        Args:
+            mechanism: How.
+            connection: What the kernel says; None if it does not tell.
+            now: The time.
+        """
+        self._note(connection)
+        if self._cap is None:
+            self._mechanism = mechanism
+            self._outcome = Outcome.RESET if mechanism is Mechanism.RESET else Outcome.UNKNOWN
+        return self._happen(Happening.RESET, now)
+
+    def kernel_says(self, connection: Connection | None, now: float) -> Step:
+        """The kernel was asked; to be said before the connection is closed, too."""
+        self._note(connection)
+        if connection is not None and connection.reset and not self._ended:
+            return self.reset(Mechanism.RESET, connection, now)
+        return self.tick(now)
+
+    # What else happens.
+
+    def turned_out(self, now: float) -> Step:
+        """Another connection needs the place."""
+        self._cut(Cap.MAX_LINGERING)
+        return self._happen(Happening.TURNED_OUT, now)
+
+    def stopped(self, now: float) -> Step:
+        """The process ends."""
+        self._cut(Cap.APPLICATION)
+        return self._happen(Happening.STOPPED, now)
+
+    def tick(self, now: float) -> Step:
+        """Time has passed."""
+        settings = self._settings
+        match self._state:
+            case State.SENDING if now >= self._since + settings.max_seconds:
+                return self._happen(Happening.KEPT, now)
+            case State.SENDING:
+                self._look = min(self._look * 2, LAST_LOOK)
+                if self._discarded >= settings.max_bytes:
+                    self.reads = False
+            case State.LINGERING:
+                cap = self._limit_reached(now)
+                if cap is Cap.IDLE_SECONDS and self._settled():
+                    return self._happen(Happening.SETTLED, now)
+                if cap is not None:
+                    self._cut(cap)
+                    return self._happen(Happening.CAP, now)
+            case State.HOLDING if now >= self._since + settings.hold_seconds:
+                return self._happen(Happening.HOLD_OVER, now)
+            case _:
+                pass
+        return self.step(now)
+
+    # The answers.
+
+    @property
+    def state(self) -> State:
+        """Where the connection stands."""
+        return self._state
+
+    @property
+    def asks_kernel(self) -> bool:
+        """Whether nothing tells yet that the response has arrived."""
+        return self._state is State.LINGERING and self._unacked != 0
+
+    def step(self, now: float) -> Step:
+        """What to do now. Asking changes nothing."""
+        match self._state:
+            case State.SENDING:
+                return Wait(self._look, read=self.reads)
+            case State.LINGERING:
+                seconds = max(0.0, min(at for at, _ in self._limits()) - now)
+                return Discard(min(seconds, ASK_AGAIN) if self.asks_kernel else seconds)
+            case State.HOLDING:
+                return Hold(max(0.0, self._since + self._settings.hold_seconds - now))
+            case State.CLOSED:
+                return _CLOSE
+
+    def event(self, now: float) -> UploadDrained:
+        """The event, once the connection is closed."""
+        body = self._discarded if self._left is None else min(self._discarded, self._left)
+        drained = self._drained + body
+        expected = None if self._left is None else self._received + self._left
+        return UploadDrained(
+            facts=self._facts,
+            age_ms=round((now - self._started) * 1000, 3),
+            outcome=self._outcome,
+            cap=self._cap,
+            mechanism=self._mechanism,
+            status=self._status,
+            bytes_in=self._received + body,
+            drained=drained,
+            expected_in=expected,
+            unacked=self._unacked,
+        )
+
+    # The rules behind the table's happenings.
+
+    def _limits(self) -> tuple[tuple[float, Cap], ...]:
+        settings = self._settings
+        idle = settings.idle_seconds
+        if self._awaits_continue and not self._discarded:
+            # It keeps to its Expect, sends nothing, and closes when it has its answer.
+            idle = min(idle, settings.hold_seconds)
+        rate = settings.min_rate
+        too_slow = max(MIN_RATE_GRACE, self._discarded / rate) if rate > 0 else math.inf
+        return (
+            (self._idle_since + idle, Cap.IDLE_SECONDS),
+            (self._since + settings.max_seconds, Cap.MAX_SECONDS),
+            (self._since + too_slow, Cap.MIN_RATE),
+        )
+
+    def _limit_reached(self, now: float) -> Cap | None:
+        if self._discarded >= self._settings.max_bytes and self._is_unfinished():
+            return Cap.MAX_BYTES
+        return next((cap for at, cap in self._limits() if now >= at), None)
+
+    def _is_unfinished(self) -> bool:
+        # The wire's bytes are at least the body's.
+        return self._left is None or self._discarded < self._left
+
+    def _settled(self) -> bool:
+        """Whether silence is no fault: the response has arrived, or nothing was to be sent."""
+        if self._unacked == 0:
+            self._outcome = Outcome.DELIVERED
+            return True
+        return self._awaits_continue and not self._discarded
+
+    def _note(self, connection: Connection | None) -> None:
+        if connection is not None:
+            self._unacked = connection.unacked
+
+    def _cut(self, cap: Cap) -> None:
+        # What ended it stands: a peer that leaves during the hold was cut all the same.
+        if self._cap is None:
+            self._outcome, self._cap = Outcome.CUT, cap
+
+    def _happen(self, happening: Happening, now: float) -> Step:
+        state = TRANSITIONS.get((self._state, happening))
+        if state is not None:
+            self._state = state
+            self._since = now
+            if state is State.LINGERING:
+                self._idle_since = now
+        return self.step(now)

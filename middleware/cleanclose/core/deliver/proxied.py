@@ -1,0 +1,35 @@
+"""Whether a proxy stands between the client and the server, by what it writes into requests."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["PROXY_FIELDS", "names_caddy"]
+
+PROXY_FIELDS: Final = frozenset(
+    {
+        "via",
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-real-ip",
+    }
+)
+"""Names of the header fields, in lower case, that a proxy adds to a request (RFC 9110, section
+7.6.3; RFC 7239; and the ones in common use before it). A client that sends one by itself only
+waits longer for its own answer."""
+
+
+def names_caddy(via: str | None) -> bool:
+    """Whether a ``Via`` field names Caddy.
+
+    Caddy answers a client's ``Expect`` by itself and hands the field on all the same, so it does
+    not say that anybody waits.
+
+    Args:
+        via: The field's value, several lines joined with commas; None if there is none.
+    """
+    # Each entry is a protocol and a name (RFC 9110, section 7.6.3): `1.1 Caddy`, `2.0 Caddy`.
+    entries = via.lower().split(",") if via else ()
+    return any("caddy" in entry.split()[1:2] for entry in entries)

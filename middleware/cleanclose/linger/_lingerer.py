@@ -1,0 +1,437 @@
+"""One thread and a selector: what `cleanclose.core.deliver.linger` says is carried out.
+
+Theory of operation. `Lingerer.take` puts a connection into an inbox and wakes the thread through
+a pipe; it never waits. The thread waits for bytes and for the next moment at which a connection
+wants to be looked at (a heap, one entry per connection). A connection that the server still has
+is not read, unless the shim says that nobody else reads it: so nothing is ever taken from a
+server that goes on using its connection.
+
+Everything is looked up on its module when the thread starts: where gevent or eventlet have
+patched `threading` and `selectors` by then, the thread is a greenlet and waits as one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import dataclasses
+import heapq
+import os
+import selectors
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from cleanclose.core.deliver.linger import Close, Discard, Hold, Linger, State, Step, Wait
+from cleanclose.core.events import Event, Mechanism
+from cleanclose.core.kernel import ask_connection
+from cleanclose.linger._sockets import SUPPORTED, Descriptor
+
+if sys.platform != "win32":
+    import resource
+
+__all__ = ["LINGERER", "Handover", "Lingerer", "can_linger"]
+
+LINGERS_ON: Final = 1.0
+"""Seconds that the thread stays when there is nothing left to do: the next one may come."""
+
+_clock: Final = time.monotonic
+
+
+def can_linger() -> bool:
+    """Whether connections can be taken over on this system at all."""
+    return SUPPORTED
+
+
+def most_lingering(setting: int) -> int:
+    """How many connections may linger: what is set, but no more than half of the descriptors.
+
+    Args:
+        setting: `cleanclose.core.Settings.max_lingering`.
+    """
+    if sys.platform == "win32":
+        return setting
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return setting if soft == resource.RLIM_INFINITY else max(1, min(setting, soft // 2))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Handover:
+    """A connection that is handed over.
+
+    Args:
+        linger: What is to become of it.
+        report: Called with the event at the end, in the context of the hand-over.
+        most: How many connections may linger (`cleanclose.core.Settings.max_lingering`).
+        held_as: The number of the server's own descriptor: the connection is the lingerer's when
+            that is closed. None if the server has let go already.
+    """
+
+    linger: Linger
+    report: Callable[[Event], None]
+    most: int
+    held_as: int | None = None
+
+
+class _Entry:
+    """One lingering connection."""
+
+    __slots__ = (
+        "address",
+        "asked_at",
+        "context",
+        "descriptor",
+        "handover",
+        "held_as",
+        "linger",
+        "registered",
+        "shut",
+    )
+
+    def __init__(self, descriptor: Descriptor, handover: Handover) -> None:
+        self.descriptor = descriptor
+        self.handover = handover
+        self.linger = handover.linger
+        self.held_as = handover.held_as
+        self.address = descriptor.address()
+        self.context = contextvars.copy_context()
+        self.registered = False
+        self.shut = False
+        self.asked_at = 0.0
+
+
+class Lingerer:
+    """The lingering connections of a process."""
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        # Reentrant: the cyclic collector may hand something over in the middle of anything.
+        self._lock = threading.RLock()
+        self._running: _Loop | None = None
+
+    def take(self, number: int, handover: Handover, *, own: bool = False) -> Taken | None:
+        """Take a connection over. It waits for nothing.
+
+        Args:
+            number: The connection's descriptor.
+            handover: What else there is to know.
+            own: Whether the number itself is handed over: it is closed in the end. Otherwise it
+                is duplicated, and stays the server's.
+
+        Returns:
+            What is to be told of it later; None if there was no descriptor (or no thread) left:
+            then nothing has been done.
+        """
+        descriptor: Descriptor | None = None
+        try:
+            descriptor = Descriptor(number) if own else Descriptor.of(number)
+            entry = _Entry(descriptor, handover)
+            with self._lock:
+                if self._running is None:
+                    self._running = _Loop(self._lock, self._ended)
+                self._running.add(entry)
+                return Taken(self._running, entry)
+        except (OSError, RuntimeError):
+            if descriptor is not None and not own:
+                descriptor.close()
+            return None
+
+    @property
+    def count(self) -> int:
+        """How many connections linger at this moment."""
+        running = self._running
+        return 0 if running is None else running.count
+
+    def _ended(self, loop: _Loop) -> None:
+        if self._running is loop:
+            self._running = None
+
+    def stop(self) -> None:
+        """The process ends: close what is left, and report it."""
+        running = self._running
+        if running is not None:
+            running.stop()
+
+    def after_fork(self) -> None:
+        """In a child: the connections are the parent's."""
+        running = self._running
+        self._forget()
+        if running is not None:
+            running.abandon()
+
+
+class Taken:
+    """A connection that has been taken over, for whoever sends its response."""
+
+    __slots__ = ("_entry", "_loop")
+
+    def __init__(self, loop: _Loop, entry: _Entry) -> None:
+        self._loop = loop
+        self._entry = entry
+
+    def let_go(self) -> None:
+        """The response is out, and the server does not have the connection any more."""
+        self._entry.held_as = None
+        self._loop.look_at(self._entry)
+
+
+class _Loop:
+    """The thread, from the first connection to the last.
+
+    Args:
+        lock: Guards the inbox and the thread's end.
+        ended: Called, with the lock held, when the thread ends.
+    """
+
+    def __init__(self, lock: Any, ended: Callable[[_Loop], None]) -> None:
+        self._lock = lock
+        self._ended = ended
+        self._inbox: deque[_Entry] = deque()
+        self._news: deque[_Entry] = deque()
+        self._entries: dict[_Entry, None] = {}
+        self._by_address: Counter[str | None] = Counter()
+        self._times: list[tuple[float, int, _Entry]] = []
+        self._pushed = 0
+        self._stopped = False
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._wakes, self._wake = os.pipe()
+        except OSError:
+            self._selector.close()
+            raise
+        os.set_blocking(self._wakes, False)
+        os.set_blocking(self._wake, False)
+        try:
+            self._selector.register(self._wakes, selectors.EVENT_READ, None)
+            threading.Thread(target=self._run, name="cleanclose-linger", daemon=True).start()
+        except (OSError, RuntimeError):
+            self._close_own()
+            raise
+
+    @property
+    def count(self) -> int:
+        return len(self._entries) + len(self._inbox)
+
+    # From any thread.
+
+    def add(self, entry: _Entry) -> None:
+        self._inbox.append(entry)
+        self._call()
+
+    def look_at(self, entry: _Entry) -> None:
+        with self._lock:
+            self._news.append(entry)
+            self._call()
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            self._call()
+            entries = [*self._entries, *self._inbox]
+            self._entries.clear()
+            self._inbox.clear()
+        for entry in entries:
+            entry.linger.stopped(_clock())
+            self._report(entry)
+
+    def abandon(self) -> None:
+        """In a forked child, where no thread runs: close the parent's descriptors."""
+        for entry in [*self._entries, *self._inbox]:
+            entry.descriptor.close()
+        self._close_own()
+
+    def _call(self) -> None:
+        # A full pipe wakes as well; a closed one needs no waking.
+        with contextlib.suppress(OSError):
+            os.write(self._wake, b"x")
+
+    # In the thread.
+
+    def _run(self) -> None:
+        idle_since: float | None = None
+        while True:
+            now = _clock()
+            with self._lock:
+                if self._stopped or (
+                    not self._entries
+                    and not self._inbox
+                    and idle_since is not None
+                    and now >= idle_since + LINGERS_ON
+                ):
+                    self._ended(self)
+                    self._close_own()
+                    return
+            if self._entries or self._inbox:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = now
+            ready = self._selector.select(self._seconds(now))
+            now = _clock()
+            for key, _ in ready:
+                if key.data is None:
+                    self._empty_pipe()
+                else:
+                    self._guarded(self._read, key.data, now)
+            self._look_into_inbox(now)
+            while self._times and self._times[0][0] <= now:
+                _, _, entry = heapq.heappop(self._times)
+                if entry in self._entries:
+                    self._guarded(self._look, entry, now)
+
+    def _seconds(self, now: float) -> float | None:
+        if self._inbox or self._news:
+            return 0.0
+        if not self._times:
+            return LINGERS_ON
+        return max(0.0, self._times[0][0] - now)
+
+    def _empty_pipe(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._wakes, 4096)) == 4096:
+                pass
+
+    def _look_into_inbox(self, now: float) -> None:
+        while self._inbox:
+            with self._lock:
+                if not self._inbox:
+                    break
+                entry = self._inbox.popleft()
+                self._entries[entry] = None
+            self._by_address[entry.address] += 1
+            self._guarded(self._begin, entry, now)
+            most = most_lingering(entry.handover.most)
+            while len(self._entries) > most:
+                self._guarded(self._turn_out, self._next_to_go(), now)
+        while self._news:
+            entry = self._news.popleft()
+            if entry in self._entries:
+                self._guarded(self._look_early, entry, now)
+
+    def _guarded(self, work: Callable[[_Entry, float], None], entry: _Entry, now: float) -> None:
+        try:
+            work(entry, now)
+        except Exception:  # noqa: BLE001 - the others' connections must not suffer for one
+            entry.linger.stopped(now)
+            self._close(entry)
+
+    def _next_to_go(self) -> _Entry:
+        """The oldest connection of the address that has most of them."""
+        address = max(self._by_address, key=lambda each: self._by_address[each])
+        return next(entry for entry in self._entries if entry.address == address)
+
+    def _turn_out(self, entry: _Entry, now: float) -> None:
+        self._do(entry, entry.linger.turned_out(now), now)
+
+    def _begin(self, entry: _Entry, now: float) -> None:
+        self._look_for_let_go(entry, now)
+        step = entry.linger.step(now)
+        self._do(entry, step, now)
+        self._plan(entry, step, now)
+
+    def _look(self, entry: _Entry, now: float) -> None:
+        """Its moment has come."""
+        linger = entry.linger
+        self._look_for_let_go(entry, now)
+        step = linger.kernel_says(self._ask(entry), now) if linger.asks_kernel else linger.tick(now)
+        self._do(entry, step, now)
+        self._plan(entry, step, now)
+
+    def _look_early(self, entry: _Entry, now: float) -> None:
+        # Its place in the heap stays as it is: whatever is planned there is not too late.
+        self._look_for_let_go(entry, now)
+        self._do(entry, entry.linger.step(now), now)
+
+    def _look_for_let_go(self, entry: _Entry, now: float) -> None:
+        if entry.linger.state is not State.SENDING:
+            return
+        if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
+            return
+        entry.descriptor.shut_down()
+        entry.shut = True
+        entry.linger.let_go(now)
+
+    def _read(self, entry: _Entry, now: float) -> None:
+        if entry not in self._entries:
+            return
+        linger = entry.linger
+        try:
+            size = entry.descriptor.discard()
+        except OSError as error:
+            self._do(entry, linger.reset(Mechanism.of(error), self._ask(entry), now), now)
+            return
+        if size is None:
+            return
+        step = linger.received(size, now) if size else linger.ended(self._ask(entry), now)
+        if not size and linger.state is State.SENDING:
+            # Nothing more will come; whether the response arrives is still to be seen.
+            linger.reads = False
+            step = linger.step(now)
+        self._do(entry, step, now)
+
+    def _ask(self, entry: _Entry) -> Any:
+        return ask_connection(entry.descriptor.sock, shut=entry.shut)
+
+    def _do(self, entry: _Entry, step: Step, now: float) -> None:
+        match step:
+            case Discard():
+                self._watch(entry, True)
+            case Wait(_, read):
+                self._watch(entry, read)
+            case Hold():
+                self._watch(entry, False)
+            case Close():
+                entry.linger.kernel_says(self._ask(entry), now)
+                self._close(entry)
+
+    def _plan(self, entry: _Entry, step: Step, now: float) -> None:
+        if not isinstance(step, Close):
+            self._pushed += 1
+            heapq.heappush(self._times, (now + step.seconds, self._pushed, entry))
+
+    def _watch(self, entry: _Entry, wanted: bool) -> None:
+        if wanted and not entry.registered:
+            self._selector.register(entry.descriptor.fileno(), selectors.EVENT_READ, entry)
+        elif entry.registered and not wanted:
+            self._selector.unregister(entry.descriptor.fileno())
+        entry.registered = wanted
+
+    def _close(self, entry: _Entry) -> None:
+        with self._lock:
+            if self._entries.pop(entry, entry) is entry:
+                # Closed before, by `stop`.
+                return
+        self._by_address[entry.address] -= 1
+        if self._by_address[entry.address] <= 0:
+            del self._by_address[entry.address]
+        if entry.registered:
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                self._selector.unregister(entry.descriptor.fileno())
+        self._report(entry)
+
+    def _report(self, entry: _Entry) -> None:
+        entry.descriptor.close()
+        event = entry.linger.event(_clock())
+        # What an outlet raises is the reporter's to count; nothing may end this thread.
+        with contextlib.suppress(Exception):
+            entry.context.run(entry.handover.report, event)
+
+    def _close_own(self) -> None:
+        with contextlib.suppress(OSError):
+            self._selector.close()
+        for number in (self._wakes, self._wake):
+            with contextlib.suppress(OSError):
+                os.close(number)
+
+
+LINGERER: Final = Lingerer()
+"""The process's one."""
+
+atexit.register(LINGERER.stop)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LINGERER.after_fork)

@@ -1,0 +1,120 @@
+"""A connection's descriptor, and what is done with it: nothing here waits."""
+
+from __future__ import annotations
+
+import _socket
+import os
+import socket
+import sys
+from typing import Any, Final
+
+__all__ = ["PIECE", "SUPPORTED", "Descriptor", "descriptor_of"]
+
+SUPPORTED: Final = hasattr(socket, "MSG_DONTWAIT")
+"""Whether a shared descriptor can be read without making it non-blocking for everybody, and can
+be duplicated: not on Windows."""
+
+PIECE: Final = 1024 * 1024
+"""Bytes that one reading discards at most, so that each connection has its turn."""
+
+# tcp(7): Linux discards the bytes without copying them.
+_FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | (
+    socket.MSG_TRUNC if sys.platform == "linux" else 0
+)
+_NOTHING: Final = bytearray(PIECE)
+
+
+class Descriptor:
+    """A descriptor of our own for a connection, which the server may have under another number.
+
+    The socket is the kernel's as `_socket` has it: what gevent and eventlet patch would wait.
+
+    Args:
+        number: The descriptor, which is this object's from now on.
+    """
+
+    __slots__ = ("_inode", "_sock")
+
+    def __init__(self, number: int) -> None:
+        self._sock = _socket.socket(fileno=number)
+        self._inode = os.fstat(number).st_ino
+
+    @classmethod
+    def of(cls, number: int) -> Descriptor:
+        """Another descriptor for the connection behind this one.
+
+        Raises:
+            OSError: There is none left, or the number is no open socket's.
+        """
+        copy = os.dup(number)
+        try:
+            return cls(copy)
+        except OSError:
+            os.close(copy)
+            raise
+
+    @property
+    def sock(self) -> _socket.socket:
+        """The socket, for questions to the kernel."""
+        return self._sock
+
+    def fileno(self) -> int:
+        """The number, for a selector."""
+        return self._sock.fileno()
+
+    def address(self) -> str | None:
+        """The peer's address; None if the connection is no more."""
+        try:
+            name: object = self._sock.getpeername()
+        except OSError:
+            return None
+        return str(name[0]) if isinstance(name, tuple) and name else None  # pyright: ignore[reportUnknownArgumentType]
+
+    def is_held_as(self, number: int) -> bool:
+        """Whether a number is still a descriptor of this connection.
+
+        A socket's inode is its own for as long as one descriptor of it is open (ours is).
+        """
+        try:
+            return os.fstat(number).st_ino == self._inode
+        except OSError:
+            return False
+
+    def discard(self) -> int | None:
+        """Discard what has come, `PIECE` bytes at most.
+
+        Returns:
+            How much; 0 at the peer's end; None if nothing has come.
+
+        Raises:
+            OSError: The connection is no more.
+        """
+        try:
+            return self._sock.recv_into(_NOTHING, PIECE, _FLAGS)
+        except BlockingIOError:
+            return None
+
+    def shut_down(self) -> None:
+        """Shut down the sending side (RFC 9112, section 9.6)."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            # The peer was faster.
+            return
+
+    def close(self) -> None:
+        """Close it. May be called more than once."""
+        self._sock.close()
+
+
+def descriptor_of(sock: Any) -> int | None:
+    """The number of a socket's descriptor; None if it has none (any more).
+
+    Args:
+        sock: A socket, or what stands in for one: asyncio's and uvloop's, gevent's, one of `ssl`.
+    """
+    try:
+        number: object = sock.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return number if isinstance(number, int) and number >= 0 else None
