@@ -106,7 +106,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         try:
             waiting = self._piece_received(held, chunk)
         finally:
-            rest = held.tornado_waits(False)
+            rest = self._goes_on(held)
         return waiting if waiting is not None else rest
 
     def finish(self) -> None:
@@ -188,7 +188,18 @@ class Delegate(httputil.HTTPMessageDelegate):
             delivery.do(delivery.exchange.app_read(delivery.now))
         elif delivery is not None and length > self._held.max_body_size:
             self._request_conn.set_max_body_size(sys.maxsize)
-        return self._held.tornado_waits(False)
+        return self._goes_on(self._held)
+
+    def _goes_on(self, held: HeldConnection) -> Awaitable[None] | None:
+        """Tornado reads on.
+
+        Returns:
+            What it has to wait for before it does.
+        """
+        if held.delivery is not None and held.delivery.exchange.handed_over:
+            # A closed stream keeps the future of its last reading, and that this context.
+            CURRENT.set(None)
+        return held.tornado_waits(False)
 
     def _piece_received(self, held: HeldConnection, chunk: bytes) -> Awaitable[None] | None:
         assert self._watch is not None

@@ -407,27 +407,12 @@ class Delivery:
                 # The server stops, or its body_timeout is over.
                 step = exchange.abandoned(self.now)
         self.do(step)
-        if isinstance(error, iostream.UnsatisfiableReadError) and stream.writing():
-            _stop_reading(stream, error)
-        else:
-            stream.close(exc_info)
+        stream.close(exc_info)
 
 
 async def _all_written(stream: Any) -> None:
     with contextlib.suppress(iostream.StreamClosedError):
         await stream.write(b"")
-
-
-def _stop_reading(stream: Any, error: Exception) -> None:
-    """End the reading that cannot go on: the stream is closed when all is written."""
-    reading: asyncio.Future[bytes] | None = getattr(stream, "_read_future", None)
-    if reading is None:
-        stream.close(error)
-        return
-    stream._read_future = None
-    if not reading.done():
-        reading.set_exception(iostream.StreamClosedError(real_error=error))
-        reading.exception()
 
 
 def _add_length(
