@@ -16,6 +16,7 @@ from collections.abc import Awaitable
 from typing import Any, Final, cast
 
 from tornado import httputil, iostream
+from tornado.ioloop import IOLoop
 
 from cleanclose.core import (
     CHUNKED,
@@ -252,10 +253,14 @@ class Delivery:
 
         if stream.closed():
             over()
-        else:
-            # An empty write is done when all that was written before it is, and tornado closes
-            # the stream then.
-            stream.write(b"").add_done_callback(over)
+            return
+        if self._rests:
+            # A stream whose READ event is still asked for would read all the same, and TLS fails
+            # when somebody else has taken bytes out.
+            stream.io_loop.update_handler(stream.fileno(), IOLoop.WRITE | IOLoop.ERROR)
+        # An empty write is done when all that was written before it is, and tornado closes the
+        # stream then.
+        stream.write(b"").add_done_callback(over)
 
     def _hand_over(self) -> Any:
         exchange, connection = self.exchange, self.connection
