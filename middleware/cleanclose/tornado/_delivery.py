@@ -264,14 +264,13 @@ class Delivery:
 
     def _hand_over(self) -> Any:
         exchange, connection = self.exchange, self.connection
-        # What tornado has read and not passed on yet: nobody else will count it.
-        unread: int = getattr(connection.stream, "_read_buffer_size", 0)
-        if self._length != CHUNKED:
-            unread = min(unread, self._length - connection.watch.bytes_in)
-        exchange.body_received(unread, False, self.now)
         number = descriptor_of(connection.stream.socket)
-        linger = exchange.linger(self.now)
-        linger.reads = connection.tornado_waits
+        linger = exchange.linger(
+            self.now,
+            # What tornado has read and not passed on yet; 0 if that has another name now.
+            unread=getattr(connection.stream, "_read_buffer_size", 0),
+            reads=connection.tornado_waits,
+        )
         handover = Handover(
             linger=linger,
             report=self._setup.reporter.report,

@@ -490,9 +490,19 @@ class Exchange:
 
     # What the shim has done, and the time.
 
-    def linger(self, now: float) -> Linger:
-        """What the lingerer is to know of this exchange's connection, whose event it reports."""
+    def linger(self, now: float, *, unread: int = 0, reads: bool = False) -> Linger:
+        """What the lingerer is to know of this exchange's connection, whose event it reports.
+
+        Args:
+            now: The time.
+            unread: Bytes that the server has taken from the connection, and that nobody will get.
+            reads: Whether what comes may be read while the server sends (see `Linger`).
+        """
         self.handed_over = True
+        if self._length != CHUNKED:
+            unread = min(unread, self._length - self._received)
+        self._received += unread
+        self._drained += unread
         left = None if self._length == CHUNKED else self._length - self._received
         return Linger(
             self._settings,
@@ -505,6 +515,7 @@ class Exchange:
             left=left,
             started=self._started,
             now=now,
+            reads=reads,
         )
 
     def no_descriptor(self) -> None:
