@@ -29,6 +29,7 @@ from typing import Any, Final
 from cleanclose.core.deliver.linger import Close, Discard, Hold, Linger, State, Step, Wait
 from cleanclose.core.events import Event, Mechanism
 from cleanclose.core.kernel import ask_connection
+from cleanclose.core.watch import CURRENT
 from cleanclose.linger._sockets import SUPPORTED, Descriptor
 
 if sys.platform != "win32":
@@ -99,6 +100,8 @@ class _Entry:
         self.held_as = handover.held_as
         self.address = descriptor.address()
         self.context = contextvars.copy_context()
+        # It would keep the server's buffers for this request.
+        self.context.run(CURRENT.set, None)
         self.registered = False
         self.shut = False
         self.asked_at = 0.0

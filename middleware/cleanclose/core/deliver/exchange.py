@@ -1,7 +1,7 @@
 """One request with a body, and its response: when to drain the body, and when to respond.
 
 `Exchange` does no I/O and reads no clock. A shim tells it what happened and when; it answers
-with the next step. The rules are the table `cleanclose.core.deliver.table.TRANSITIONS` and the choice of a `Patience`; what
+with the next step. The rules are the table `TRANSITIONS` and the choice of a `Patience`; what
 becomes of the connection behind the response is `cleanclose.core.deliver.linger`'s.
 
 An early response is one that the application has completed while the body is unread. If the

@@ -29,7 +29,7 @@ class Forward:
 class Keep:
     """Keep back what the application has sent so far, until it has had its next turn.
 
-    If it does anything else than to send more by then, say `cleanclose.core.deliver.exchange.Exchange.turn_over`.
+    If it does anything else than to send more by then, say `Exchange.turn_over`.
     """
 
 
@@ -37,7 +37,7 @@ class Keep:
 class Read:
     """Read and discard a piece of the body, waiting for it ``at_most_seconds``.
 
-    With 0 only what has arrived is read. If nothing comes, say `cleanclose.core.deliver.exchange.Exchange.nothing_came`.
+    With 0 only what has arrived is read. If nothing comes, say `Exchange.nothing_came`.
     """
 
     at_most_seconds: float
@@ -45,12 +45,12 @@ class Read:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Respond:
-    """Send all that is kept back, the response's end included; then say `cleanclose.core.deliver.exchange.Exchange.responded`.
+    """Send all that is kept back, the response's end included; then say `Exchange.responded`.
 
     Args:
         close: Whether the connection must not be used again: say so in the head where it is kept
             back, and to the server.
-        linger: Whether the connection is to be handed to the lingerer, with `cleanclose.core.deliver.exchange.Exchange.linger`.
+        linger: Whether the connection is to be handed to the lingerer, with `Exchange.linger`.
         in_one_piece: Whether the body must be one message.
     """
 
