@@ -45,7 +45,6 @@ CAPS: Final[SettingsOptions] = {
     "max_seconds": 3.0,
     "idle_seconds": 0.6,
     "hold_seconds": 0.3,
-    "respond_after": 0.3,
 }
 SLACK: Final = 20.0
 """Far above the sum of these caps, and far below for ever."""
