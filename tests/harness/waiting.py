@@ -1,0 +1,20 @@
+"""Waiting for what a test needs to see, with one generous limit for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(is_so: Callable[[], bool], what: object = None, seconds: float = 30.0) -> None:
+    """Wait until something is so.
+
+    Args:
+        is_so: Whether it is.
+        what: What to show if it never is; called, if it can be.
+        seconds: How long at most.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, what() if callable(what) else what
+        time.sleep(0.02)
