@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from cleanclose.core import Outlet, Reporter, reset
+from tests.harness import isolation, selection
 from tests.harness.processes import find_program
 
 if TYPE_CHECKING:
@@ -76,6 +77,11 @@ def require_program() -> Callable[[str], str]:
     return require
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Nothing that the tests start depends on how they were started."""
+    isolation.shed_what_was_inherited()
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import no file that is all ``stacks`` where these are deselected and not installed."""
     if collection_path.suffix != ".py" or "not stacks" not in config.option.markexpr:
@@ -83,11 +89,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return _ALL_STACKS.search(collection_path.read_text("utf-8")) is not None or None
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files with slow tests come first: at the end, everybody would wait for one of them."""
+    """Mark what only a full run needs, and put the tests into a good order.
+
+    The files with slow tests come first: at the end, everybody would wait for one of them. In a
+    file, the tests of one server come one after the other, so that it is started once.
+    """
+    selection.mark_what_only_a_full_run_needs(items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    places: dict[Path, int] = {}
+    for item in items:
+        places.setdefault(item.path, len(places))
+    items.sort(key=lambda item: (item.path not in slow, places[item.path], _row_of(item)))
+
+
+def _row_of(item: pytest.Item) -> str:
+    spec: object = getattr(item, "callspec", None)
+    params: dict[str, object] = getattr(spec, "params", {})
+    return str(params.get("row", ""))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 from example_apps.staging import PortClaim, ServerProcess, StartError, find_program
+from tests.harness.paths import ROOT
 
 __all__ = [
     "PortClaim",
@@ -16,7 +21,33 @@ __all__ = [
     "process_tree",
     "reset_peak_rss",
     "rss_bytes",
+    "run_python",
 ]
+
+
+def run_python(code: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run code in an interpreter of its own, which finds this checkout, to its good end.
+
+    Args:
+        code: The code, indented or not.
+        *options: Options of the interpreter.
+        **more: Variables for its environment.
+
+    Raises:
+        AssertionError: It has failed.
+    """
+    done = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        cwd=ROOT,
+        env={**os.environ, **more},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def process_tree(pid: int) -> list[int]:

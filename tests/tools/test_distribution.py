@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.isolation import as_started
 from tests.harness.paths import ROOT
 
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -30,6 +31,7 @@ EXTRA_MODULES: dict[str, set[str]] = {
 # Building and installing go through the package index, which may be slow to answer.
 pytestmark = [
     pytest.mark.distribution,
+    pytest.mark.full,
     pytest.mark.slow,
     pytest.mark.timeout(600),
 ]
@@ -73,7 +75,15 @@ class Environment:
 
 
 def run(*command: str, cwd: Path = ROOT) -> str:
-    finished = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    finished = subprocess.run(
+        command,
+        cwd=cwd,
+        env=as_started(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert finished.returncode == 0, (
         f"{' '.join(command)} failed:\n{finished.stdout}\n{finished.stderr}"
     )

@@ -13,6 +13,8 @@ GENERATOR = ROOT / "docs" / "generate.py"
 def test_the_generated_parts_are_up_to_date() -> None:
     checked = subprocess.run(
         [sys.executable, str(GENERATOR), "--check"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
         check=False,
         capture_output=True,
         text=True,

@@ -28,7 +28,13 @@ def arguments(out: Path) -> list[str]:
 
 def test_a_tiny_run(tmp_path: Path) -> None:
     run = subprocess.run(
-        arguments(tmp_path), cwd=ROOT, check=False, capture_output=True, text=True, timeout=100
+        arguments(tmp_path),
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert run.returncode == 0, run.stdout + run.stderr
     lines = [json.loads(line) for line in (tmp_path / "matrix.jsonl").read_text().splitlines()]
@@ -52,6 +58,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         [*arguments(tmp_path), "--tries=50"],
         cwd=ROOT,
         env={**os.environ, name: value},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -23,6 +23,7 @@ from tests.harness.processes import (
     peak_rss_bytes,
     process_tree,
     rss_bytes,
+    run_python,
 )
 from tests.harness.proxies import NginxProxy
 
@@ -145,7 +146,11 @@ def test_nothing_outlives_a_starter_that_is_killed() -> None:
         "time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as starter:
         assert starter.stdout is not None
         pid = int(starter.stdout.readline())
@@ -210,3 +215,35 @@ def test_nginx_stands_in_front(
             assert "[emerg]" not in proxy.error_log()
             folder = proxy.folder
         assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+def test_nothing_of_our_own_parent_is_left_to_children() -> None:
+    """As under nohup, in a shell's background job, or with a proxy and PYTHONWARNINGS set."""
+    child = (
+        "import os, signal\n"
+        "def is_default(name): return signal.getsignal(getattr(signal, name)) in\\\n"
+        "    (signal.SIG_DFL, signal.default_int_handler)\n"
+        "print(*map(is_default, ('SIGINT', 'SIGHUP', 'SIGTERM')),\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, ()), os.umask(0),\n"
+        "    os.environ.keys() & {'http_proxy', 'PYTHONWARNINGS', 'GUNICORN_CMD_ARGS'})\n"
+    )
+    run = run_python(
+        f"""
+        import os, signal, subprocess, sys
+        for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        os.umask(0o077)
+        from tests.harness.isolation import as_started, shed_what_was_inherited
+        shed_what_was_inherited()
+        assert as_started()["http_proxy"] == "http://127.0.0.1:9"
+        os.kill(os.getpid(), signal.SIGHUP)
+        subprocess.run([sys.executable, "-c", {child!r}], check=True)
+        """,
+        http_proxy="http://127.0.0.1:9",
+        PYTHONWARNINGS="error",
+        GUNICORN_CMD_ARGS="--workers=9",
+        CLEANCLOSE_TESTS_SHED="{}",
+    )
+    assert run.stdout.split("\n")[0] == "True True True set() 18 set()"

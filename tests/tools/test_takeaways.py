@@ -16,7 +16,12 @@ TESTS: Final = FOLDER / "prometheus" / "rules_test.yml"
 
 def run(program: str, *arguments: str) -> str:
     done = subprocess.run(
-        [program, *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False
+        [program, *arguments],
+        cwd=RULES.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -43,6 +48,7 @@ def test_each_alert_is_missed_by_the_rules_own_tests(
     (tmp_path / TESTS.name).write_text(TESTS.read_text("utf-8"))
     done = subprocess.run(
         [program, "test", "rules", str(tmp_path / TESTS.name)],
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

@@ -30,6 +30,7 @@ def committed_files() -> list[Path]:
         listed = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
             cwd=ROOT,
+            stdin=subprocess.DEVNULL,
             check=True,
             capture_output=True,
         ).stdout.decode()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.harness.processes import run_python
+
 FORK = """
 import os
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+from tests.harness.processes import run_python
 from cleanclose.core import ClientDeparted, Facts, Mechanism, Phase, Side, Verdict
 from cleanclose.core.counters import PROCESS
 from cleanclose.integrations.prometheus import PrometheusOutlet
@@ -39,13 +40,7 @@ print(generate_latest(registry).decode())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
 def test_an_outlet_made_before_the_workers_are_forked(tmp_path: Path) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-c", FORK],
-        env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    printed = run_python(FORK, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout
     found = {
         sample.name + str(sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(printed)

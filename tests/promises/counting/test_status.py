@@ -108,6 +108,7 @@ def browse(require_program: Callable[[str], str], tmp_path: Path) -> Callable[..
     def run(*arguments: str) -> str:
         done = subprocess.run(
             [program, *BROWSER, f"--user-data-dir={tmp_path / 'profile'}", *arguments],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=100,

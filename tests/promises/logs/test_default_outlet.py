@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.harness.processes import run_python
 
 
 def test_without_a_configuration_a_debug_event_is_silent() -> None:
@@ -14,7 +13,7 @@ def test_without_a_configuration_a_debug_event_is_silent() -> None:
         "StructlogOutlet()(event(outcome=Outcome.DELIVERED))\n"
         "StructlogOutlet()(event(outcome=Outcome.CUT, cap=Cap.MAX_LINGERING))\n"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_python(code)
     assert run.stdout == ""
     assert run.stderr.count("\n") == 1
     assert "max_lingering" in run.stderr

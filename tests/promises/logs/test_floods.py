@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 
 from cleanclose.core.floods import FOLDED
+from tests.harness.processes import run_python
 
 
 def test_what_is_left_is_told_at_exit_and_not_by_a_child() -> None:
@@ -30,9 +28,7 @@ def test_what_is_left_is_told_at_exit_and_not_by_a_child() -> None:
         if hasattr(os, "wait"):
             os.wait()
     """
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
-    )
+    run = run_python(code)
     names = [line.split("'")[1] for line in run.stdout.splitlines()]
     children = ["client_departed"] if hasattr(os, "fork") else []
     assert names == ["client_departed", *children, FOLDED], run.stdout

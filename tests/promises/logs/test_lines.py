@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.harness.leavers import leave_at, request
+from tests.harness.processes import run_python
 from tests.harness.reporting import GTHREAD, TORNADO, UVICORN, counted
 from tests.harness.stacks import Stack
 from tests.harness.waiting import until
@@ -36,8 +36,6 @@ def test_on_real_servers(serve: Serve, stack: Stack, setup: str) -> None:
 
 
 def test_nothing_is_imported_unless_asked_for() -> None:
-    import subprocess
-
     code = (
         "import sys, cleanclose.integrations.ids, cleanclose.integrations.stdlib\n"
         "from cleanclose.core import StructlogOutlet\n"
@@ -45,5 +43,5 @@ def test_nothing_is_imported_unless_asked_for() -> None:
         "print([m for m in ('asgi_correlation_id', 'opentelemetry', 'sentry_sdk')"
         " if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_python(code)
     assert run.stdout.strip() == "[]"

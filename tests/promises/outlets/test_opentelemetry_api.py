@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from tests.harness.processes import run_python
 
 WITHOUT_SDK = """
 import sys
+from tests.harness.processes import run_python
 from cleanclose.core import ClientDeparted, Facts, Mechanism, Phase, Side, Verdict
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
 
@@ -20,4 +20,4 @@ assert not [name for name in sys.modules if name.startswith("opentelemetry.sdk")
 
 
 def test_without_an_sdk_it_does_nothing() -> None:
-    subprocess.run([sys.executable, "-c", WITHOUT_SDK], check=True)
+    run_python(WITHOUT_SDK)

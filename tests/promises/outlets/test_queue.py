@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import textwrap
 import time
 
 import pytest
+
+from tests.harness.processes import run_python
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
@@ -32,13 +31,7 @@ def test_a_child_has_a_thread_of_its_own_and_the_exit_waits_a_moment() -> None:
             sys.exit()
         os.wait()
     """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    run = run_python(code, "-W", "ignore")
     assert sorted(run.stdout.splitlines()) == ["child 3", "parent 1", "parent 2"], run
 
 
@@ -52,5 +45,5 @@ def test_the_end_of_the_process_does_not_wait_for_long() -> None:
         outlet(drained())
     """
     started = time.monotonic()
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)
+    run_python(code)
     assert time.monotonic() - started < 60
