@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import hypothesis
 import pytest
 
 from cleanclose.core import Outlet, Reporter, reset
@@ -80,6 +82,9 @@ def require_program() -> Callable[[str], str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing that the tests start depends on how they were started."""
     isolation.shed_what_was_inherited()
+    # How long an example takes says something about the machine, and nothing about the code.
+    hypothesis.settings.register_profile("tests", deadline=None)
+    hypothesis.settings.load_profile("tests")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -102,6 +107,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         places.setdefault(item.path, len(places))
     items.sort(key=lambda item: (item.path not in slow, places[item.path], _row_of(item)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays; looking through it would be most of what `gc.collect` takes."""
+    gc.collect()
+    gc.freeze()
 
 
 def _row_of(item: pytest.Item) -> str:

@@ -40,11 +40,11 @@ def gets_through(act: Callable[[], object]) -> bool:
     thread = threading.Thread(target=act_again_and_again, daemon=True)
     before = gc.get_threshold()
     # What is there already need not be looked through each time.
+    gc.collect()
     gc.freeze()
     try:
         thread.start()
         thread.join(30)
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
     return not thread.is_alive()

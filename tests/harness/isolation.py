@@ -45,7 +45,7 @@ def shed_what_was_inherited() -> None:
     for name in _SIGNALS:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, _do_nothing)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -58,3 +58,6 @@ def as_started() -> dict[str, str]:
 
 def _is_theirs(name: str) -> bool:
     return bool(_THEIRS.match(name)) and not _OURS.match(name) and name != "JAVA_HOME"
+
+
+def _do_nothing(number: int, frame: object) -> None: ...

@@ -32,7 +32,7 @@ def needed(combinations: Sequence[Iterable[Value]]) -> set[int]:
         combinations: The parameters' values of each.
     """
     left = {place: frozenset(values) for place, values in enumerate(combinations)}
-    wanted: set[Value] = set().union(*left.values())
+    wanted: set[Value] = {value for values in left.values() for value in values}
     taken: set[int] = set()
     while wanted:
         # `max` takes the first of equals: every process of a run makes the same choice.

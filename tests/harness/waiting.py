@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
+
+__all__ = ["LIMIT", "until"]
+
+LIMIT: Final = 60.0
+"""Seconds after which nothing comes any more, on the slowest machine."""
 
 
-def until(is_so: Callable[[], bool], what: object = None, seconds: float = 30.0) -> None:
+def until(is_so: Callable[[], bool], what: object = None, seconds: float = LIMIT) -> None:
     """Wait until something is so.
 
     Args:

@@ -7,15 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from tests.harness.paths import ROOT
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
@@ -64,20 +63,13 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        wait_for(lambda: len(processes(mark)) > 4)
+        until(lambda: len(processes(mark)) > 4)
         run.send_signal(signal.SIGINT)
         assert run.wait(30) != 0
-        wait_for(lambda: not processes(mark))
+        until(lambda: not processes(mark))
     finally:
         run.kill()
         run.wait()
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def processes(mark: str) -> list[str]:

@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.integrations.status import StatusPage
 from tests.harness import tap
+from tests.harness.apps.starlette_parts import refuse
 
 
 async def wait(request: Request) -> Response:
@@ -35,10 +36,6 @@ async def upload(request: Request) -> Response:
         return PlainTextResponse(str(len(await request.body())))
     except ClientDisconnect:
         return Response()
-
-
-async def refuse(request: Request) -> Response:
-    return PlainTextResponse("no", 413)
 
 
 page = StatusPage(title="uvicorn <here>")

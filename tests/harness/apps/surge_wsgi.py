@@ -11,6 +11,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 from cleanclose.integrations.status import StatusPage
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness import tap
+from tests.harness.apps.flask_parts import read, refuse
 
 app = Flask(__name__)
 
@@ -31,15 +32,8 @@ for path in ("/", "/a", "/b", "/c", "/d", "/e"):
     app.add_url_rule(path, path, wait)
 
 
-@app.post("/upload")
-def upload() -> str:
-    return str(len(request.get_data()))
-
-
-@app.post("/refuse")
-def refuse() -> tuple[str, int]:
-    return "no", 413
-
+app.post("/upload")(read)
+app.post("/refuse")(refuse)
 
 page = StatusPage(title="gunicorn <here>")
 mounted = DispatcherMiddleware(app.wsgi_app, {"/status": page.wsgi})

@@ -16,6 +16,7 @@ from starlette.routing import Route
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import client_gone
 from tests.harness.apps import told
+from tests.harness.apps.starlette_parts import read, refuse
 
 told.prepare_logging()
 if "TEST_SENTRY" in os.environ:
@@ -27,14 +28,6 @@ if "TEST_SENTRY" in os.environ:
 
 async def index(request: Request) -> Response:
     return Response(told.counters())
-
-
-async def read(request: Request) -> Response:
-    return PlainTextResponse(str(len(await request.body())))
-
-
-async def refuse(request: Request) -> Response:
-    return PlainTextResponse("too much", 413)
 
 
 async def work(request: Request) -> Response:

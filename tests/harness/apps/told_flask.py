@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response
 
 from cleanclose.core import client_gone
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness.apps import told
+from tests.harness.apps.flask_parts import read, refuse
 
 told.prepare_logging()
 if "TEST_SENTRY" in os.environ:
@@ -20,21 +21,13 @@ if "TEST_SENTRY" in os.environ:
     told.prepare_sentry(FlaskIntegration())
 
 flask = Flask(__name__)
+flask.post("/read")(read)
+flask.post("/refuse")(refuse)
 
 
 @flask.get("/")
 def index() -> bytes:
     return told.counters()
-
-
-@flask.post("/read")
-def read() -> str:
-    return str(len(request.get_data()))
-
-
-@flask.post("/refuse")
-def refuse() -> tuple[str, int]:
-    return "too much", 413
 
 
 @flask.get("/work")

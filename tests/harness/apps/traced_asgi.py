@@ -36,6 +36,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
+from tests.harness.apps.starlette_parts import read, refuse
 from tests.harness.quitter import quitter
 
 spans = InMemorySpanExporter()
@@ -62,10 +63,6 @@ async def index(request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def read(request: Request) -> Response:
-    return PlainTextResponse(str(len(await request.body())))
-
-
 async def work(request: Request) -> Response:
     await request.body()
     await asyncio.sleep(float(os.environ.get("TEST_WORK", "0.5")))
@@ -81,10 +78,6 @@ async def reset(request: Request) -> Response:
         finally:
             writer.close()
     return PlainTextResponse("no")
-
-
-async def refuse(request: Request) -> Response:
-    return PlainTextResponse("too large", 413)
 
 
 async def telemetry(request: Request) -> Response:

@@ -448,7 +448,8 @@ def test_a_router_that_is_no_application(events: list[Event]) -> None:
         assert running.post("/prepare").status == 413
         response = running.post("/").response
         assert response is not None
-        assert response.body == b"413: Request Entity Too Large\n"
+        # The phrase was Python's until 3.12, and is that of RFC 9110 from 3.13 on.
+        assert response.body in (b"413: Request Entity Too Large\n", b"413: Content Too Large\n")
 
 
 def test_behind_a_proxy(events: list[Event]) -> None:

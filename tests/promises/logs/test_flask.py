@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from tests.harness.leavers import leave_at, request
 from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess
 from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.waiting import until
 
 COMMAND: Final = (
     sys.executable,
@@ -42,10 +42,7 @@ def errors_of_cut_uploads(tmp_path: Path, path: str, settings: Mapping[str, Any]
         head = request("POST", path, headers=(("Transfer-Encoding", "chunked"),))
         leave_at(server.port, head, "rst", body=b"10\r\n12345")
         leave_at(server.port, head, "fin", body=b"10\r\n12345")
-        deadline = time.monotonic() + 20
-        while len([e for e in read_tap(tap)[1] if e["event"] == "client_departed"]) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: [e["event"] for e in read_tap(tap)[1]].count("client_departed") >= 2)
     found = [record for record in read_tap(tap)[0] if record["logger"] == LOGGER]
     return [record["error"] for record in found if record["level"] == logging.ERROR]
 

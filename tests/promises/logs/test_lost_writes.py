@@ -9,7 +9,6 @@ import base64
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ from tests.harness.leavers import connected, leave, request
 from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess
 from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
@@ -63,13 +63,6 @@ class Served:
             assert sock.recv(1000)
             leave(sock, "rst")
         until(lambda: self.over(path))
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture
