@@ -543,10 +543,10 @@ class Exchange:
 
     def _limit_reached(self, now: float) -> Cap | None:
         settings = self._settings
-        if self._patience is Patience.ARRIVED:
-            return Cap.MAX_BYTES if self._drained > SMALL_REMAINDER else None
         if self._drained >= settings.max_bytes and self._received != self._length:
             return Cap.MAX_BYTES
+        if self._patience is Patience.ARRIVED:
+            return Cap.MAX_BYTES if self._drained > SMALL_REMAINDER else None
         if self._patience is Patience.SHORT:
             return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
         limits = (
@@ -563,9 +563,14 @@ class Exchange:
         grace = RATE_GRACE if self._patience is Patience.DUE else SHORT_WAIT / 5
         if now < self._since + grace:
             return True
-        seconds = now - self._started
         end = self._end() if self._patience is Patience.DUE else self._since + SHORT_WAIT
-        return self._received * (end - now) >= (self._length - self._received) * seconds
+        left = self._length - self._received
+        # Or at the rate of the drain alone: an application that thinks before it answers has kept
+        # the client waiting, not the other way round.
+        return (
+            self._received * (end - now) >= left * (now - self._started)
+            or self._drained * (end - now) >= left * (now - self._since)
+        )
 
     def _end(self) -> float:
         settings = self._settings

@@ -250,7 +250,8 @@ class Linger:
         """The kernel was asked; to be said before the connection is closed, too."""
         self._note(connection)
         if connection is not None and connection.reset and not self._ended:
-            return self.reset(Mechanism.RESET, connection, now)
+            # What reading has raised says more: it may have been a time-out of the kernel's.
+            return self.reset(self._mechanism or Mechanism.RESET, connection, now)
         return self.tick(now)
 
     # What else happens.
@@ -348,7 +349,8 @@ class Linger:
         )
 
     def _limit_reached(self, now: float) -> Cap | None:
-        if self._discarded >= self._settings.max_bytes and self._is_unfinished():
+        most = self._settings.max_bytes
+        if self._discarded > most or (self._discarded == most and self._is_unfinished()):
             return Cap.MAX_BYTES
         return next((cap for at, cap in self._limits() if now >= at), None)
 
