@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
@@ -15,6 +16,7 @@ from tests.harness.processes import ServerProcess
 from tests.harness.scenarios import CORE, FRAMING, GUARD, KIB, MIB, PATHS, TRIES, Scenario
 from tests.harness.servers_asgi import (
     DAPHNE,
+    GRANIAN,
     GUNICORN,
     HYPERCORN,
     HYPERCORN_TRIO,
@@ -132,13 +134,19 @@ def test_the_next_request_is_served(serve: Serve, row: Stack, chunked: bool) -> 
         Upload(
             port=server.port,
             path=routes.REFUSE,
-            body_size=5 * MIB,
+            body_size=128 * KIB,
             chunked=chunked,
             follow_up="after",
             listen=0.02,
         )
     )
-    assert outcome.status == 413, str(outcome)
+    response = outcome.response
+    assert response is not None, str(outcome)
+    assert response.status == 413, str(outcome)
+    if chunked and outcome.second is None:
+        # Where a chunked body ends nobody knows: only what has arrived is drained.
+        assert not response.keeps_alive, str(outcome)
+        return
     assert outcome.second is not None, str(outcome)
     assert (outcome.second.status, outcome.second.body) == (200, routes.OK_BODY)
     assert_clean([outcome])
@@ -200,6 +208,11 @@ def test_expectations(
         listen=0.05,
     )
     outcome = strict(upload)
+    if row is GRANIAN and manner == "impatient":
+        # Reading would send a 100, behind the response there is nothing to read, and the
+        # connection is not in reach: as without the middleware, the client may be reset.
+        assert outcome.status in (None, 413), str(outcome)
+        return
     assert outcome.status == 413, str(outcome)
     assert_clean([outcome])
     continued = [response.status for response in outcome.transcript.informational]
@@ -243,17 +256,20 @@ def test_a_client_that_stalls(serve: Serve, row: Stack, chunked: bool) -> None:
     assert outcome.status == 413, str(outcome)
     assert outcome.closed_by in ("fin", "reset"), str(outcome)
     assert outcome.transcript.clean, str(outcome)
-    assert watch.grown(DRAINED % "cut"), watch.changes()
-    assert watch.grown(CUT % "idle_seconds"), watch.changes()
+    if row is GRANIAN or sys.platform != "linux":
+        assert watch.grown(DRAINED % "cut"), watch.changes()
+        assert watch.grown(CUT % "idle_seconds"), watch.changes()
+    else:
+        # The kernel says that the response has arrived.
+        assert watch.grown(DRAINED % "delivered"), watch.changes()
     watch.check()
 
 
 @pytest.mark.parametrize(
-    ("chunked", "pause"), [(True, 0.01), (False, 0.03)], ids=["drain-chunked", "linger-length"]
+    ("chunked", "pause"), [(True, 0.01), (False, 0.03)], ids=["chunked", "length"]
 )
 @pytest.mark.parametrize("row", EDGES, ids=str)
 def test_a_client_that_resets(serve: Serve, row: Stack, chunked: bool, pause: float) -> None:
-    """With the response kept back, and with the response on its way."""
     server = serve(row, settings={**CAPS, "max_bytes": 64 * MIB})
     watch = Watch(server)
     outcome = strict(
@@ -356,7 +372,9 @@ def test_a_large_response_to_a_client_that_only_writes(
     serve: Serve, row: Stack, chunked: bool
 ) -> None:
     """The server waits for room to send, the client for room to write: both get it."""
-    server = serve(row, settings={"respond_after": 0.0})
+    # On granian there is nothing behind the response: the body has to be drained before.
+    settings: SettingsOptions = {} if row is GRANIAN else {"respond_after": 0.0}
+    server = serve(row, settings=settings)
     outcome = strict(
         Upload(
             port=server.port,

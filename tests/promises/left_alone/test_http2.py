@@ -197,21 +197,36 @@ def signed(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 @pytest.mark.parametrize("stubborn", [False, True], ids=["stops", "stubborn"])
 @pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
-def test_a_refused_upload(serve: Serve, signed: Certificate, row: Stack, stubborn: bool) -> None:
-    # hypercorn's own KeyError, bare as well.
+def test_a_refused_upload_is_drained_first(
+    serve: Serve, signed: Certificate, row: Stack, stubborn: bool
+) -> None:
+    """The stream ends in good order, so a client that writes everything first gets the answer."""
+    server = serve(with_certificate(row, signed))
+    with Client(server.port, signed) as client:
+        before = json.loads(client.get(routes.COUNTERS).body)
+        seen = client.post(routes.REFUSE, 4 * MIB, stubborn=stubborn)
+        assert (seen.status, seen.body, seen.ended) == ("413", routes.REFUSAL, True)
+        # The connection goes on: no reset of the stream, no GOAWAY.
+        assert (seen.reset, client.terminated) == (None, None)
+        assert client.get(routes.INDEX).status == "200"
+        after = json.loads(client.get(routes.COUNTERS).body)
+    delivered = 'cleanclose_early_responses_total{outcome="delivered"}'
+    assert after[delivered] == before[delivered] + 1
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
+def test_bare_its_stream_or_connection_breaks(
+    serve: Serve, signed: Certificate, row: Stack
+) -> None:
+    # hypercorn's own KeyError.
     serve.allow_tracebacks()
-    row = with_certificate(row, signed)
-    bare, wrapped = (
-        {refused(serve(row, wrapped=each).port, signed, stubborn=stubborn) for _ in range(4)}
-        for each in (False, True)
-    )
-    if stubborn:
-        # How far it comes before the server says something is a matter of time.
-        assert {each.reset for each in wrapped} <= {each.reset for each in bare}
-        assert {each.terminated for each in wrapped} <= {each.terminated for each in bare}
-    else:
-        assert {each.status for each in wrapped} == {"413"}
-        assert wrapped <= bare, (bare, wrapped)
+    server = serve(with_certificate(row, signed), wrapped=False)
+    seen = [refused(server.port, signed, stubborn=True) for _ in range(4)]
+    # Or the whole connection ends, with every other request on it.
+    assert any(
+        each.reset is not None or not each.ended or each.next_status != "200" for each in seen
+    ), seen
 
 
 @pytest.mark.negative_control
@@ -226,19 +241,6 @@ def test_bare_hypercorn_on_trio_does_not_survive_it(signed: Certificate) -> None
         while server.alive:
             assert time.monotonic() < deadline, server.log_text()
             time.sleep(0.05)
-
-
-@pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
-def test_nothing_is_drained(serve: Serve, signed: Certificate, row: Stack) -> None:
-    serve.allow_tracebacks()
-    server = serve(with_certificate(row, signed))
-    with Client(server.port, signed) as client:
-        before = json.loads(client.get(routes.COUNTERS).body)
-        client.post(routes.REFUSE, 4 * MIB, stubborn=False)
-    with Client(server.port, signed) as client:
-        after = json.loads(client.get(routes.COUNTERS).body)
-    grown = {name for name in after if after[name] != before[name]}
-    assert not {name for name in grown if "early" in name or "drained" in name}, grown
 
 
 @pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)
