@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from cleanclose.asgi import CleanCloseMiddleware
-from cleanclose.asgi._witness import Receive, Scope, Send
+from cleanclose.asgi._messages import Receive, Scope, Send
 from tests.harness.tap import outlets, tap_logging
 
 PIECE = bytes(64 * 1024)
