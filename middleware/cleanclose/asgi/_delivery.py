@@ -26,6 +26,7 @@ from cleanclose.core import (
     Step,
     asgi_socket,
     close_asgi,
+    is_asgi_stopping,
     response_length,
 )
 from cleanclose.linger import LINGERER, Handover, descriptor_of
@@ -35,6 +36,8 @@ __all__ = ["Delivery"]
 _TURNS: Final = 32
 """Turns of the event loop in which an application may still complete a response that it has
 begun: middleware may hand each message on through a task of its own."""
+_ASK_STOPPING: Final = 0.25
+"""Seconds after which a drain asks whether the server is stopping: it must not wait for us."""
 _LOOK: Final = 0.002
 """Seconds in which the event loop sees what has arrived."""
 _SMALL_RESPONSE: Final = 64 * 1024
@@ -78,6 +81,8 @@ class Delivery:
         self._kept: list[Message] = []
         self._app_receiving = pending
         self._turns = 0
+        # If it looks so from the start, nothing can be learned from it later.
+        self._stopping = is_asgi_stopping(receive, send)
         # The application and a task of ours may both have something to send, and several tasks of
         # the application may be at work.
         self._writing = anyio.Lock(fast_acquire=True)
@@ -274,10 +279,12 @@ class Delivery:
             return exchange.nothing_came(time.monotonic())
         message: Message | None = None
         try:
-            with anyio.move_on_after(seconds or _LOOK):
+            with anyio.move_on_after(min(seconds or _LOOK, _ASK_STOPPING)):
                 message = await self._server_receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
+        if is_asgi_stopping(self._server_receive, self._server_send) and not self._stopping:
+            return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())
         return self._tell(message)

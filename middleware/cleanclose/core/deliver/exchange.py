@@ -567,10 +567,9 @@ class Exchange:
         left = self._length - self._received
         # Or at the rate of the drain alone: an application that thinks before it answers has kept
         # the client waiting, not the other way round.
-        return (
-            self._received * (end - now) >= left * (now - self._started)
-            or self._drained * (end - now) >= left * (now - self._since)
-        )
+        return self._received * (end - now) >= left * (now - self._started) or self._drained * (
+            end - now
+        ) >= left * (now - self._since)
 
     def _end(self) -> float:
         settings = self._settings
