@@ -2,8 +2,10 @@
 # venv and pip, and make. Every other tool comes from the package index, into $(VENV).
 
 PYTHON ?= python3
-VENV ?= .venv
-LOWEST_VENV ?= .venv-lowest
+# Another Python has environments of its own: make test-unit PYTHON=python3.13
+SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
+VENV ?= .venv$(SUFFIX)
+LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
 WORKERS ?= 4
@@ -11,6 +13,8 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MATRIX_ARGS ?=
+AGAIN_ARGS ?=
+AFTER_TEST ?=
 
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
@@ -21,7 +25,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo test test-lowest coverage lint format bench matrix matrix-full build \
+.PHONY: help venv demo test test-unit test-rest test-all test-again test-lowest coverage lint format bench matrix matrix-full build \
   constraints clean
 
 help: ## List the targets
@@ -59,8 +63,23 @@ venv: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 demo: $(VENV)/.stamp-demo ## Run the example apps bare and wrapped and print the difference (DEMO_ARGS=--quick)
 	$(BIN)/python -m example_apps.demo $(DEMO_ARGS)
 
-test: $(VENV)/.stamp-test ## Run all tests (WORKERS=4, TEST_ARGS="-k expect")
-	$(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
+test-unit: $(VENV)/.stamp-test ## Run the tests that need no server (PYTHON=python3.13)
+	$(BIN)/python -m pytest $(TEST_FLAGS) $(or $(TEST_ARGS),tests/unit)
+
+test: $(VENV)/.stamp-test ## Run what a change needs: every server and promise (TEST_ARGS="-k expect")
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
+
+# Each value of a parameter is in `make test`, each combination is here (tests/harness/selection.py).
+test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
+
+# One try of each scenario with the lowest versions: they either work or they do not.
+test-all: $(if $(AFTER_TEST),,test) test-rest ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
+	CLEANCLOSE_TRIES=1 $(MAKE) test-lowest
+	$(MAKE) matrix
+
+test-again: $(VENV)/.stamp-test ## Run `make test` many times, half of them under load (AGAIN_ARGS="--runs 20")
+	$(BIN)/python -m tests.again $(AGAIN_ARGS) -- $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),
 # says nothing about this project. The stacks have no lower bounds: nobody installs them with us.
@@ -109,6 +128,6 @@ constraints: ## Resolve all dependencies anew and rewrite constraints.txt
 	rm -rf $(RESOLVE_VENV)
 
 clean: ## Remove what the other targets made, environments included
-	rm -rf $(VENV) $(LOWEST_VENV) $(RESOLVE_VENV) build dist htmlcov .coverage .coverage.* \
+	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* \
 	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

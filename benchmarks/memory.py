@@ -12,8 +12,8 @@ from typing import Final
 
 from cleanclose.doctor.clients import Upload, strict
 from example_apps.demo import EXAMPLES, Example
-from example_apps.staging import peak_rss_bytes, reset_peak_rss, rss_bytes
 from example_apps.uploads import MIB, UploadSettings
+from tests.harness.processes import peak_rss_bytes, reset_peak_rss, rss_bytes
 
 __all__ = ["CAN_MEASURE", "Growth", "measure_memory"]
 

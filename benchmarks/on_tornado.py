@@ -14,7 +14,7 @@ from typing import Final, Self
 from benchmarks.in_process import BARE, BODY, HEADERS, POST_HEADERS, WRAPPED, Method
 from benchmarks.rounds import Costs, take_turns
 from benchmarks.tornado_server import CPU, GARBAGE, PAGE
-from example_apps.staging import ServerProcess
+from tests.harness.processes import ServerProcess
 
 __all__ = ["TornadoCosts", "compare_tornado"]
 

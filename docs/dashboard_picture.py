@@ -22,9 +22,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, Final
 
-from tests.support import dashboard, metered
-from tests.support.prometheus import Prometheus
-from tests.support.quitter import quitter
+from tests.harness import dashboard, metered
+from tests.harness.prometheus import Prometheus
+from tests.harness.quitter import quitter
 
 PICTURE: Final = Path(__file__).with_name("dashboard.svg")
 

@@ -17,24 +17,21 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cleanclose.core import (
-    TRANSITIONS,
     Cap,
     Cause,
     ClientDeparted,
     DepartureSurge,
     Event,
     Facts,
-    Happening,
     Mechanism,
     Outcome,
     Phase,
     ResponseUndelivered,
     Settings,
     Side,
-    State,
     SurgeThresholds,
     TruncatedUpload,
     UploadDrained,
@@ -43,51 +40,72 @@ from cleanclose.core import (
     Witness,
     snapshot,
 )
+from cleanclose.core.deliver import linger, table
+from cleanclose.core.deliver.exchange import Patience
 from cleanclose.core.levels import DEFAULT, GRADED
 
 FOLDER: Final = Path(__file__).parent
 
-SENT: Final = {
-    "NOTHING": "",
-    "KEPT": "what was kept back",
-    "KEPT_AND_CLOSE": "what was kept back, with `Connection: close`",
-}
 
-
-def transitions() -> str:
-    """The table of the state machine, one part for each state."""
+def _transitions(states: type[enum.Enum], table: Mapping[Any, enum.Enum]) -> str:
+    """A state machine's table, one part for each state."""
     parts: list[str] = []
-    for state in State:
+    for state in states:
         rows = [
-            (f"`{happening.name}`", f"`{after.name}`", SENT[send.name])
-            for (before, happening), (after, send) in TRANSITIONS.items()
+            (f"`{happening.name}`", f"`{after.name}`")
+            for (before, happening), after in table.items()
             if before is state
         ]
         title = f"### {state.name}\n\n{_sentence(state.value)}"
-        parts.append(f"{title}\n\n{_table(('happening', 'then', 'sent'), rows)}" if rows else title)
+        parts.append(f"{title}\n\n{_table(('happening', 'then'), rows)}" if rows else title)
     return "\n\n".join(parts)
 
 
-def happenings() -> str:
-    """What the names in the table mean."""
-    rows = [(f"`{happening.name}`", happening.value) for happening in Happening]
+def _happenings(kind: type[enum.Enum]) -> str:
+    """What the names in a table mean."""
+    rows = [(f"`{happening.name}`", str(happening.value)) for happening in kind]
     return _table(("happening", "meaning"), rows)
 
 
+def drain_transitions() -> str:
+    """The table of drain and respond."""
+    return _transitions(table.State, table.TRANSITIONS)
+
+
+def drain_happenings() -> str:
+    """What can happen to an exchange."""
+    return _happenings(table.Happening)
+
+
+def patience() -> str:
+    """How long a body is drained."""
+    rows = [(f"`{each.name}`", each.value) for each in Patience]
+    return _table(("patience", "the body is drained"), rows)
+
+
+def linger_transitions() -> str:
+    """The table of linger and hold."""
+    return _transitions(linger.State, linger.TRANSITIONS)
+
+
+def linger_happenings() -> str:
+    """What can happen to a lingering connection."""
+    return _happenings(linger.Happening)
+
+
 def settings() -> str:
-    """The fields of Settings: both sets of defaults, and what the docstring says."""
-    plain, blocking = Settings(), Settings.for_blocking()
+    """The fields of Settings: the defaults, and what the docstring says."""
+    plain = Settings()
     meanings = _arguments(Settings)
     rows: list[tuple[str, ...]] = []
     for field in dataclasses.fields(Settings):
-        default, on_wsgi = (_value(getattr(each, field.name)) for each in (plain, blocking))
         type_ = str(field.type).replace("|", "\\|")
-        rows.append((f"`{field.name}`", f"`{type_}`", default, on_wsgi))
-    table = _table(("setting", "type", "default", "default on WSGI"), rows)
+        rows.append((f"`{field.name}`", f"`{type_}`", _value(getattr(plain, field.name))))
+    fields = _table(("setting", "type", "default"), rows)
     texts = [
         f"### {field.name}\n\n{meanings[field.name]}" for field in dataclasses.fields(Settings)
     ]
-    return "\n\n".join((table, *texts))
+    return "\n\n".join((fields, *texts))
 
 
 def outcomes() -> str:
@@ -213,7 +231,13 @@ def counters() -> str:
 
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "surges.md": {"causes": causes, "surge_fields": surge_fields, "thresholds": thresholds},
-    "closing-rules.md": {"transitions": transitions, "happenings": happenings},
+    "closing-rules.md": {
+        "patience": patience,
+        "drain_transitions": drain_transitions,
+        "drain_happenings": drain_happenings,
+        "linger_transitions": linger_transitions,
+        "linger_happenings": linger_happenings,
+    },
     "settings.md": {"settings": settings},
     "events-and-counters.md": {
         "common_fields": common_fields,

@@ -1,4 +1,6 @@
-"""Start and stop real programs: the servers of the demo, the tests and the benchmarks.
+"""Start and stop real programs: what the demos stand on.
+
+The tests and the benchmarks build on it too, in `tests/harness`.
 
 Everything listens on loopback ports of its own and writes into temporary files. A program is
 started in a process group of its own, and the whole group is gone when its context is left.
@@ -25,18 +27,13 @@ from types import TracebackType
 from typing import ClassVar, Final, Literal, Self
 
 __all__ = [
-    "CaddyProxy",
-    "HaproxyProxy",
     "NginxProxy",
     "PortClaim",
+    "Proxy",
     "RabbitMq",
     "ServerProcess",
     "StartError",
     "find_program",
-    "peak_rss_bytes",
-    "process_tree",
-    "reset_peak_rss",
-    "rss_bytes",
 ]
 
 # Below the range from which kernels take the ports of outgoing connections, so that no client
@@ -341,7 +338,7 @@ class ServerProcess:
             return False
 
 
-class _Proxy:
+class Proxy:
     """A proxy on a loopback port in front of an upstream port, as a context manager.
 
     It runs with a configuration and a folder of its own, as the current user, and takes nothing
@@ -436,7 +433,7 @@ class _Proxy:
         raise NotImplementedError
 
 
-class NginxProxy(_Proxy):
+class NginxProxy(Proxy):
     """nginx on a loopback port in front of an upstream port, as a context manager.
 
     Args:
@@ -512,92 +509,6 @@ class NginxProxy(_Proxy):
     def _read(self, name: str) -> str:
         path = self.folder / name
         return path.read_text(errors="replace") if path.exists() else ""
-
-
-class HaproxyProxy(_Proxy):
-    """HAProxy on a loopback port in front of an upstream port, as a context manager.
-
-    Its log, one line for each request with the two letters of the session's end, is what the
-    process writes.
-
-    Args:
-        upstream_port: The loopback port that requests go to.
-        request_buffering: Whether HAProxy waits for the body, as far as it fits into one of its
-            buffers (16 KiB), before it passes the request on (``option http-buffer-request``).
-        keep_alive: Whether it keeps connections to the upstream, as it does by default, or closes
-            each after its response (``option http-server-close``).
-    """
-
-    PROGRAM = "haproxy"
-
-    def __init__(
-        self, upstream_port: int, *, request_buffering: bool = False, keep_alive: bool = True
-    ) -> None:
-        super().__init__(upstream_port)
-        self.request_buffering = request_buffering
-        self.keep_alive = keep_alive
-
-    def _arguments(self) -> tuple[str, ...]:
-        return ("-db", "-f", "haproxy.cfg")
-
-    def _write_configuration(self, port: int) -> None:
-        text = f"""
-            global
-                log stdout format raw local0 info
-                maxconn 500
-            defaults
-                mode http
-                log global
-                option httplog
-                option {"http-keep-alive" if self.keep_alive else "http-server-close"}
-                {"option http-buffer-request" if self.request_buffering else ""}
-                timeout connect 5s
-                timeout client 60s
-                timeout server 60s
-            frontend web
-                bind 127.0.0.1:{port}
-                default_backend app
-            backend app
-                server app 127.0.0.1:{self.upstream_port}
-        """
-        (self.folder / "haproxy.cfg").write_text(textwrap.dedent(text))
-
-
-class CaddyProxy(_Proxy):
-    """Caddy on a loopback port in front of an upstream port, as a context manager.
-
-    Args:
-        upstream_port: The loopback port that requests go to.
-        pass_expect: Whether it hands the client's ``Expect`` header on, as it does by default.
-    """
-
-    PROGRAM = "caddy"
-
-    def __init__(self, upstream_port: int, *, pass_expect: bool = True) -> None:
-        super().__init__(upstream_port)
-        self.pass_expect = pass_expect
-
-    def _arguments(self) -> tuple[str, ...]:
-        return ("run", "--config", "Caddyfile", "--adapter", "caddyfile")
-
-    def _environment(self) -> Mapping[str, str]:
-        # Where it would keep certificates and its last configuration.
-        folder = str(self.folder)
-        return {"HOME": folder, "XDG_DATA_HOME": folder, "XDG_CONFIG_HOME": folder}
-
-    def _write_configuration(self, port: int) -> None:
-        options = "" if self.pass_expect else "{\nheader_up -Expect\n}"
-        text = f"""
-            {{
-                admin off
-                auto_https off
-            }}
-            http://127.0.0.1:{port} {{
-                bind 127.0.0.1
-                reverse_proxy 127.0.0.1:{self.upstream_port} {options}
-            }}
-        """
-        (self.folder / "Caddyfile").write_text(textwrap.dedent(text))
 
 
 class RabbitMq:
@@ -713,45 +624,3 @@ class RabbitMq:
                 "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}"
             ),
         }
-
-
-def process_tree(pid: int) -> list[int]:
-    """A process and everything below it, as far as it still runs. Linux only."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                # The name in brackets may hold anything, so the fields are counted behind it.
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
-    tree = [pid]
-    for member in tree:
-        tree += children.get(member, [])
-    return tree
-
-
-def rss_bytes(pid: int) -> int:
-    """The resident memory of a process and everything below it. Linux only."""
-    return _memory(pid, "VmRSS")
-
-
-def peak_rss_bytes(pid: int) -> int:
-    """The sum of the highest resident memory of each process of the tree. Linux only."""
-    return _memory(pid, "VmHWM")
-
-
-def reset_peak_rss(pid: int) -> None:
-    """Let :func:`peak_rss_bytes` count from now. Linux only."""
-    for member in process_tree(pid):
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{member}/clear_refs").write_text("5")
-
-
-def _memory(pid: int, field: str) -> int:
-    total = 0
-    for member in process_tree(pid):
-        with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{member}/status").read_text().splitlines():
-                if line.startswith(f"{field}:"):
-                    total += int(line.split()[1]) * 1024
-    return total

@@ -16,13 +16,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from tests.harness.paths import ROOT
+from tests.harness.stacks import Stack
 from tests.matrix import cases, report, servers
 from tests.matrix.cases import Case
 from tests.matrix.drivers import CLIENTS, Client
 from tests.matrix.run import DIRECT, PROXIES, Matrix, Plan, Way
-from tests.support.stacks import Stack
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _STRICT: Final = "raw strict"
 _SHOWN: Final = 40
 

@@ -6,8 +6,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from tests.support.apps import routes
-from tests.support.scenarios import CORE, KIB, MIB, Scenario
+from tests.harness.apps import routes
+from tests.harness.scenarios import CORE, KIB, MIB, Scenario
 
 __all__ = ["ALL", "LINE", "QUICK", "QUICK_FOR_ALL", "Case"]
 

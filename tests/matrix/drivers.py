@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from example_apps.staging import find_program
+from tests.harness.paths import ROOT
+from tests.harness.processes import find_program
 from tests.matrix.cases import LINE
 
 __all__ = ["CLIENTS", "Client", "Driver", "DriverError", "Workshop"]
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 _SOURCES: Final = Path(__file__).parent / "clients"
 _START_SECONDS: Final = 60.0
 

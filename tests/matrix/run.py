@@ -17,19 +17,13 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from cleanclose.doctor.wire import Fault
-from example_apps.staging import (
-    CaddyProxy,
-    HaproxyProxy,
-    NginxProxy,
-    ServerProcess,
-    StartError,
-    find_program,
-)
+from tests.harness.apps import routes
+from tests.harness.processes import ServerProcess, StartError, find_program
+from tests.harness.proxies import CaddyProxy, HaproxyProxy, NginxProxy
+from tests.harness.stacks import Stack
 from tests.matrix.cases import Case
 from tests.matrix.drivers import Client, Driver, DriverError, Workshop
 from tests.matrix.servers import missing
-from tests.support.apps import routes
-from tests.support.stacks import Stack
 
 __all__ = ["DIRECT", "PROXIES", "Matrix", "Plan", "Result", "Way", "judge"]
 

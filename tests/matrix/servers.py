@@ -7,8 +7,8 @@ import platform
 import re
 from typing import Final
 
-from tests.support import servers_asgi, servers_wsgi
-from tests.support.stacks import FRAMEWORKS, SERVERS, Stack
+from tests.harness import servers_asgi, servers_wsgi
+from tests.harness.stacks import FRAMEWORKS, SERVERS, Stack
 
 __all__ = ["ALL", "QUICK", "missing", "versions"]
 

@@ -26,6 +26,7 @@ from cleanclose.core import (
     Step,
     asgi_socket,
     close_asgi,
+    is_asgi_stopping,
     response_length,
 )
 from cleanclose.linger import LINGERER, Handover, descriptor_of
@@ -35,6 +36,10 @@ __all__ = ["Delivery"]
 _TURNS: Final = 32
 """Turns of the event loop in which an application may still complete a response that it has
 begun: middleware may hand each message on through a task of its own."""
+_ASK_STOPPING: Final = 0.25
+"""Seconds after which a drain asks whether the server is stopping: it must not wait for us."""
+_LOOK: Final = 0.002
+"""Seconds in which the event loop sees what has arrived."""
 _SMALL_RESPONSE: Final = 64 * 1024
 """Bytes of a response that fit into the socket buffers of a client which is not reading yet. A
 server that sends more may wait for a client that waits for the server to read."""
@@ -76,9 +81,13 @@ class Delivery:
         self._kept: list[Message] = []
         self._app_receiving = pending
         self._turns = 0
+        # If it looks so from the start, nothing can be learned from it later.
+        self._stopping = is_asgi_stopping(receive, send)
+        # The application and a task of ours may both have something to send, and several tasks of
+        # the application may be at work.
+        self._writing = anyio.Lock(fast_acquire=True)
         # From here on: only once there is something to wait for.
         self._runtime: Runtime | None = None
-        self._writing: anyio.Lock | None = None
         self._changed: anyio.Event | None = None
         self._task: object | None = None
         self._delivered: anyio.Event | None = None
@@ -89,13 +98,14 @@ class Delivery:
 
     async def receive(self) -> Message:
         """What the application has as ``receive`` from here on."""
-        exchange = self.exchange
-        if exchange.early:
+        if not self.exchange.early:
+            self.exchange.app_read(time.monotonic())
+            await self._flush()
+        # Looked at once more: another task of the application may have completed the response.
+        if self.exchange.early:
             # What the servers themselves say once a response is complete. The drain may have
             # taken that word from theirs, and some say it only once.
             return {"type": "http.disconnect"}
-        exchange.app_read(time.monotonic())
-        await self._flush()
         self._app_receiving += 1
         try:
             message = await self._server_receive()
@@ -215,7 +225,6 @@ class Delivery:
 
     def _start_task(self, job: Callable[[], Any]) -> None:
         self._runtime = self._runtime or current_runtime()
-        self._writing = self._writing or anyio.Lock(fast_acquire=True)
         self._delivered = delivered = anyio.Event()
 
         async def run() -> None:
@@ -270,10 +279,12 @@ class Delivery:
             return exchange.nothing_came(time.monotonic())
         message: Message | None = None
         try:
-            with anyio.move_on_after(seconds):
+            with anyio.move_on_after(min(seconds or _LOOK, _ASK_STOPPING)):
                 message = await self._server_receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
+        if is_asgi_stopping(self._server_receive, self._server_send) and not self._stopping:
+            return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())
         return self._tell(message)
@@ -301,10 +312,16 @@ class Delivery:
         if step.close:
             close_asgi(self._server_receive, self._server_send)
         size = sum(len(each.get("body", b"")) for each in self._kept)
-        if exchange.may_read and (self._server.end_waits or size > _SMALL_RESPONSE):
-            await self._flush_reading(step)
-        else:
-            await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
+        try:
+            if exchange.may_read and (self._server.end_waits or size > _SMALL_RESPONSE):
+                await self._flush_reading(step)
+            else:
+                await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
+        except OSError:
+            # The server closes the connection within its send(): hypercorn's raises what the end
+            # of TLS brings. The response is out, and the lingerer knows what became of it.
+            if self._kept or not exchange.handed_over:
+                raise
 
     async def _flush_reading(self, step: Respond) -> None:
         """Send what is kept back, and read meanwhile: the server may wait until somebody does."""
@@ -342,26 +359,17 @@ class Delivery:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-        if self._writing is None:
-            await self._flush_in_order(whole=whole, close=close, in_one_piece=in_one_piece)
-            return
-        # The application and a task may both have something to send.
         async with self._writing:
-            await self._flush_in_order(whole=whole, close=close, in_one_piece=in_one_piece)
-
-    async def _flush_in_order(self, *, whole: bool, close: bool, in_one_piece: bool) -> None:
-        kept = self._kept
-        if not kept:
-            return
-        if kept[0]["type"] == "http.response.start":
-            if whole:
-                kept[0] = _with_length(kept[0], kept[1:])
-            if close:
-                kept[0] = _with_close(kept[0])
-        if in_one_piece:
-            self._join()
-        while kept:
-            await self._server_send(kept.pop(0))
+            kept = self._kept
+            if kept and kept[0]["type"] == "http.response.start":
+                if whole:
+                    kept[0] = _with_length(kept[0], kept[1:])
+                if close:
+                    kept[0] = _with_close(kept[0])
+            if in_one_piece:
+                self._join()
+            while kept:
+                await self._server_send(kept.pop(0))
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]

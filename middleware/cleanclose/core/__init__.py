@@ -1,19 +1,7 @@
 """The shared core: no framework, no I/O, no clock of its own."""
 
 from cleanclose.core.counters import reset, snapshot
-from cleanclose.core.deliver.exchange import (
-    TRANSITIONS,
-    Connection,
-    Done,
-    Exchange,
-    Forward,
-    Happening,
-    Keep,
-    Read,
-    Respond,
-    State,
-    Step,
-)
+from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import (
     CHUNKED,
     NO_BODY,
@@ -24,6 +12,17 @@ from cleanclose.core.deliver.framing import (
 )
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.deliver.table import (
+    TRANSITIONS,
+    Done,
+    Forward,
+    Happening,
+    Keep,
+    Read,
+    Respond,
+    State,
+    Step,
+)
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
     Cap,
@@ -57,6 +56,7 @@ from cleanclose.core.servers import (
     asgi_socket,
     close_asgi,
     cooperates_with,
+    is_asgi_stopping,
     is_called_by_server,
     is_called_by_wsgi_server,
     is_servers_own,
@@ -142,6 +142,7 @@ __all__ = [
     "close_asgi",
     "cooperates_with",
     "current",
+    "is_asgi_stopping",
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_multiplexed",

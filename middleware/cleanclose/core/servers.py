@@ -28,6 +28,7 @@ __all__ = [
     "asgi_socket",
     "close_asgi",
     "cooperates_with",
+    "is_asgi_stopping",
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_own",
@@ -80,6 +81,9 @@ class Server:
             socket, or an asyncio transport. The first one that is there counts.
         closes: The attribute of the object behind ASGI's ``receive`` that, once false, makes the
             server close the connection when the response is complete.
+        stopping: What tells that an ASGI server is stopping and waits for this exchange: an
+            attribute with dots of the object behind ``receive`` (or behind ``send`` if ``receive``
+            has none), which may be a method without arguments, and its value then.
         gone_key: The key of the WSGI environ which holds a callable that says so, if any.
         input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
             if it does and the environ does not.
@@ -122,6 +126,7 @@ class Server:
     ends_at_upgrade: bool = False
     connection: tuple[str, ...] = ()
     closes: str | None = None
+    stopping: tuple[str, bool] | None = None
     gone_key: str | None = None
     input_socket: str | None = None
     head_attribute: str | None = None
@@ -158,6 +163,9 @@ _ASGI: Final[Mapping[str, Server]] = {
         ends_at_upgrade=True,
         connection=("transport",),
         closes="keep_alive",
+        # H11Protocol.shutdown and its like set it for an exchange that is under way. (So does
+        # httptools for a request that asks for it: then a stop is not seen.)
+        stopping=("keep_alive", False),
     ),
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
     # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
@@ -174,6 +182,8 @@ _ASGI: Final[Mapping[str, Server]] = {
             "send.__self__.send.__self__.stream.transport_stream.socket",
             "send.__self__.send.__self__.stream.socket",
         ),
+        # WorkerContext.terminated, an event of either loop.
+        stopping=("context.terminated.is_set", True),
     ),
     # Server.create_application does the same. The body is in a file by then
     # (WebRequest.process), and HTTPChannel.allHeadersReceived of Twisted has sent the 100.
@@ -190,6 +200,7 @@ _ASGI: Final[Mapping[str, Server]] = {
         hides_after_end=True,
         heeds_close=False,
         connection=("protocol.transport",),
+        stopping=("protocol.worker.alive", False),
     ),
     # Compiled: nothing behind its callables can be asked. It says 1005 to websockets, too.
     # hyper sends the 100 (Conn.poll_read_body), unless a response has begun; and it drops a
@@ -443,11 +454,8 @@ def asgi_socket(receive: object, send: object) -> Any:
         None behind a middleware that wraps the callables, on servers that keep it to themselves,
         and for one that has no attributes of these names any more.
     """
-    owner: object = getattr(receive, "__self__", None)
-    server = asgi_server(receive, send)
-    if _package(receive) in ("asyncio", "trio"):
-        owner = getattr(_behind_starlette(send), "__self__", None)
-    for path in server.connection:
+    owner = _owner(receive, send)
+    for path in asgi_server(receive, send).connection:
         try:
             found: Any = operator.attrgetter(path)(owner)
         except AttributeError:
@@ -455,6 +463,32 @@ def asgi_socket(receive: object, send: object) -> Any:
         ask: object = getattr(found, "get_extra_info", None)
         return ask("socket") if callable(ask) else found
     return None
+
+
+def _owner(receive: object, send: object) -> object:
+    """The server's object for the exchange, behind one of its callables."""
+    if _package(receive) in ("asyncio", "trio"):
+        return getattr(_behind_starlette(send), "__self__", None)
+    return getattr(receive, "__self__", None)
+
+
+def is_asgi_stopping(receive: object, send: object) -> bool:
+    """Whether the server is stopping and waits for this exchange, as far as it shows that.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    sign = asgi_server(receive, send).stopping
+    if sign is None:
+        return False
+    path, expected = sign
+    try:
+        found: Any = operator.attrgetter(path)(_owner(receive, send))
+    except AttributeError:
+        # Another version of the server.
+        return False
+    return (found() if callable(found) else found) is expected
 
 
 def close_asgi(receive: object, send: object) -> None:

@@ -2,9 +2,9 @@
 
 Theory of operation. `Lingerer.take` puts a connection into an inbox and wakes the thread through
 a pipe; it never waits. The thread waits for bytes and for the next moment at which a connection
-wants to be looked at (a heap, one entry per connection). A connection that the server still has
-is not read, unless the shim says that nobody else reads it: so nothing is ever taken from a
-server that goes on using its connection.
+wants to be looked at (a heap). A connection that the server still has is not read, unless the shim
+says that nobody else reads it: so nothing is ever taken from a server that goes on using its
+connection.
 
 Everything is looked up on its module when the thread starts: where gevent or eventlet have
 patched `threading` and `selectors` by then, the thread is a greenlet and waits as one.
@@ -12,11 +12,13 @@ patched `threading` and `selectors` by then, the thread is a greenlet and waits 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import contextvars
 import dataclasses
 import heapq
+import math
 import os
 import selectors
 import sys
@@ -26,9 +28,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from cleanclose.core.deliver.linger import Close, Discard, Hold, Linger, State, Step, Wait
+from cleanclose.core.deliver.linger import Close, Discard, Linger, State, Step, Wait
 from cleanclose.core.events import Event, Mechanism
 from cleanclose.core.kernel import ask_connection
+from cleanclose.core.watch import CURRENT
 from cleanclose.linger._sockets import SUPPORTED, Descriptor
 
 if sys.platform != "win32":
@@ -82,9 +85,9 @@ class _Entry:
 
     __slots__ = (
         "address",
-        "asked_at",
         "context",
         "descriptor",
+        "due",
         "handover",
         "held_as",
         "linger",
@@ -99,9 +102,11 @@ class _Entry:
         self.held_as = handover.held_as
         self.address = descriptor.address()
         self.context = contextvars.copy_context()
+        # It would keep the server's buffers for this request.
+        self.context.run(CURRENT.set, None)
         self.registered = False
         self.shut = False
-        self.asked_at = 0.0
+        self.due = math.inf
 
 
 class Lingerer:
@@ -129,18 +134,21 @@ class Lingerer:
             then nothing has been done.
         """
         descriptor: Descriptor | None = None
-        try:
-            descriptor = Descriptor(number) if own else Descriptor.of(number)
-            entry = _Entry(descriptor, handover)
-            with self._lock:
+        # With the lock from here on: a child that is forked must know of every descriptor.
+        with self._lock:
+            try:
+                descriptor = Descriptor(number) if own else Descriptor.of(number)
+                entry = _Entry(descriptor, handover)
                 if self._running is None:
                     self._running = _Loop(self._lock, self._ended)
                 self._running.add(entry)
                 return Taken(self._running, entry)
-        except (OSError, RuntimeError):
-            if descriptor is not None and not own:
-                descriptor.close()
-            return None
+            except (OSError, RuntimeError):
+                if descriptor is not None and own:
+                    descriptor.give_up()
+                elif descriptor is not None:
+                    descriptor.close()
+                return None
 
     @property
     def count(self) -> int:
@@ -154,13 +162,24 @@ class Lingerer:
 
     def stop(self) -> None:
         """The process ends: close what is left, and report it."""
-        running = self._running
+        with self._lock:
+            running, self._running = self._running, None
         if running is not None:
             running.stop()
+
+    def before_fork(self) -> None:
+        """In a parent: no descriptor is half taken or half closed while its child is made."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """The child is made, or there is none."""
+        self._lock.release()
 
     def after_fork(self) -> None:
         """In a child: the connections are the parent's."""
         running = self._running
+        # A greenlet of the parent's goes on here, and would wait for it.
+        self._lock.release()
         self._forget()
         if running is not None:
             running.abandon()
@@ -199,6 +218,7 @@ class _Loop:
         self._times: list[tuple[float, int, _Entry]] = []
         self._pushed = 0
         self._stopped = False
+        self._closed = False
         self._selector = selectors.DefaultSelector()
         try:
             self._wakes, self._wake = os.pipe()
@@ -221,6 +241,7 @@ class _Loop:
     # From any thread.
 
     def add(self, entry: _Entry) -> None:
+        """Take an entry in. The caller has the lock."""
         self._inbox.append(entry)
         self._call()
 
@@ -230,66 +251,97 @@ class _Loop:
             self._call()
 
     def stop(self) -> None:
+        now = _clock()
         with self._lock:
             self._stopped = True
             self._call()
             entries = [*self._entries, *self._inbox]
             self._entries.clear()
             self._inbox.clear()
+            self._by_address.clear()
+            for entry in entries:
+                entry.linger.stopped(now)
+                entry.linger.kernel_says(self._ask(entry), now)
+                self._release(entry)
         for entry in entries:
-            entry.linger.stopped(_clock())
             self._report(entry)
 
     def abandon(self) -> None:
-        """In a forked child, where no thread runs: close the parent's descriptors."""
-        for entry in [*self._entries, *self._inbox]:
-            entry.descriptor.close()
+        """In a forked child: close the parent's descriptors.
+
+        No thread runs there; a greenlet does, and must find nothing to do.
+        """
+        entries = [*self._entries, *self._inbox]
+        self._stopped = True
+        self._entries.clear()
+        self._inbox.clear()
+        # The selector first. To unregister would be heard by the parent, which shares it.
         self._close_own()
+        for entry in entries:
+            entry.descriptor.close()
 
     def _call(self) -> None:
-        # A full pipe wakes as well; a closed one needs no waking.
-        with contextlib.suppress(OSError):
-            os.write(self._wake, b"x")
+        # When the thread has ended the number may be somebody else's.
+        if not self._closed:
+            # A full pipe wakes as well.
+            with contextlib.suppress(OSError):
+                os.write(self._wake, b"x")
 
     # In the thread.
 
     def _run(self) -> None:
-        idle_since: float | None = None
-        while True:
-            now = _clock()
+        try:
+            idle_since: float | None = None
+            while not self._is_over(idle_since):
+                now = _clock()
+                if self.count:
+                    idle_since = None
+                elif idle_since is None:
+                    idle_since = now
+                    # What is left there is of connections that are no more.
+                    self._times.clear()
+                self._turn((now if idle_since is None else idle_since) + LINGERS_ON, now)
+        except Exception:
+            # A greenlet in a forked child finds its selector closed.
+            if not self._stopped:
+                raise
+        finally:
             with self._lock:
-                if self._stopped or (
-                    not self._entries
-                    and not self._inbox
-                    and idle_since is not None
-                    and now >= idle_since + LINGERS_ON
-                ):
-                    self._ended(self)
-                    self._close_own()
-                    return
-            if self._entries or self._inbox:
-                idle_since = None
-            elif idle_since is None:
-                idle_since = now
-            ready = self._selector.select(self._seconds(now))
-            now = _clock()
-            for key, _ in ready:
-                if key.data is None:
-                    self._empty_pipe()
-                else:
-                    self._guarded(self._read, key.data, now)
-            self._look_into_inbox(now)
-            while self._times and self._times[0][0] <= now:
-                _, _, entry = heapq.heappop(self._times)
-                if entry in self._entries:
-                    self._guarded(self._look, entry, now)
+                self._ended(self)
+                self._close_own()
+            # Usually nothing.
+            self.stop()
 
-    def _seconds(self, now: float) -> float | None:
+    def _is_over(self, idle_since: float | None) -> bool:
+        """Whether the thread ends. If so, nobody can hand anything over to it any more."""
+        with self._lock:
+            if not self._stopped and (
+                self.count or idle_since is None or _clock() < idle_since + LINGERS_ON
+            ):
+                return False
+            self._ended(self)
+            return True
+
+    def _turn(self, idle_until: float, now: float) -> None:
+        ready = self._selector.select(self._seconds(idle_until, now))
+        now = _clock()
+        for key, _ in ready:
+            if key.data is None:
+                self._empty_pipe()
+            else:
+                self._guarded(self._read, key.data, now)
+        self._look_into_inbox(now)
+        while self._times and self._times[0][0] <= now:
+            due, _, entry = heapq.heappop(self._times)
+            # Otherwise something earlier has been planned since.
+            if entry in self._entries and entry.due == due:
+                entry.due = math.inf
+                self._guarded(self._look, entry, now)
+
+    def _seconds(self, idle_until: float, now: float) -> float:
         if self._inbox or self._news:
             return 0.0
-        if not self._times:
-            return LINGERS_ON
-        return max(0.0, self._times[0][0] - now)
+        return max(0.0, (self._times[0][0] if self._times else idle_until) - now)
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -297,21 +349,24 @@ class _Loop:
                 pass
 
     def _look_into_inbox(self, now: float) -> None:
-        while self._inbox:
-            with self._lock:
-                if not self._inbox:
-                    break
-                entry = self._inbox.popleft()
-                self._entries[entry] = None
-            self._by_address[entry.address] += 1
+        while (entry := self._next_of_inbox()) is not None:
             self._guarded(self._begin, entry, now)
             most = most_lingering(entry.handover.most)
-            while len(self._entries) > most:
-                self._guarded(self._turn_out, self._next_to_go(), now)
+            while (other := self._one_too_many(most)) is not None:
+                self._guarded(self._turn_out, other, now)
         while self._news:
             entry = self._news.popleft()
             if entry in self._entries:
-                self._guarded(self._look_early, entry, now)
+                self._guarded(self._begin, entry, now)
+
+    def _next_of_inbox(self) -> _Entry | None:
+        with self._lock:
+            if not self._inbox:
+                return None
+            entry = self._inbox.popleft()
+            self._entries[entry] = None
+            self._by_address[entry.address] += 1
+            return entry
 
     def _guarded(self, work: Callable[[_Entry, float], None], entry: _Entry, now: float) -> None:
         try:
@@ -320,19 +375,20 @@ class _Loop:
             entry.linger.stopped(now)
             self._close(entry)
 
-    def _next_to_go(self) -> _Entry:
-        """The oldest connection of the address that has most of them."""
-        address = max(self._by_address, key=lambda each: self._by_address[each])
-        return next(entry for entry in self._entries if entry.address == address)
+    def _one_too_many(self, most: int) -> _Entry | None:
+        """The oldest connection of the address that has most of them, if there are too many."""
+        with self._lock:
+            if len(self._entries) <= most:
+                return None
+            address = max(self._by_address, key=lambda each: self._by_address[each])
+            return next(entry for entry in self._entries if entry.address == address)
 
     def _turn_out(self, entry: _Entry, now: float) -> None:
         self._do(entry, entry.linger.turned_out(now), now)
 
     def _begin(self, entry: _Entry, now: float) -> None:
         self._look_for_let_go(entry, now)
-        step = entry.linger.step(now)
-        self._do(entry, step, now)
-        self._plan(entry, step, now)
+        self._do(entry, entry.linger.step(now), now)
 
     def _look(self, entry: _Entry, now: float) -> None:
         """Its moment has come."""
@@ -340,12 +396,6 @@ class _Loop:
         self._look_for_let_go(entry, now)
         step = linger.kernel_says(self._ask(entry), now) if linger.asks_kernel else linger.tick(now)
         self._do(entry, step, now)
-        self._plan(entry, step, now)
-
-    def _look_early(self, entry: _Entry, now: float) -> None:
-        # Its place in the heap stays as it is: whatever is planned there is not too late.
-        self._look_for_let_go(entry, now)
-        self._do(entry, entry.linger.step(now), now)
 
     def _look_for_let_go(self, entry: _Entry, now: float) -> None:
         if entry.linger.state is not State.SENDING:
@@ -378,21 +428,16 @@ class _Loop:
         return ask_connection(entry.descriptor.sock, shut=entry.shut)
 
     def _do(self, entry: _Entry, step: Step, now: float) -> None:
-        match step:
-            case Discard():
-                self._watch(entry, True)
-            case Wait(_, read):
-                self._watch(entry, read)
-            case Hold():
-                self._watch(entry, False)
-            case Close():
-                entry.linger.kernel_says(self._ask(entry), now)
-                self._close(entry)
-
-    def _plan(self, entry: _Entry, step: Step, now: float) -> None:
-        if not isinstance(step, Close):
+        if isinstance(step, Close):
+            entry.linger.kernel_says(self._ask(entry), now)
+            self._close(entry)
+            return
+        self._watch(entry, step.read if isinstance(step, Wait) else isinstance(step, Discard))
+        due = now + step.seconds
+        if due < entry.due:
+            entry.due = due
             self._pushed += 1
-            heapq.heappush(self._times, (now + step.seconds, self._pushed, entry))
+            heapq.heappush(self._times, (due, self._pushed, entry))
 
     def _watch(self, entry: _Entry, wanted: bool) -> None:
         if wanted and not entry.registered:
@@ -403,25 +448,34 @@ class _Loop:
 
     def _close(self, entry: _Entry) -> None:
         with self._lock:
-            if self._entries.pop(entry, entry) is entry:
+            if entry not in self._entries:
                 # Closed before, by `stop`.
                 return
-        self._by_address[entry.address] -= 1
-        if self._by_address[entry.address] <= 0:
-            del self._by_address[entry.address]
-        if entry.registered:
-            with contextlib.suppress(KeyError, OSError, ValueError):
-                self._selector.unregister(entry.descriptor.fileno())
+            del self._entries[entry]
+            self._by_address[entry.address] -= 1
+            if self._by_address[entry.address] <= 0:
+                del self._by_address[entry.address]
+            self._release(entry)
         self._report(entry)
 
+    def _release(self, entry: _Entry) -> None:
+        """Close the descriptor; first of all it must be gone from the selector."""
+        if entry.registered and not self._closed:
+            with contextlib.suppress(KeyError, OSError, ValueError):
+                self._selector.unregister(entry.descriptor.fileno())
+        entry.registered = False
+        with contextlib.suppress(OSError):
+            entry.descriptor.close()
+
     def _report(self, entry: _Entry) -> None:
-        entry.descriptor.close()
-        event = entry.linger.event(_clock())
         # What an outlet raises is the reporter's to count; nothing may end this thread.
-        with contextlib.suppress(Exception):
-            entry.context.run(entry.handover.report, event)
+        with contextlib.suppress(Exception, SystemExit, asyncio.CancelledError):
+            entry.context.run(entry.handover.report, entry.linger.event(_clock()))
 
     def _close_own(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
         with contextlib.suppress(OSError):
             self._selector.close()
         for number in (self._wakes, self._wake):
@@ -434,4 +488,8 @@ LINGERER: Final = Lingerer()
 
 atexit.register(LINGERER.stop)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LINGERER.after_fork)
+    os.register_at_fork(
+        before=LINGERER.before_fork,
+        after_in_parent=LINGERER.after_fork_in_parent,
+        after_in_child=LINGERER.after_fork,
+    )

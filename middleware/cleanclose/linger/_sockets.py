@@ -22,6 +22,9 @@ _FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | (
     socket.MSG_TRUNC if sys.platform == "linux" else 0
 )
 _NOTHING: Final = bytearray(PIECE)
+# With this flag Python's socket has no time-out of its own. Without it `socket.setdefaulttimeout`
+# would make the connection non-blocking, for the server that shares it as well.
+_TYPE: Final[int] = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
 class Descriptor:
@@ -33,11 +36,16 @@ class Descriptor:
         number: The descriptor, which is this object's from now on.
     """
 
-    __slots__ = ("_inode", "_sock")
+    __slots__ = ("_identity", "_sock")
 
     def __init__(self, number: int) -> None:
-        self._sock = _socket.socket(fileno=number)
-        self._inode = os.fstat(number).st_ino
+        status = os.fstat(number)
+        self._identity = status.st_dev, status.st_ino
+        blocking = os.get_blocking(number)
+        self._sock = _socket.socket(-1, _TYPE, -1, number)
+        if os.get_blocking(number) is not blocking:
+            # A system that does not have the flag.
+            os.set_blocking(number, blocking)
 
     @classmethod
     def of(cls, number: int) -> Descriptor:
@@ -76,9 +84,10 @@ class Descriptor:
         A socket's inode is its own for as long as one descriptor of it is open (ours is).
         """
         try:
-            return os.fstat(number).st_ino == self._inode
+            status = os.fstat(number)
         except OSError:
             return False
+        return (status.st_dev, status.st_ino) == self._identity
 
     def discard(self) -> int | None:
         """Discard what has come, `PIECE` bytes at most.
@@ -101,6 +110,10 @@ class Descriptor:
         except OSError:
             # The peer was faster.
             return
+
+    def give_up(self) -> None:
+        """Leave the number to whoever had it before."""
+        self._sock.detach()
 
     def close(self) -> None:
         """Close it. May be called more than once."""

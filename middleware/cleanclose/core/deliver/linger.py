@@ -42,6 +42,9 @@ long, up to `LAST_LOOK`."""
 
 LAST_LOOK: Final = 0.05
 
+UNSEEN: Final = 256 * 1024
+"""Bytes of a body that a server may have read by itself before it let go."""
+
 ASK_AGAIN: Final = 1.0
 """Seconds between two questions to the kernel whether the response has arrived."""
 
@@ -225,7 +228,7 @@ class Linger:
             self._mechanism = Mechanism.EOF
             arrived = connection is None or not connection.unacked
             # A proxy that stops its own client may have thrown the response away as well.
-            if arrived and not (self._proxied and self._is_unfinished()):
+            if arrived and not (self._proxied and self._is_far_from_end()):
                 self._outcome = Outcome.DELIVERED
         return self._happen(Happening.ENDED, now)
 
@@ -247,7 +250,8 @@ class Linger:
         """The kernel was asked; to be said before the connection is closed, too."""
         self._note(connection)
         if connection is not None and connection.reset and not self._ended:
-            return self.reset(Mechanism.RESET, connection, now)
+            # What reading has raised says more: it may have been a time-out of the kernel's.
+            return self.reset(self._mechanism or Mechanism.RESET, connection, now)
         return self.tick(now)
 
     # What else happens.
@@ -345,13 +349,17 @@ class Linger:
         )
 
     def _limit_reached(self, now: float) -> Cap | None:
-        if self._discarded >= self._settings.max_bytes and self._is_unfinished():
+        most = self._settings.max_bytes
+        if self._discarded > most or (self._discarded == most and self._is_unfinished()):
             return Cap.MAX_BYTES
         return next((cap for at, cap in self._limits() if now >= at), None)
 
     def _is_unfinished(self) -> bool:
         # The wire's bytes are at least the body's.
         return self._left is None or self._discarded < self._left
+
+    def _is_far_from_end(self) -> bool:
+        return self._left is not None and self._discarded + UNSEEN < self._left
 
     def _settled(self) -> bool:
         """Whether silence is no fault: the response has arrived, or nothing was to be sent."""

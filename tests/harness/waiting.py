@@ -1,0 +1,26 @@
+"""Waiting for what a test needs to see, with one generous limit for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["LIMIT", "until"]
+
+LIMIT: Final = 60.0
+"""Seconds after which nothing comes any more, on the slowest machine."""
+
+
+def until(is_so: Callable[[], bool], what: object = None, seconds: float = LIMIT) -> None:
+    """Wait until something is so.
+
+    Args:
+        is_so: Whether it is.
+        what: What to show if it never is; called, if it can be.
+        seconds: How long at most.
+    """
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, what() if callable(what) else what
+        time.sleep(0.02)

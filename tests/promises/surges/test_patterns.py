@@ -1,0 +1,320 @@
+"""The seven patterns on real servers: each is told once, and rightly. A random mix is not.
+
+The patterns run side by side, each on a server of its own, over the same random traffic: requests
+on five routes from thirty networks, of which some are left at random moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import socket
+import struct
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from starlette.routing import Route, Router
+
+from tests.harness.leavers import request
+from tests.harness.paths import ROOT
+from tests.harness.processes import ServerProcess
+from tests.harness.surge_servers import COMMANDS
+from tests.harness.tap import PATH_VARIABLE, read_tap
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+RANDOM_SECONDS: Final = 26.0
+"""Enough for two windows."""
+PATIENCE: Final = 60.0
+AFTERWARDS: Final = 12.0
+"""Seconds for which a pattern goes on when it has been told: enough for one more window."""
+LINGER_0: Final = struct.pack("ii", 1, 0)
+NETWORKS: Final = [f"127.0.{number}.1" for number in range(1, 31)]
+
+
+@dataclass
+class Site:
+    """One server, and those who use it."""
+
+    port: int
+    tap: Path
+    random: random.Random = field(default_factory=lambda: random.Random(5))
+
+    def surges(self) -> list[Mapping[str, Any]]:
+        return [event for event in read_tap(self.tap)[1] if event["event"] == "departure_surge"]
+
+    def departures(self) -> int:
+        return sum("phase" in event for event in read_tap(self.tap)[1])
+
+    @contextlib.asynccontextmanager
+    async def connected(
+        self, address: str | None = None
+    ) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """A connection from an address, or from any of them; in the end it is reset."""
+        local = (address or self.random.choice(NETWORKS), 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=local)
+        try:
+            yield reader, writer
+        finally:
+            sock: socket.socket = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0)
+            writer.transport.abort()
+
+    async def ask(self) -> None:
+        """A request that is answered."""
+        async with self.connected() as (reader, writer):
+            writer.write(request("GET", f"/{self.random.choice('aaaabbbccde')}"))
+            await read_answer(reader)
+
+    async def leave(self, path: str, after: float, address: str | None = None) -> None:
+        async with self.connected(address) as (_, writer):
+            writer.write(request("GET", f"{path}?wait=20"))
+            await asyncio.sleep(after)
+
+    async def cut(self, size: int) -> None:
+        async with self.connected() as (_, writer):
+            writer.write(request("POST", "/upload", length=1 << 20) + b"x" * size)
+            await writer.drain()
+            await asyncio.sleep(0.2)
+
+    async def leave_reused(self, idle: float) -> None:
+        async with self.connected() as (reader, writer):
+            writer.write(request("GET", "/a"))
+            await read_answer(reader)
+            await asyncio.sleep(idle)
+            writer.write(request("GET", "/b?wait=20"))
+            await asyncio.sleep(0.05)
+
+    async def leave_at_random(self) -> None:
+        kind = self.random.random()
+        if kind < 0.7:
+            await self.leave(f"/{self.random.choice('aaaabbbccde')}", self.patience())
+        elif kind < 0.9:
+            await self.cut(int(2 ** self.random.uniform(8, 19)))
+        else:
+            await self.leave_reused(self.random.uniform(0.2, 6))
+
+    async def be_refused(self) -> None:
+        async with self.connected() as (reader, writer):
+            writer.write(request("POST", "/refuse", length=20_000) + b"x" * 20_000)
+            await read_answer(reader)
+
+    async def lose_refusal(self) -> None:
+        async with self.connected() as (_, writer):
+            writer.write(request("POST", "/refuse", length=8 << 20) + b"x" * 100_000)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    def patience(self) -> float:
+        return min(8.0, 0.05 + self.random.expovariate(1.2))
+
+
+async def read_answer(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head.lower())
+    if length is not None:
+        await reader.readexactly(int(length[1]))
+    else:
+        await reader.readuntil(b"0\r\n\r\n")
+
+
+Act = Callable[[], Awaitable[None]]
+
+
+async def keep_on(act: Act, per_second: float) -> None:
+    """Act so often, whether the last time is over or not; until cancelled."""
+    rng = random.Random(7)
+
+    async def one() -> None:
+        # A server that stops, or one that is slow to start a thread.
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await act()
+
+    async with asyncio.TaskGroup() as group:
+        while True:
+            group.create_task(one())
+            await asyncio.sleep(rng.expovariate(per_second))
+
+
+@contextlib.asynccontextmanager
+async def going_on(*acts: tuple[Act, float]) -> AsyncGenerator[None]:
+    tasks = [asyncio.create_task(keep_on(act, per_second)) for act, per_second in acts]
+    try:
+        yield
+        assert not [task for task in tasks if task.done()]
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """What is staged, and what is to be told of it."""
+
+    cause: str
+    server: str
+    act: Callable[[Site], Act]
+    says: Callable[[Mapping[str, Any]], bool]
+    usual: Callable[[Site], Act] = lambda site: site.leave_at_random
+    per_second: float = 7.0
+    requests: float = 8.0
+    """Others per second."""
+
+
+PATTERNS: Final = (
+    Pattern(
+        "route",
+        "uvicorn",
+        lambda site: lambda: site.leave("/d", site.patience()),
+        lambda event: event["route"] == "/d",
+    ),
+    Pattern(
+        "one_client",
+        "gunicorn",
+        lambda site: (
+            lambda: site.leave(f"/{site.random.choice('abcde')}", site.patience(), "127.0.9.1")
+        ),
+        lambda event: event["network"] == "127.0.9.0/24",
+        requests=25.0,
+    ),
+    Pattern(
+        "same_bytes",
+        "uvicorn",
+        lambda site: lambda: site.cut(12_345),
+        lambda event: event["bytes_each"] == 12_345,
+    ),
+    Pattern(
+        "same_age",
+        "tornado",
+        lambda site: lambda: site.leave(f"/{site.random.choice('abcde')}", 3.0),
+        lambda event: 2.9 <= event["seconds_each"] <= 3.3,
+    ),
+    Pattern(
+        "idle_reuse",
+        "tornado",
+        lambda site: lambda: site.leave_reused(2.0),
+        lambda event: 1.9 <= event["seconds_each"] <= 2.3,
+    ),
+    Pattern(
+        "undelivered",
+        "gunicorn",
+        lambda site: site.lose_refusal,
+        lambda event: event["count"] >= 20,
+        lambda site: site.be_refused,
+    ),
+)
+
+
+def started(server: str, folder: Path) -> tuple[ServerProcess, Site]:
+    path = folder / "tap.jsonl"
+    folder.mkdir()
+    process = ServerProcess(
+        COMMANDS[server],
+        env={PATH_VARIABLE: str(path)},
+        cwd=ROOT,
+        ready_path="/",
+        name=server,
+    )
+    process.start()
+    return process, Site(process.port, path)
+
+
+async def until_told(site: Site, began: float) -> float:
+    while not site.surges() and time.monotonic() < began + PATIENCE:  # noqa: ASYNC110 - a file
+        await asyncio.sleep(0.5)
+    return time.monotonic() - began
+
+
+async def stage(pattern: Pattern, folder: Path) -> str | None:
+    """What is wrong with what was told; None if nothing is."""
+    process, site = await asyncio.to_thread(started, pattern.server, folder)
+    try:
+        async with going_on((site.ask, pattern.requests), (pattern.usual(site), 6.0)):
+            await asyncio.sleep(RANDOM_SECONDS)
+        if site.surges():
+            return f"told too early: {site.surges()}"
+        async with going_on((site.ask, pattern.requests), (pattern.usual(site), 0.7)):
+            began = time.monotonic()
+            async with going_on((pattern.act(site), pattern.per_second)):
+                seconds = await until_told(site, began)
+                await asyncio.sleep(AFTERWARDS)
+        surges = site.surges()
+        right = [event for event in surges if event["cause"] == pattern.cause]
+        if len(surges) != 1 or not right or not pattern.says(right[0]) or seconds > PATIENCE:
+            return f"{surges} after {seconds:.0f} s of {site.departures()} departures"
+        print(f"{pattern.cause} on {pattern.server}: {seconds:.0f} s, {right[0]}")
+        return None
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+async def stage_deploy(folder: Path) -> str | None:
+    process, site = await asyncio.to_thread(started, "uvicorn", folder)
+    try:
+        async with going_on((site.ask, 8.0), (site.leave_at_random, 5.0)):
+            await asyncio.sleep(RANDOM_SECONDS)
+        if site.surges():
+            return f"told too early: {site.surges()}"
+        waiting = [asyncio.create_task(site.leave("/a", 30.0)) for _ in range(50)]
+        await asyncio.sleep(1.5)
+        await asyncio.to_thread(process.stop)
+        for task in waiting:
+            task.cancel()
+        causes = [event["cause"] for event in site.surges()]
+        return None if causes == ["deploy"] else f"{site.surges()}"
+    finally:
+        await asyncio.to_thread(process.stop)
+
+
+def tells_route() -> bool:
+    """Whether this Starlette tells a middleware the route; its old versions do not."""
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/d", "headers": []}
+
+    async def endpoint(scope: object, receive: object, send: object) -> None:
+        """Answer nothing."""
+
+    app: Any = Router([Route("/d", endpoint)])
+    # A function would be called with a request.
+    app.routes[0].app = endpoint
+    asyncio.run(app(scope, None, None))
+    return "route" in scope
+
+
+def test_each_pattern_is_told_once_and_rightly(tmp_path: Path) -> None:
+    patterns = [pattern for pattern in PATTERNS if pattern.cause != "route" or tells_route()]
+
+    async def all_of_them() -> dict[str, str | None]:
+        wrong = await asyncio.gather(
+            *(stage(pattern, tmp_path / pattern.cause) for pattern in patterns),
+            stage_deploy(tmp_path / "deploy"),
+        )
+        return dict(zip([*(pattern.cause for pattern in patterns), "deploy"], wrong, strict=True))
+
+    wrong = asyncio.run(all_of_them())
+    assert not {cause: what for cause, what in wrong.items() if what}
+
+
+def test_a_random_mix_is_not_told(tmp_path: Path) -> None:
+    async def mix(server: str) -> tuple[list[Mapping[str, Any]], int]:
+        process, site = await asyncio.to_thread(started, server, tmp_path / server)
+        try:
+            async with going_on((site.ask, 8.0), (site.leave_at_random, 7.0)):
+                await asyncio.sleep(45)
+            return site.surges(), site.departures()
+        finally:
+            await asyncio.to_thread(process.stop)
+
+    async def all_of_them() -> list[tuple[list[Mapping[str, Any]], int]]:
+        return await asyncio.gather(*map(mix, COMMANDS))
+
+    for surges, departures in asyncio.run(all_of_them()):
+        assert not surges
+        # Enough for three windows.
+        assert departures > 150

@@ -1,4 +1,0 @@
-"""The apps that the tests serve: the same routes on every framework, bare or wrapped.
-
-See :mod:`tests.support.apps.routes` for the routes and the environment variables.
-"""

@@ -1,0 +1,557 @@
+"""What the ASGI shim must leave as it is, and what only a server held by the test can show.
+
+Delivery is proven on real servers in ``tests/promises/delivery``. Here the test is the
+server: it decides
+when a message comes, which no real one lets it.
+"""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from cleanclose.asgi import CleanCloseMiddleware, skip
+from cleanclose.core import Cap, Event, Outcome, UploadDrained
+
+Message = Any
+START: Message = {
+    "type": "http.response.start",
+    "status": 413,
+    "headers": [(b"content-length", b"2")],
+}
+BODY = {"type": "http.response.body", "body": b"no"}
+END = {"type": "http.response.body", "body": b"", "more_body": False}
+DISCONNECT = {"type": "http.disconnect"}
+
+
+def piece(size: int = 10, *, more: bool = True) -> Message:
+    return {"type": "http.request", "body": b"x" * size, "more_body": more}
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+class Server:
+    """The server's end: what the client sends is given, what the app sends is recorded."""
+
+    def __init__(self, *, length: int | None = 100, headers: Any = ()) -> None:
+        self.sent: list[Message] = []
+        self.ended = anyio.Event()
+        self._give, self._take = anyio.create_memory_object_stream[Message](math.inf)
+        self.receiving = 0
+        own = [] if length is None else [(b"content-length", str(length).encode())]
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "POST",
+            "path": "/",
+            "headers": [(b"host", b"test"), *own, *headers],
+            "client": ("192.0.2.1", 1234),
+        }
+
+    def client_sends(self, *messages: Message) -> None:
+        for message in messages:
+            self._give.send_nowait(message)
+
+    async def receive(self) -> Message:
+        assert self.receiving == 0, "receive() was called concurrently"
+        self.receiving += 1
+        try:
+            return await self._take.receive()
+        finally:
+            self.receiving -= 1
+
+    async def send(self, message: Message) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.sent.append(message)
+        if self.has_ended():
+            self.ended.set()
+
+    async def serve(self, app: Any) -> None:
+        with self._give, self._take:
+            await app(self.scope, self.receive, self.send)
+
+    def has_ended(self) -> bool:
+        return any(
+            message["type"] == "http.response.body" and not message.get("more_body")
+            for message in self.sent
+        )
+
+    @property
+    def closes(self) -> bool:
+        return (b"connection", b"close") in self.sent[0]["headers"]
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+
+async def refuse(scope: Any, receive: Any, send: Any) -> None:
+    await send(dict(START))
+    await send(dict(BODY))
+
+
+def wrap(app: Any, events: list[Event] | None = None, **settings: Any) -> CleanCloseMiddleware:
+    return CleanCloseMiddleware(
+        app, outlets=[(events if events is not None else []).append], **settings
+    )
+
+
+def only(events: list[Event]) -> UploadDrained:
+    assert len(events) == 1
+    assert isinstance(events[0], UploadDrained)
+    return events[0]
+
+
+@pytest.mark.anyio
+async def test_drain_then_respond() -> None:
+    events: list[Event] = []
+    server = Server(length=30)
+    server.client_sends(piece(), piece(), piece(more=False))
+    await server.serve(wrap(refuse, events))
+    assert server.sent == [START, BODY]
+    event = only(events)
+    assert (event.outcome, event.drained, event.status) == (Outcome.DELIVERED, 30, 413)
+    assert event.facts.client == "192.0.2.1"
+
+
+@pytest.mark.anyio
+async def test_respond_then_linger_then_hold() -> None:
+    events: list[Event] = []
+    server = Server()
+    server.client_sends(piece())
+    app = wrap(refuse, events, respond_after=0.05, idle_seconds=0.1, hold_seconds=0.05)
+    await server.serve(app)
+    assert server.closes
+    assert server.body == b"no"
+    assert server.sent[1]["more_body"] is True
+    assert server.sent[-1] == {"type": "http.response.body", "body": b""}
+    assert (only(events).outcome, only(events).cap) == (Outcome.CUT, Cap.IDLE_SECONDS)
+
+
+@pytest.mark.anyio
+async def test_the_application_does_not_wait_for_the_delivery() -> None:
+    """Its send() returns, and it can do what it likes, while the body is still coming."""
+    server = Server()
+    order: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await refuse(scope, receive, send)
+        order.append("app has sent")
+        assert not server.has_ended()
+        server.client_sends(piece(100, more=False))
+        with anyio.fail_after(5):
+            while not server.has_ended():  # noqa: ASYNC110 - the middleware has no event for it
+                await anyio.sleep(0.001)
+        order.append("app ends")
+
+    await server.serve(wrap(app))
+    assert order == ["app has sent", "app ends"]
+
+
+@pytest.mark.anyio
+async def test_receive_is_never_called_twice_at_a_time() -> None:
+    """An application task sits in receive(), as Starlette's disconnect listener does."""
+    server = Server(length=30)
+    heard: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def listen() -> None:
+                while True:
+                    message = await receive()
+                    heard.append(message["type"])
+                    if message["type"] == "http.disconnect":
+                        return
+
+            tasks.start_soon(listen)
+            await anyio.sleep(0.01)
+            await refuse(scope, receive, send)
+            await anyio.sleep(0.01)
+            server.client_sends(piece(), piece(), piece(more=False))
+
+    with anyio.fail_after(5):
+        await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
+    # What its own call brought is the application's; then it hears what servers say.
+    assert heard == ["http.request", "http.disconnect"]
+
+
+@pytest.mark.anyio
+async def test_a_listener_that_is_cancelled_leaves_the_reading_to_us() -> None:
+    server = Server(length=10)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(receive)
+            await anyio.sleep(0.01)
+            await refuse(scope, receive, send)
+            await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+        server.client_sends(piece(more=False))
+
+    with anyio.fail_after(5):
+        await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
+
+
+@pytest.mark.anyio
+async def test_cancellation_reaches_the_server_and_the_end_is_sent() -> None:
+    events: list[Event] = []
+    server = Server()
+    with anyio.CancelScope() as scope:
+
+        async def app(*args: Any) -> None:
+            await refuse(*args)
+            scope.cancel()
+
+        await server.serve(wrap(app, events))
+    assert scope.cancelled_caught
+    assert server.has_ended()
+    assert only(events).cap is Cap.APPLICATION
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("last", [piece(more=False), DISCONNECT], ids=["read", "gone"])
+async def test_who_asks_after_the_delivery_gets_an_answer(last: Message) -> None:
+    """A server whose messages are in a queue says only once that there are no more."""
+    server = Server(length=10)
+    answers: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await refuse(scope, receive, send)
+        server.client_sends(last)
+        with anyio.fail_after(5):
+            await server.ended.wait()
+            answers.append(await receive())
+
+    await server.serve(wrap(app))
+    assert answers == [DISCONNECT]
+
+
+@pytest.mark.anyio
+async def test_an_error_behind_a_response_is_raised_when_the_response_is_delivered() -> None:
+    server = Server(length=10)
+
+    async def app(*args: Any) -> None:
+        await refuse(*args)
+        server.client_sends(piece(more=False))
+        raise LookupError("the application's own")
+
+    with pytest.raises(LookupError, match="the application's own"):
+        await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
+
+
+@pytest.mark.anyio
+async def test_an_error_before_a_response_passes_at_once() -> None:
+    server = Server()
+
+    async def app(*args: Any) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await server.serve(wrap(app))
+    assert server.sent == []
+
+
+@pytest.mark.anyio
+async def test_an_error_of_the_servers_send_is_the_applications() -> None:
+    """As without us: the server's complaint about a response ends up in the server's log."""
+
+    class Strict(Server):
+        async def send(self, message: Message) -> None:
+            raise RuntimeError("Response content longer than Content-Length")
+
+    app = wrap(refuse, max_draining=1, max_lingering=1)
+    for _ in range(3):
+        strict = Strict(length=10)
+        strict.client_sends(piece(more=False))
+        with pytest.raises(RuntimeError, match="longer"):
+            await strict.serve(app)
+    # Nor does it take its place with it.
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+    await server.serve(app)
+    assert not server.closes
+
+
+@pytest.mark.anyio
+async def test_a_head_that_nothing_follows_is_not_kept_for_long() -> None:
+    server = Server()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(dict(START))
+        with anyio.fail_after(5):
+            while not server.sent:  # noqa: ASYNC110 - the middleware has no event for it
+                await anyio.sleep(0.001)
+        assert not server.closes
+        server.client_sends(piece(100, more=False))
+        await send(dict(BODY))
+
+    await server.serve(wrap(app, respond_after=0.02))
+    assert server.body == b"no"
+
+
+@pytest.mark.anyio
+async def test_a_stream_goes_out_as_it_is_made() -> None:
+    server = Server(length=10)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"%d" % number, "more_body": True})
+            assert server.body.endswith(b"%d" % number)
+        server.client_sends(piece(more=False))
+        await send(dict(END))
+
+    await server.serve(wrap(app))
+    assert server.has_ended()
+    assert not server.closes
+
+
+@pytest.mark.anyio
+async def test_an_echo_reads_all_of_its_body() -> None:
+    server = Server(length=30)
+    server.client_sends(piece(), piece(), piece(more=False))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            message = await receive()
+            more = message["more_body"]
+            await send({"type": "http.response.body", "body": message["body"], "more_body": more})
+
+    events: list[Event] = []
+    await server.serve(wrap(app, events))
+    assert server.body == b"x" * 30
+    assert events == []
+
+
+@pytest.mark.anyio
+async def test_a_response_that_is_followed_by_reading_keeps_its_body() -> None:
+    """The whole Content-Length is out, yet the application has not said that it is done."""
+    server = Server(length=30)
+    server.client_sends(piece(), piece(), piece(more=False))
+    got = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal got
+        await send(dict(START))
+        await send({**BODY, "more_body": True})
+        more = True
+        while more:
+            message = await receive()
+            got += len(message["body"])
+            more = message["more_body"]
+        with anyio.fail_after(5):
+            while not server.body:  # noqa: ASYNC110 - the middleware has no event for it
+                await anyio.sleep(0.001)
+        await send(dict(END))
+
+    await server.serve(wrap(app))
+    assert got == 30
+
+
+@pytest.mark.anyio
+async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
+    """Neither the head that was kept back, nor the message that the server had given."""
+    server = Server(length=10)
+    heard: list[Message] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def listen() -> None:
+            heard.append(await receive())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(listen)
+            await anyio.sleep(0.01)
+            await send(dict(START))
+            server.client_sends(piece(more=False))
+            await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+        await send(dict(BODY))
+
+    await server.serve(wrap(app))
+    assert heard == [piece(more=False)]
+    assert server.sent == [START, BODY]
+
+
+@pytest.mark.anyio
+async def test_headers_may_be_any_iterable() -> None:
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({**START, "headers": (pair for pair in START["headers"])})
+        await send(dict(BODY))
+
+    await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
+
+
+@pytest.mark.anyio
+async def test_unknown_messages_keep_their_order() -> None:
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+    hint: Message = {"type": "http.response.early_hint", "links": []}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(dict(hint))
+        await refuse(scope, receive, send)
+
+    await server.serve(wrap(app))
+    assert server.sent == [hint, START, BODY]
+
+
+@pytest.mark.anyio
+async def test_trailers_are_left_alone() -> None:
+    server = Server(length=10)
+    start: Message = {**START, "trailers": True}
+    trailers: Message = {"type": "http.response.trailers", "headers": [], "more_trailers": False}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in (start, BODY, trailers):
+            await send(message)
+
+    await server.serve(wrap(app))
+    assert server.sent == [start, BODY, trailers]
+
+
+@pytest.mark.anyio
+async def test_the_opt_out() -> None:
+    events: list[Event] = []
+    server = Server()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        skip(scope)
+        await refuse(scope, receive, send)
+
+    await server.serve(wrap(app, events))
+    assert server.sent == [START, BODY]
+    assert events == []
+
+
+def test_the_opt_out_without_the_middleware() -> None:
+    skip({"type": "http"})
+
+
+@pytest.mark.anyio
+async def test_other_scopes_pass_through() -> None:
+    kind = "lifespan"
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend((scope, receive, send))
+
+    server = Server()
+    server.scope = {"type": kind}
+    await server.serve(wrap(app))
+    assert seen == [{"type": kind}, server.receive, server.send]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "server",
+    [
+        lambda: Server(length=None),
+        lambda: Server(length=0),
+        lambda: Server(headers=[(b"upgrade", b"x")]),
+    ],
+)
+async def test_requests_without_a_body_go_straight_to_the_server(
+    server: Callable[[], Server],
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert "cleanclose.exchange" not in scope
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        assert [message["type"] for message in end.sent] == ["http.response.start"]
+        await send({"type": "http.response.body"})
+
+    end = server()
+    await end.serve(wrap(app))
+    assert [message["type"] for message in end.sent] == [
+        "http.response.start",
+        "http.response.body",
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_request_leaves_nothing_to_the_cyclic_collector(anyio_backend: str) -> None:
+    async def one(app: Any) -> None:
+        server = Server(length=10)
+        server.client_sends(piece(more=False))
+        await server.serve(app)
+
+    async def read(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await refuse(scope, receive, send)
+
+    for inner in (refuse, read):
+        app = wrap(inner)
+        await one(app)
+        gc.collect()
+        gc.disable()
+        try:
+            await one(app)
+            await anyio.lowlevel.checkpoint()
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
+
+
+def endpoint(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("ok")
+
+
+def test_attributes_of_the_application_stay_in_reach() -> None:
+    app = Starlette(routes=[Route("/", endpoint, name="home")])
+    wrapped = CleanCloseMiddleware(app)
+    assert wrapped.routes is app.routes
+    assert wrapped.url_path_for("home") == "/"
+    wrapped.state.answer = 42
+    assert app.state.answer == 42
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        wrapped.nothing_of_the_kind  # noqa: B018
+    assert copy.copy(wrapped).routes is app.routes
+
+
+@pytest.mark.anyio
+async def test_the_three_ways_of_installing_it() -> None:
+    routes = [Route("/", endpoint, methods=["GET", "POST"])]
+    added = Starlette(routes=routes)
+    added.add_middleware(CleanCloseMiddleware, max_bytes=1024)
+    apps: list[Any] = [
+        CleanCloseMiddleware(Starlette(routes=routes)),
+        added,
+        Starlette(routes=routes, middleware=[Middleware(CleanCloseMiddleware, max_bytes=1024)]),
+    ]
+    for app in apps:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            assert (await client.get("/")).text == "ok"
+            assert (await client.post("/", content=b"x" * 1000)).text == "ok"
+
+
+def test_bad_settings_are_refused_where_they_are_given() -> None:
+    with pytest.raises(ValueError, match="max_bytes"):
+        CleanCloseMiddleware(refuse, max_bytes=-1)

@@ -1,0 +1,69 @@
+"""The benchmarks run. What they measure is not judged here: this machine has other work to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.__main__ import BAR, Cost, Garbage, Report
+from benchmarks.in_process import BARE, FORWARDING, WRAPPED, Method, count_garbage
+from benchmarks.rounds import Costs, take_turns
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_reference_cycles_per_request(method: Method) -> None:
+    for left in count_garbage(method, requests=50).values():
+        # Other threads of the test process may leave something, but not once per request.
+        assert left[WRAPPED] < 1
+
+
+def test_a_cycle_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cyclic:
+        def __init__(self, app: object) -> None:
+            self.app = app
+
+        def __call__(self, *arguments: object) -> object:
+            cycle: list[object] = []
+            cycle.append(cycle)
+            return self.app(*arguments)  # type: ignore[operator]
+
+    monkeypatch.setattr("benchmarks.in_process.AsgiMiddleware", Cyclic)
+    assert count_garbage("GET", requests=50)["asgi"][WRAPPED] >= 1
+
+
+def test_variants_take_turns() -> None:
+    order: list[str] = []
+
+    def batch(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    costs = take_turns({"one": lambda: batch("one"), "two": lambda: batch("two")}, 2)
+    assert order == ["two", "one", "one", "two", "two", "one"]
+    # The first round is there to warm up.
+    assert costs.of == {"one": [3.0, 6.0], "two": [4.0, 5.0]}
+
+
+def test_ratios() -> None:
+    costs = Costs({BARE: [10.0, 30.0], FORWARDING: [20.0, 60.0], WRAPPED: [25.0, 60.0]})
+    assert costs.least(BARE) == 10
+    assert costs.ratio(WRAPPED, FORWARDING) == pytest.approx((1.25 + 1.0) / 2)
+    assert costs.added_ratio(WRAPPED, FORWARDING, over=BARE) == pytest.approx(1.5)
+
+
+def test_bars() -> None:
+    cost = Cost(
+        what="ASGI GET",
+        bare=1.0,
+        forwarding=2.0,
+        cleanclose=2.0,
+        to_bare=2.0,
+        to_forwarding=1.0,
+        added_to_forwarding=1.0,
+    )
+    report = Report(costs=[cost])
+    assert not report.broken()
+    report.costs[0] = replace(cost, to_forwarding=BAR + 0.1)
+    report.garbage.append(Garbage(what="ASGI GET", bare=0, cleanclose=2))
+    assert len(report.broken()) == 2

@@ -1,0 +1,29 @@
+"""A unit test starts no process, and has no socket but a pair."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from typing import Any, NoReturn
+
+import pytest
+
+WHY = "a unit test must not {}: its place is tests/promises or tests/tools (see tests/README.md)"
+
+
+@pytest.fixture(autouse=True)
+def neither_processes_nor_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would make a unit test slow, or dependent on its machine, fails it."""
+
+    def forbid(owner: Any, name: str, what: str) -> None:
+        def forbidden(*_: object, **__: object) -> NoReturn:
+            pytest.fail(WHY.format(what))
+
+        monkeypatch.setattr(owner, name, forbidden, raising=False)
+
+    forbid(subprocess.Popen, "__init__", "start a program")
+    forbid(os, "fork", "fork")
+    forbid(os, "posix_spawn", "start a program")
+    for name in ("bind", "listen", "connect", "connect_ex"):
+        forbid(socket.socket, name, f"{name} a socket; socket.socketpair() is there for it")
