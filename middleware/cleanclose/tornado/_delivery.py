@@ -269,8 +269,8 @@ class Delivery:
             self.now,
             # What tornado has read and not passed on yet; 0 if that has another name now.
             unread=getattr(connection.stream, "_read_buffer_size", 0),
-            reads=connection.tornado_waits,
         )
+        linger.reads = connection.tornado_waits
         handover = Handover(
             linger=linger,
             report=self._setup.reporter.report,

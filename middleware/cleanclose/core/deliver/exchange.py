@@ -353,13 +353,12 @@ class Exchange:
 
     # What the shim has done, and the time.
 
-    def linger(self, now: float, *, unread: int = 0, reads: bool = False) -> Linger:
+    def linger(self, now: float, *, unread: int = 0) -> Linger:
         """What the lingerer is to know of this exchange's connection, whose event it reports.
 
         Args:
             now: The time.
             unread: Bytes that the server has taken from the connection, and that nobody will get.
-            reads: Whether what comes may be read while the server sends (see `Linger`).
         """
         self.handed_over = True
         if self._length != CHUNKED:
@@ -378,7 +377,6 @@ class Exchange:
             left=left,
             started=self._started,
             now=now,
-            reads=reads,
         )
 
     def no_descriptor(self) -> None:
