@@ -217,7 +217,7 @@ class Delivery:
         elif self._turns:
             self._loop.call_soon(self._look)
         else:
-            self.do(self.exchange.nothing_came(self.now))
+            self._nothing_came()
 
     def _arm(self, seconds: float) -> None:
         at = self._loop.time() + seconds
@@ -230,6 +230,14 @@ class Delivery:
 
     def _tick(self) -> None:
         self._timer = None
+        connection = self.connection
+        if connection.tornado_waits or connection.stream.reading():
+            self._nothing_came()
+        else:
+            # A piece has come, and is in the hands of tornado's task: it is still to be counted.
+            self._loop.call_soon(self._nothing_came)
+
+    def _nothing_came(self) -> None:
         if self.exchange.state is State.DRAINING:
             self.do(self.exchange.nothing_came(self.now))
 
