@@ -393,18 +393,30 @@ class _Loop:
     def _look(self, entry: _Entry, now: float) -> None:
         """Its moment has come."""
         linger = entry.linger
-        self._look_for_let_go(entry, now)
-        step = linger.kernel_says(self._ask(entry), now) if linger.asks_kernel else linger.tick(now)
+        if self._look_for_let_go(entry, now):
+            # Where the peer has closed before, the kernel has closed by now, and that looks like
+            # a reset until what has come is read.
+            step = linger.step(now)
+        elif linger.asks_kernel:
+            step = linger.kernel_says(self._ask(entry), now)
+        else:
+            step = linger.tick(now)
         self._do(entry, step, now)
 
-    def _look_for_let_go(self, entry: _Entry, now: float) -> None:
+    def _look_for_let_go(self, entry: _Entry, now: float) -> bool:
+        """Shut the sending side down if the server has let go.
+
+        Returns:
+            Whether that was now.
+        """
         if entry.linger.state is not State.SENDING:
-            return
+            return False
         if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
-            return
+            return False
         entry.descriptor.shut_down()
         entry.shut = True
         entry.linger.let_go(now)
+        return True
 
     def _read(self, entry: _Entry, now: float) -> None:
         if entry not in self._entries:
