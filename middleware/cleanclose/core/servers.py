@@ -110,6 +110,8 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
+        relays: Whether a router of the server's own may stand between the client and the process,
+            which closes the client's connection as soon as the process has closed its own.
         threads: How many requests a WSGI server's process serves at once, from the environ and the
             object behind ``start_response``; None if that cannot be seen.
     """
@@ -142,6 +144,7 @@ class Server:
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
+    relays: bool = False
     threads: Callable[[Mapping[str, Any], Any], int | None] | None = None
 
 
@@ -390,6 +393,8 @@ _WSGI: Final[Mapping[str, Server]] = {
         Continue.LAZY,
         closes_anyway=True,
         descriptor="uwsgi.connection_fd",
+        # core/corerouter and plugins/http: with the end of what the worker sends all is over.
+        relays=True,
         threads=_threads_of_uwsgi,
     ),
     # httpd passes the whole body on to its daemon, or discards it itself behind the response.

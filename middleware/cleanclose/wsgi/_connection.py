@@ -87,6 +87,20 @@ class ClientConnection:
         self.number = number
         self.reader = reader
 
+    def is_peer(self, address: object, port: object) -> bool:
+        """Whether the client itself is at its other end, and nobody who passes on what it says.
+
+        Args:
+            address: The client's, as the server has it.
+            port: The client's.
+        """
+        try:
+            with socket.socket(fileno=os.dup(self.number)) as same:
+                peer: Any = same.getpeername()
+        except OSError:
+            return False
+        return isinstance(peer, tuple) and [str(part) for part in peer[:2]] == [address, port]  # pyright: ignore[reportUnknownVariableType]
+
     @property
     def greenlets(self) -> bool:
         """Whether it is one of gevent's or eventlet's, which serve each request in a greenlet."""

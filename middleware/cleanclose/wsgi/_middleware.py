@@ -319,6 +319,11 @@ class CleanCloseMiddleware:
         watch, server, connection = delivery.watch, delivery.server, delivery.connection
         environ = watch.environ
         greenlets = connection is not None and connection.greenlets
+        relayed = (
+            server.relays
+            and connection is not None
+            and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
+        )
         return Exchange(
             self._settings,
             self._places_for(watch, delivery.response, connection),
@@ -326,7 +331,8 @@ class CleanCloseMiddleware:
             connection=Connection(
                 address=environ.get("REMOTE_ADDR") or None,
                 lingers=connection is not None and can_linger(),
-                proxied=not _PROXY_KEYS.isdisjoint(environ),
+                proxied=relayed or not _PROXY_KEYS.isdisjoint(environ),
+                half_closes=not relayed,
                 blocking=not greenlets,
                 framed=delivery.framed,
                 worker_timeout=_worker_timeout(environ, delivery.response),

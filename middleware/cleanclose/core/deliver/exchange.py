@@ -214,6 +214,8 @@ class Connection:
         proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
         multiplexed: Whether other requests share it (HTTP/2 and 3): it is never closed then.
         blocking: Whether a worker waits while the body is drained, as on a WSGI server.
+        half_closes: Whether the sending side may be shut down as soon as the response is out
+            (`cleanclose.core.deliver.linger.Linger`).
         framed: Whether the interface says where the body ends; if not, it is not drained.
         worker_timeout: Seconds after which the server kills a worker that is busy with one
             request; None if it does not. Draining takes half of that at most, from the request's
@@ -225,6 +227,7 @@ class Connection:
     proxied: bool = False
     multiplexed: bool = False
     blocking: bool = False
+    half_closes: bool = True
     framed: bool = True
     worker_timeout: float | None = None
 
@@ -504,6 +507,7 @@ class Exchange:
             left=left,
             started=self._started,
             now=now,
+            half_closes=self._connection.half_closes,
         )
 
     def no_descriptor(self) -> None:
