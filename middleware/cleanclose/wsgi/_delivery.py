@@ -273,7 +273,7 @@ class Delivery:
         if self.exchange is not None:
             self.exchange.abandoned(time.monotonic())
 
-    def close(self, *, all_sent: bool = True) -> None:
+    def close(self, *, all_sent: bool) -> None:
         """The server has written what it will write.
 
         Args:

@@ -370,7 +370,7 @@ class CleanCloseMiddleware:
         """There will be no response's end to see."""
         try:
             if delivery is not None:
-                delivery.close()
+                delivery.close(all_sent=False)
                 self.report_drained(delivery)
             self.over(watch, told=False)
         finally:
