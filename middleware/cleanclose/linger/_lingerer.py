@@ -402,8 +402,9 @@ class _Loop:
             return
         if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
             return
-        entry.descriptor.shut_down()
-        entry.shut = True
+        if entry.linger.half_closes:
+            entry.descriptor.shut_down()
+            entry.shut = True
         entry.linger.let_go(now)
 
     def _read(self, entry: _Entry, now: float) -> None:
