@@ -14,8 +14,6 @@ from cleanclose.asgi import CleanCloseMiddleware as Asgi
 from cleanclose.tornado import install
 from cleanclose.wsgi import CleanCloseMiddleware as Wsgi
 
-
-
 BODY = b"too large\n" * 10
 
 
