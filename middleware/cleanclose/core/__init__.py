@@ -60,6 +60,7 @@ from cleanclose.core.servers import (
     is_called_by_server,
     is_called_by_wsgi_server,
     is_servers_own,
+    wsgi_response,
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
@@ -157,5 +158,6 @@ __all__ = [
     "snapshot",
     "trace_id",
     "wants_continue",
+    "wsgi_response",
     "wsgi_server",
 ]

@@ -11,12 +11,12 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import functools
 import operator
-import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from types import FrameType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any, Final
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_own",
+    "wsgi_response",
     "wsgi_server",
 ]
 
@@ -94,20 +95,27 @@ class Server:
             client's: it says nothing of it, or lays it at the client's door, and sends no 500.
             None where that is not known.
         answers: Whether it answers 500 to the other exceptions of that kind.
+        reads_from: Where the reader behind ``wsgi.input`` holds the client's socket, as attributes
+            with dots. The first one that is there counts; the last name is the attribute's.
         ends_with_response: Whether the exchange is over with the response's last byte: what is
             to be read must have been read before.
-        discards: Whether a WSGI server discards the rest of the body by itself, between the
-            response's end and its ``close()``: what we read must have been read before.
-        close: How to tell a WSGI server not to use the connection again, from the object behind
-            ``start_response`` and the ``wsgi.input``; before the head goes out if possible.
-        end: What to do with the client's socket when the exchange is over, so that a server
-            which ``discards`` does not wait for more.
+        closes_last: Whether a WSGI server has sent everything when it calls the response's
+            ``close()``: behind that it only closes the connection.
+        closes_anyway: Whether a WSGI server closes the connection behind each response.
+        close: How to tell a WSGI server not to use the connection again, and not to read what is
+            left of the body, from the object behind ``start_response`` and the ``wsgi.input``;
+            before the head goes out if possible.
+        when_closing: How to have a WSGI server call something in the place of its own shutting
+            down of the connection, from the object behind ``start_response``. It returns
+            whether the server will.
         left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
             body, where the server may read it by itself while the application does not.
         trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
+        relays: Whether a router of the server's own may stand between the client and the process,
+            which closes the client's connection as soon as the process has closed its own.
         threads: How many requests a WSGI server's process serves at once, from the environ and the
             object behind ``start_response``; None if that cannot be seen.
     """
@@ -132,13 +140,16 @@ class Server:
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
     answers: bool = True
+    reads_from: tuple[str, ...] = ()
     ends_with_response: bool = False
-    discards: bool = False
+    closes_last: bool = False
+    closes_anyway: bool = False
     close: Callable[[Any, Any], None] | None = None
-    end: Callable[[Any], None] | None = None
+    when_closing: Callable[[Any, Callable[[], None]], bool] | None = None
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
+    relays: bool = False
     threads: Callable[[Mapping[str, Any], Any], int | None] | None = None
 
 
@@ -284,6 +295,16 @@ def _close_cheroot(gateway: Any, body: Any) -> None:
         request.close_connection = True
 
 
+def _when_cheroot_closes(gateway: Any, let_go: Callable[[], None]) -> bool:
+    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
+    # still comes with a reset then, whoever else has a descriptor.
+    connection: Any = getattr(getattr(gateway, "req", None), "conn", None)
+    if not hasattr(connection, "_close_kernel_socket"):
+        return False
+    connection._close_kernel_socket = let_go
+    return True
+
+
 def _close_gevent(handler: Any, body: Any) -> None:
     handler.close_connection = True
     headers: object = getattr(handler, "response_headers", None)
@@ -294,13 +315,6 @@ def _close_gevent(handler: Any, body: Any) -> None:
     if hasattr(body, "_chunked_input_error"):
         # Input._discard, which reads on without any limit, leaves such a body alone.
         body._chunked_input_error = True
-
-
-def _end_werkzeug(sock: Any) -> None:
-    # What has arrived is read, and then comes an end. (SSLSocket.shutdown would end its TLS.)
-    if not isinstance(sock, ssl.SSLSocket):
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RD)
 
 
 def _threads_of_gunicorn(environ: Mapping[str, Any], response: Any) -> int | None:
@@ -365,23 +379,34 @@ _WSGI: Final[Mapping[str, Server]] = {
         hides=_hidden_by_gunicorn,
         # handle() of each worker: a "Socket error processing request", and an empty reply.
         answers=False,
+        # SocketUnreader.sock, of LengthReader and EOFReader, and of ChunkedReader's request.
+        reads_from=("reader.unreader.sock", "reader.req.unreader.sock"),
+        closes_last=True,
         close=_close_gunicorn,
         threads=_threads_of_gunicorn,
     ),
     # WSGIRequestHandler.run_wsgi sends it first of all. Its execute() reads, in pieces of 10 MB,
-    # until the client closes if anything has come when the response is out.
+    # until the client closes if anything has come when the response is out; each response closes
+    # the connection. The body is the rfile itself, or a DechunkedInput around it.
     "werkzeug.socket": Server(
         "werkzeug",
         Continue.EAGER,
         "werkzeug.socket",
         hides=_hidden_by_werkzeug,
-        discards=True,
-        end=_end_werkzeug,
+        reads_from=("raw._sock", "_rfile.raw._sock"),
+        closes_last=True,
+        closes_anyway=True,
         threads=_threads_of_werkzeug,
     ),
     # It never sends one itself; its HTTP router does with http-manage-expect, and then by itself.
     "uwsgi.version": Server(
-        "uwsgi", Continue.LAZY, descriptor="uwsgi.connection_fd", threads=_threads_of_uwsgi
+        "uwsgi",
+        Continue.LAZY,
+        closes_anyway=True,
+        descriptor="uwsgi.connection_fd",
+        # core/corerouter and plugins/http: with the end of what the worker sends all is over.
+        relays=True,
+        threads=_threads_of_uwsgi,
     ),
     # httpd passes the whole body on to its daemon, or discards it itself behind the response.
     "mod_wsgi.version": Server("mod_wsgi", Continue.EAGER, reads_first=True),
@@ -404,7 +429,10 @@ _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hidden_by_cheroot,
+        reads_from=("rfile.raw._sock",),
         close=_close_cheroot,
+        # HTTPRequest.respond sends the last chunk behind close().
+        when_closing=_when_cheroot_closes,
         # HTTPRequest.send_headers discards what the application has not read by then.
         left_attribute="remaining",
         # HTTPRequest.respond leaves what follows the last chunk where it is.
@@ -413,13 +441,23 @@ _WSGI_PACKAGES: Final[Mapping[str, Server]] = {
     ),
     # http.server's handle_expect_100 sends it before the application runs, but only in a
     # subclass that speaks HTTP/1.1; wsgiref's own never does.
-    "wsgiref": Server("wsgiref", Continue.LAZY, input_socket="raw._sock", hides=_hidden_by_wsgiref),
+    "wsgiref": Server(
+        "wsgiref",
+        Continue.LAZY,
+        input_socket="raw._sock",
+        hides=_hidden_by_wsgiref,
+        reads_from=("raw._sock",),
+        closes_last=True,
+        closes_anyway=True,
+    ),
     # Input._send_100_continue would, on the first read; what we read for nobody does not.
     "gevent": Server(
         "gevent",
         Continue.LAZY,
         input_socket="rfile.raw._sock",
         hides=_hidden_by_gevent,
+        reads_from=("rfile.raw._sock",),
+        closes_last=True,
         close=_close_gevent,
     ),
     # hyper ends the exchange when the Content-Length is out, and drops the rest of the body.
@@ -597,6 +635,47 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         if key in environ:
             return server
     return _WSGI_PACKAGES.get(_package(start_response), UNKNOWN)
+
+
+def wsgi_response(start_response: object, server: Server) -> object:
+    """The server's own object behind ``start_response``, through what others put around it.
+
+    Sentry and OpenTelemetry hand on a `functools.partial`, or a function with the server's in its
+    closure.
+
+    Args:
+        start_response: The callable as the application, or the middleware, was given it.
+        server: The server, as it was recognised.
+
+    Returns:
+        None where there is none, or where it is hidden too well.
+    """
+    waiting, seen = [start_response], 0
+    while waiting and seen < _MOST_WRAPPERS:
+        call = waiting.pop(0)
+        seen += 1
+        owner: object = getattr(call, "__self__", None)
+        if owner is not None and type(owner).__module__.partition(".")[0] == server.name:
+            return owner
+        waiting += _wrapped_by(call)
+    return None
+
+
+_MOST_WRAPPERS: Final = 64
+
+
+def _wrapped_by(call: object) -> Iterator[object]:
+    function: object = getattr(call, "__func__", call)
+    if isinstance(call, functools.partial):
+        yield from (call.func, *call.args, *call.keywords.values())
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):
+            # An empty one raises.
+            if callable(cell.cell_contents):
+                yield cell.cell_contents
+    for owner in (call, getattr(call, "__self__", None)):
+        if hasattr(owner, "__dict__") and not isinstance(owner, type | FunctionType | ModuleType):
+            yield from (each for each in vars(owner).values() if callable(each))
 
 
 def cooperates_with(sock: object) -> str | None:

@@ -413,8 +413,9 @@ class _Loop:
             return False
         if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
             return False
-        entry.descriptor.shut_down()
-        entry.shut = True
+        if entry.linger.half_closes:
+            entry.descriptor.shut_down()
+            entry.shut = True
         entry.linger.let_go(now)
         return True
 

@@ -45,10 +45,6 @@ class Listener(Protocol):
         """The response is over, and the application has not raised."""
         ...
 
-    def dropped(self, watch: WsgiWatch, delivery: Delivery) -> None:
-        """The server has let go of a response without a call of its ``close()``."""
-        ...
-
     def report_drained(self, delivery: Delivery) -> bool:
         """Report what became of an early response; whether it was one."""
         ...
@@ -129,6 +125,7 @@ class Body:
         "_middleware",
         "_outer",
         "_pieces",
+        "_ready",
         "_result",
         "_watch",
     )
@@ -253,6 +250,7 @@ class DeliveredBody(Body):
     __slots__ = ()
 
     _delivery: Delivery
+    _ready: bool
 
     def __init__(
         self,
@@ -263,6 +261,9 @@ class DeliveredBody(Body):
     ) -> None:
         super().__init__(middleware, watch, result)
         self._delivery = delivery
+        wrapper = watch.environ.get("wsgi.file_wrapper")
+        # Nobody reads the request's body while the server's own class reads a file.
+        self._ready = isinstance(wrapper, type) and isinstance(result, wrapper)
 
     def prepare(self) -> None:
         """Have the first piece, and do what has to be done before the server gets it."""
@@ -282,9 +283,9 @@ class DeliveredBody(Body):
         try:
             if self._pieces is None:
                 self._pieces = iter(self._result)
-            piece = delivery.next_piece(self._pieces)
+            piece = delivery.next_piece(self._pieces, ready=self._ready)
         except BaseException as error:
-            delivery.let_go()
+            delivery.let_pending_go()
             answer = self._middleware.answer(error, self._watch, delivery)
             if not isinstance(answer, list):
                 if answer is None and isinstance(error, Exception):
@@ -298,17 +299,10 @@ class DeliveredBody(Body):
                     # Its traceback refers to this frame.
                     del answer
             self._pieces = iter(answer)
-            piece = delivery.next_piece(self._pieces)
+            piece = delivery.next_piece(self._pieces, ready=False)
         if piece is None:
             raise StopIteration
         return piece
-
-    def __del__(self) -> None:
-        # Werkzeug's server does not call close() if its own reading of the body's rest fails
-        # (run_wsgi, execute): the place would never be given back.
-        if not self._closed:
-            self._closed = True
-            self._middleware.dropped(self._watch, self._delivery)
 
     def close(self) -> None:
         """Close the application's iterable, then see the delivery through."""

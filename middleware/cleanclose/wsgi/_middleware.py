@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +13,8 @@ from cleanclose.core import (
     CURRENT,
     NO_BODY,
     OPEN,
+    PROXY_FIELDS,
+    Connection,
     Exchange,
     Outlet,
     Places,
@@ -25,12 +25,14 @@ from cleanclose.core import (
     Side,
     Verdict,
     body_length,
-    current,
     is_servers_own,
     mark,
+    names_caddy,
     wants_continue,
+    wsgi_response,
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.linger import can_linger
 from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
@@ -40,10 +42,9 @@ from cleanclose.wsgi._bodies import (
     SizedDeliveredBody,
     leave,
 )
+from cleanclose.wsgi._connection import ClientConnection, find_connection, has_rest_of_chunks
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._lines import Line, find_line, finish_chunks, open_line, sleep_of
-from cleanclose.wsgi._source import Source, open_source
 from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch
 
 __all__ = ["CleanCloseMiddleware", "skip"]
@@ -51,6 +52,7 @@ __all__ = ["CleanCloseMiddleware", "skip"]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _ENVIRON_KEY: Final = "cleanclose.exchange"
+_PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
 _new_watch: Final = object.__new__
@@ -67,8 +69,7 @@ class CleanCloseMiddleware:
         app: The WSGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
-        **settings: The fields of `cleanclose.core.Settings`, with the defaults of
-            `cleanclose.core.Settings.for_blocking`.
+        **settings: The fields of `cleanclose.core.Settings`.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -82,7 +83,7 @@ class CleanCloseMiddleware:
         **settings: Unpack[SettingsOptions],
     ) -> None:
         self.app = app
-        self._settings = Settings.for_blocking(**settings)
+        self._settings = Settings(**settings)
         self.reporter = Reporter(
             outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
         )
@@ -90,8 +91,6 @@ class CleanCloseMiddleware:
             install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()
         self._places: Places | None = None
-        # Of this kind because its put() waits for nothing, wherever the collector calls it.
-        self._dropped: queue.SimpleQueue[tuple[WsgiWatch, Delivery]] = queue.SimpleQueue()
 
     def __getattr__(self, name: str) -> Any:
         if name == "app":
@@ -114,7 +113,7 @@ class CleanCloseMiddleware:
         if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
             "HTTP_TRANSFER_ENCODING" in environ
         ):
-            length = _length(environ)
+            length = _length(watch)
             if length != NO_BODY:
                 return self._serve_upload(watch, length)
             _close_behind_chunks(watch)
@@ -156,13 +155,12 @@ class CleanCloseMiddleware:
                     # Its traceback refers to this frame.
                     del answer
             result = answer
-        if delivery.exchange.body_complete and not delivery.pending:
+        if watch.body_complete and not delivery.pending:
             # Nothing to deliver any more.
-            delivery.close()
             return self._hand_over(watch, result)
         kind = SizedDeliveredBody if hasattr(result, "__len__") else DeliveredBody
         body = kind(self, watch, result, delivery)
-        if delivery.exchange.ends_with_response:
+        if delivery.server.ends_with_response:
             body.prepare()
         return body
 
@@ -224,14 +222,13 @@ class CleanCloseMiddleware:
             self._ended(watch, error, told=told)
 
     def report_drained(self, delivery: Delivery) -> bool:
-        """Report what became of an early response.
+        """Report what became of an early response, unless the lingerer will.
 
         Returns:
             Whether it was one.
         """
-        event = delivery.event()
-        self.reporter.report(event)
-        return event is not None
+        self.reporter.report(delivery.event())
+        return delivery.early
 
     def _ended(
         self,
@@ -280,72 +277,74 @@ class CleanCloseMiddleware:
         )
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
-        self._see_to_dropped()
-        environ = watch.environ
-        server = watch.server
+        environ, server = watch.environ, watch.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
-        response: object = getattr(watch.server_start_response, "__self__", None)
-        sock: object = environ.get(server.socket_key) if server.socket_key else None
-        stream = environ["wsgi.input"]
-        line = find_line(environ, server)
-        expects_continue = wants_continue(environ.get("HTTP_EXPECT"))
+        response = wsgi_response(watch.server_start_response, server)
+        connection = find_connection(environ, server)
         watch.body_complete = False
         if length != CHUNKED:
             watch.expected_in = length
             # Not needed by whoever knows the length; and Werkzeug says that the client has left
             # only where it looks after the length by itself.
             environ.pop("wsgi.input_terminated", None)
-        exchange = Exchange(
-            self._settings,
-            self._places_for(watch, response, line),
-            server=server,
-            facts=watch.facts(),
-            length=length,
-            expects_continue=expects_continue,
-            wake=_nobody_waits,
-            now=watch.started,
-            blocking=True,
-            unbounded=line is None,
-            worker_timeout=_worker_timeout(environ, response),
+        delivery = Delivery(
+            watch,
+            server,
+            response,
+            connection,
+            length,
+            self._begin,
+            self.reporter.report,
+            self._settings.max_lingering,
         )
-
-        def close() -> None:
-            if server.close is not None:
-                server.close(response, stream)
-
-        def end() -> None:
-            if server.end is not None:
-                server.end(sock)
-
-        def taken() -> bool:
-            left = server.left_attribute
-            return left is not None and getattr(stream, left, None) == 0
-
-        def source() -> Source:
-            opened = None
-            if line is not None:
-                chunked = length == CHUNKED
-                opened = open_line(
-                    stream, line, chunked=chunked, expected=expects_continue, lost=close
-                )
-            return opened or open_source(stream, sock, response)
 
         def finish(asked_for: set[str]) -> None:
             trailers = server.trailers
             if (
                 trailers is not None
                 and trailers not in asked_for
-                and not finish_chunks(stream, trailers, line, self._settings.hold_seconds)
+                and not has_rest_of_chunks(delivery.stream, trailers, connection)
             ):
-                close()
+                delivery.force_close()
 
-        delivery = Delivery(exchange, watch, source, length, close, end, taken, sleep_of(line))
-        environ[_ENVIRON_KEY] = exchange
+        environ[_ENVIRON_KEY] = delivery
         chunks = server.trailers is not None and length == CHUNKED
         environ["wsgi.input"] = watch.input = WitnessedInput(
-            stream, delivery, finish if chunks else None
+            delivery.stream, delivery, finish if chunks else None
         )
         return delivery
+
+    def _begin(self, delivery: Delivery) -> Exchange:
+        """The exchange of a response that begins while the body is incomplete."""
+        watch, server, connection = delivery.watch, delivery.server, delivery.connection
+        environ = watch.environ
+        greenlets = connection is not None and connection.greenlets
+        relayed = (
+            server.relays
+            and connection is not None
+            and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
+        )
+        return Exchange(
+            self._settings,
+            self._places_for(watch, delivery.response, connection),
+            server=server,
+            connection=Connection(
+                address=environ.get("REMOTE_ADDR") or None,
+                lingers=connection is not None and can_linger(),
+                proxied=relayed or not _PROXY_KEYS.isdisjoint(environ),
+                half_closes=not relayed,
+                blocking=not greenlets,
+                framed=delivery.framed,
+                worker_timeout=_worker_timeout(environ, delivery.response),
+            ),
+            facts=watch.facts(),
+            length=delivery.length,
+            awaits_continue=not delivery.has_read
+            and wants_continue(environ.get("HTTP_EXPECT"))
+            and not names_caddy(environ.get("HTTP_VIA")),
+            started=watch.started,
+            received=watch.bytes_in,
+        )
 
     def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
         """Give the server the application's response: it is all there, or made as it is sent."""
@@ -371,33 +370,15 @@ class CleanCloseMiddleware:
         """There will be no response's end to see."""
         try:
             if delivery is not None:
-                delivery.close()
+                delivery.close(all_sent=False)
                 self.report_drained(delivery)
             self.over(watch, told=False)
         finally:
             leave(watch)
 
-    def dropped(self, watch: WsgiWatch, delivery: Delivery) -> None:
-        """The server has let go of a response without a call of its ``close()``.
-
-        It may be the collector that has found it, in any thread and in the middle of anything:
-        with a lock held that somebody here, or an outlet, would wait for. Then it is seen to
-        with the next upload.
-        """
-        self._dropped.put((watch, delivery))
-        if current() is watch:
-            self._see_to_dropped()
-
-    def _see_to_dropped(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                watch, delivery = self._dropped.get_nowait()
-                delivery.drop()
-                self.over(watch, told=self.report_drained(delivery))
-                if watch.input is not None:
-                    watch.input.detach()
-
-    def _places_for(self, watch: WsgiWatch, response: object, line: Line | None) -> Places:
+    def _places_for(
+        self, watch: WsgiWatch, response: object, connection: ClientConnection | None
+    ) -> Places:
         # Only a request knows how many threads there are.
         with self._lock:
             if self._places is None:
@@ -405,9 +386,7 @@ class CleanCloseMiddleware:
                 self._places = Places.for_workers(
                     None if count is None else count(watch.environ, response),
                     most=self._settings.max_draining,
-                    greenlets=line is not None and line.greenlets,
-                    unbounded=line is None,
-                    multithread=bool(watch.environ.get("wsgi.multithread")),
+                    greenlets=connection is not None and connection.greenlets,
                 )
             return self._places
 
@@ -421,12 +400,13 @@ def skip(environ: Environ) -> None:
         environ: The request's environ (``request.environ`` in Flask, ``request.META`` in
             Django).
     """
-    exchange = environ.get(_ENVIRON_KEY)
-    if isinstance(exchange, Exchange):
-        exchange.leave_alone()
+    delivery = environ.get(_ENVIRON_KEY)
+    if isinstance(delivery, Delivery):
+        delivery.leave_alone()
 
 
-def _length(environ: Environ) -> int:
+def _length(watch: WsgiWatch) -> int:
+    environ = watch.environ
     length = body_length(
         method=environ["REQUEST_METHOD"],
         http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
@@ -434,8 +414,12 @@ def _length(environ: Environ) -> int:
         transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
         upgrade=environ.get("HTTP_UPGRADE"),
     )
-    if length == CHUNKED and not environ.get("wsgi.input_terminated"):
-        # Without that key nothing says where wsgi.input ends.
+    if (
+        length == CHUNKED
+        and not environ.get("wsgi.input_terminated")
+        and find_connection(environ, watch.server) is None
+    ):
+        # Nothing says where wsgi.input ends, and the connection is not in reach either.
         return NO_BODY
     return length
 
@@ -485,7 +469,3 @@ def _worker_timeout(environ: Environ, response: object) -> float | None:
     if environ.get("wsgi.multithread") or not isinstance(timeout, int | float) or timeout <= 0:
         return None
     return float(timeout)
-
-
-def _nobody_waits() -> None:
-    """On a blocking server no exchange waits for its turn."""

@@ -30,8 +30,8 @@ from cleanclose.core import (
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.surge import idle_before
+from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._source import readable
 
 __all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch", "client_socket"]
 

@@ -77,8 +77,9 @@ class Connection:
         proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
         multiplexed: Whether other requests share it (HTTP/2 and 3): it is never closed then.
         blocking: Whether a worker waits while the body is drained, as on a WSGI server.
-        unbounded: Whether a reading may take longer than it is asked to: nothing but the client
-            ends it then.
+        half_closes: Whether the sending side may be shut down as soon as the response is out
+            (`cleanclose.core.deliver.linger.Linger`).
+        framed: Whether the interface says where the body ends; if not, it is not drained.
         worker_timeout: Seconds after which the server kills a worker that is busy with one
             request; None if it does not. Draining takes half of that at most, from the request's
             start.
@@ -89,7 +90,8 @@ class Connection:
     proxied: bool = False
     multiplexed: bool = False
     blocking: bool = False
-    unbounded: bool = False
+    half_closes: bool = True
+    framed: bool = True
     worker_timeout: float | None = None
 
 
@@ -377,6 +379,7 @@ class Exchange:
             left=left,
             started=self._started,
             now=now,
+            half_closes=self._connection.half_closes,
         )
 
     def no_descriptor(self) -> None:
@@ -508,6 +511,8 @@ class Exchange:
 
     def _choose_patience(self) -> Patience:
         connection, settings = self._connection, self._settings
+        if not connection.framed:
+            return Patience.NONE
         if self._awaits_continue:
             # Our reading would ask for a body that nobody wants; behind the final response it
             # would put a stray 100 on the wire.

@@ -141,6 +141,8 @@ class Linger:
         left: Bytes of the body that were still to come; None if only its end tells.
         started: When the request began.
         now: The time.
+        half_closes: Whether the sending side is shut down as soon as the response is out. Not
+            where a relay (uWSGI's HTTP router) would close its client's connection then, unread.
         reads: Whether what comes may be read while the server sends: only where it is certain
             that the server will not read any more, and closes.
     """
@@ -165,6 +167,7 @@ class Linger:
         "_state",
         "_status",
         "_unacked",
+        "half_closes",
         "reads",
     )
 
@@ -181,6 +184,7 @@ class Linger:
         left: int | None,
         started: float,
         now: float,
+        half_closes: bool = True,
         reads: bool = False,
     ) -> None:
         self._settings = settings
@@ -201,6 +205,7 @@ class Linger:
         self._outcome = Outcome.UNKNOWN
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
+        self.half_closes = half_closes
         self.reads = reads
 
     # What the connection brings.

@@ -1,0 +1,344 @@
+"""The client's connection below ``wsgi.input``: reading no longer than is wanted, and letting go.
+
+What a server lets an application read waits until all of it is there. Below it is the client's
+socket. While a body is drained a stand-in is in that socket's place, which waits as long as the
+core says (decision 0006); whatever it breaks off ends with the connection.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import importlib
+import operator
+import os
+import re
+import select
+import selectors
+import socket
+import ssl
+import sys
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from cleanclose.core import Read, Server, Step, cooperates_with
+from cleanclose.linger import descriptor_of
+
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
+__all__ = [
+    "ClientConnection",
+    "Drained",
+    "drain",
+    "find_connection",
+    "has_rest_of_chunks",
+    "readable",
+]
+
+PIECE: Final = 64 * 1024
+SMALL_PIECE: Final = 16 * 1024
+UWSGI_BUFFER: Final = 4096
+"""uWSGI's buffer-size, by default: as much of a body can have come with the request's head."""
+
+_FIELD: Final = re.compile(rb"[-!#$%&'*+.^_`|~0-9A-Za-z]+:")
+"""RFC 9112, section 5: a field line begins with a token and a colon."""
+_NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
+
+
+class Drained(Protocol):
+    """Who hears what a drain brings, and says how it goes on."""
+
+    @property
+    def left(self) -> int | None:
+        """Bytes of the body that are still to come; None if only its end tells its length."""
+        ...
+
+    def step(self) -> Step:
+        """What to do now."""
+        ...
+
+    def came(self, size: int) -> Step:
+        """So many bytes have come from the client, and no reading has returned with them yet."""
+        ...
+
+    def drained(self, size: int, *, at_end: bool) -> Step:
+        """A reading has returned with so many bytes; ``at_end`` if it found the stream's end."""
+        ...
+
+    def nothing_came(self) -> Step:
+        """The time is over."""
+        ...
+
+
+class ClientConnection:
+    """The client's connection, as far as it is in reach.
+
+    Args:
+        sock: Its socket; None where there is only a number.
+        number: Its descriptor.
+        reader: The object that reads the body from that socket, and the name of the attribute
+            which holds it; None if that is not known.
+    """
+
+    def __init__(self, sock: Any, number: int, reader: tuple[Any, str] | None) -> None:
+        self.sock = sock
+        self.number = number
+        self.reader = reader
+
+    def is_peer(self, address: object, port: object) -> bool:
+        """Whether the client itself is at its other end, and nobody who passes on what it says.
+
+        Args:
+            address: The client's, as the server has it.
+            port: The client's.
+        """
+        try:
+            with socket.socket(fileno=os.dup(self.number)) as same:
+                peer: Any = same.getpeername()
+        except OSError:
+            return False
+        return isinstance(peer, tuple) and [str(part) for part in peer[:2]] == [address, port]  # pyright: ignore[reportUnknownVariableType]
+
+    @property
+    def greenlets(self) -> bool:
+        """Whether it is one of gevent's or eventlet's, which serve each request in a greenlet."""
+        return cooperates_with(self.sock) is not None
+
+    def end_reading(self) -> None:
+        """Have the server find the stream's end: it reads on by itself, before it closes."""
+        if self.reader is not None:
+            setattr(*self.reader, _Ended(self.sock))
+
+    def take_away(self, *, closes: bool) -> None:
+        """Leave the server without the connection, of which there is a duplicate.
+
+        Args:
+            closes: Whether the server will close it now. If not, it gets one in its place that
+                the peer has closed.
+        """
+        if self.sock is None:
+            return
+        if closes:
+            number: int = self.sock.detach()
+            if number >= 0:
+                os.close(number)
+        elif self.sock.fileno() == self.number:
+            here, there = socket.socketpair()
+            with here, there:
+                there.close()
+                os.dup2(here.fileno(), self.number)
+
+
+def find_connection(environ: dict[str, Any], server: Server) -> ClientConnection | None:
+    """The client's connection, if it is in reach.
+
+    Args:
+        environ: The environ, with the server's own ``wsgi.input``.
+        server: The server.
+    """
+    stream = environ["wsgi.input"]
+    sock: Any = None
+    if server.socket_key is not None:
+        sock = environ.get(server.socket_key)
+    elif server.input_socket is not None:
+        with contextlib.suppress(AttributeError):
+            sock = operator.attrgetter(server.input_socket)(stream)
+    elif server.descriptor is not None:
+        module, _, name = server.descriptor.rpartition(".")
+        # Not a package: the server puts it there, in its own processes.
+        if module in sys.modules:
+            descriptor: object = getattr(importlib.import_module(module), name, int)()
+            if isinstance(descriptor, int) and descriptor > 0:
+                return ClientConnection(None, descriptor, None)
+    number = descriptor_of(sock)
+    if number is None or not hasattr(sock, "settimeout") or not hasattr(sock, "detach"):
+        return None
+    return ClientConnection(sock, number, _reader(stream, server, sock))
+
+
+def _reader(stream: Any, server: Server, sock: Any) -> tuple[Any, str] | None:
+    for path in server.reads_from:
+        owner, _, name = path.rpartition(".")
+        with contextlib.suppress(AttributeError):
+            found = operator.attrgetter(owner)(stream)
+            if getattr(found, name) is sock:
+                return found, name
+    return None
+
+
+def drain(stream: Any, connection: ClientConnection | None, drained: Drained) -> Step:
+    """Read and discard what is left of a body, for as long as the core wants it.
+
+    Args:
+        stream: The server's ``wsgi.input``.
+        connection: The client's connection; None if it is not in reach: then nothing but the
+            client, or the server, ends a reading.
+        drained: Hears of it.
+
+    Returns:
+        The step that is no `Read`.
+
+    Raises:
+        Exception: Whatever the server raises for a body that it cannot make out.
+    """
+    if connection is None:
+        return _drain(getattr(stream, "read1", stream.read), SMALL_PIECE, drained)
+    if connection.reader is not None:
+        return _drain_through_stand_in(stream, connection.sock, connection.reader, drained)
+    if connection.sock is None and sys.platform != "win32":
+        return _drain_by_number(stream, connection.number, drained)
+    return drained.nothing_came()
+
+
+def _drain(read: Callable[[int], bytes], piece: int, drained: Drained) -> Step:
+    left = drained.left
+    while True:
+        size = piece if left is None else min(left, piece)
+        data = read(size)
+        if left is not None:
+            left -= len(data)
+        step = drained.drained(len(data), at_end=not data or left == 0)
+        if not isinstance(step, Read):
+            return step
+
+
+class _EnoughError(Exception):
+    """Nobody waits any longer. No OSError: SocketIO has its own way with those."""
+
+
+class _Patient:
+    """A socket as far as a server's reader knows one, which asks the core before it waits."""
+
+    def __init__(self, sock: Any, drained: Drained) -> None:
+        self._sock = sock
+        self._drained = drained
+        self._seconds: float | None = None
+
+    def recv(self, size: int, *flags: int) -> bytes:
+        data: bytes = self._wait(self._sock.recv, size, *flags)
+        self._drained.came(len(data))
+        return data
+
+    def recv_into(self, buffer: Any, *args: int) -> int:
+        size: int = self._wait(self._sock.recv_into, buffer, *args)
+        self._drained.came(size)
+        return size
+
+    def _wait(self, receive: Callable[..., Any], *args: Any) -> Any:
+        step = self._drained.step()
+        while isinstance(step, Read):
+            if step.at_most_seconds != self._seconds:
+                self._seconds = step.at_most_seconds
+                self._sock.settimeout(self._seconds)
+            try:
+                return receive(*args)
+            except _NOT_YET:
+                step = self._drained.nothing_came()
+        raise _EnoughError
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class _Ended:
+    """A socket whose peer has sent everything."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def recv(self, size: int, *flags: int) -> bytes:
+        return b""
+
+    def recv_into(self, buffer: Any, *args: int) -> int:
+        return 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def _drain_through_stand_in(
+    stream: Any, sock: Any, reader: tuple[Any, str], drained: Drained
+) -> Step:
+    before = sock.gettimeout()
+    setattr(*reader, _Patient(sock, drained))
+    try:
+        return _drain(stream.read, SMALL_PIECE, drained)
+    except _EnoughError:
+        return drained.step()
+    finally:
+        setattr(*reader, sock)
+        with contextlib.suppress(OSError):
+            sock.settimeout(before)
+
+
+def _drain_by_number(stream: Any, number: int, drained: Drained) -> Step:
+    """What came together with the request's head is in uWSGI's own buffer, and is read first.
+
+    It does not say how much that is. So a body that may be in there as a whole is asked for
+    unseen, where waiting is allowed; uWSGI's socket-timeout (4 s) ends that.
+    """
+    left = drained.left or 0
+    may_be_buffered = left <= UWSGI_BUFFER
+    step = drained.step()
+    while isinstance(step, Read):
+        size = _arrived(number)
+        if size == 0 and may_be_buffered and step.at_most_seconds:
+            size = left
+        elif size == 0:
+            if not _wait_for(number, step.at_most_seconds):
+                step = drained.nothing_came()
+                continue
+            size = _arrived(number)
+        may_be_buffered = False
+        data: bytes = stream.read(min(size, left, PIECE)) if size else b""
+        left -= len(data)
+        step = drained.drained(len(data), at_end=not data or left == 0)
+    return step
+
+
+def _arrived(number: int) -> int:
+    """Bytes that the kernel has for a reader."""
+    size = array.array("i", [0])
+    fcntl.ioctl(number, termios.FIONREAD, size)
+    return size[0]
+
+
+def _wait_for(number: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def has_rest_of_chunks(stream: Any, trailers: str, connection: ClientConnection | None) -> bool:
+    """Read what follows the last chunk of a body that has been read to its end, if it has come.
+
+    Args:
+        stream: The server's ``wsgi.input``.
+        trailers: The name of its method for that.
+        connection: The client's connection.
+
+    Returns:
+        Whether nothing of the body is left in front of the next request.
+    """
+    if connection is None or not getattr(stream, "closed", False):
+        return False
+    sock = connection.sock
+    before = sock.gettimeout()
+    try:
+        sock.settimeout(0)
+        # One which is no field could be the next request's beginning.
+        return all(_FIELD.match(field) for field in getattr(stream, trailers)())
+    except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            sock.settimeout(before)
+
+
+def readable(sock: socket.socket, seconds: float) -> bool:
+    """Whether a socket has something to read, or its end, within so many seconds."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(seconds))
