@@ -393,31 +393,23 @@ class _Loop:
     def _look(self, entry: _Entry, now: float) -> None:
         """Its moment has come."""
         linger = entry.linger
-        if self._look_for_let_go(entry, now):
-            # Where the peer has closed before, the kernel has closed by now, and that looks like
-            # a reset until what has come is read.
-            step = linger.step(now)
-        elif linger.asks_kernel:
-            step = linger.kernel_says(self._ask(entry), now)
+        self._look_for_let_go(entry, now)
+        said = self._ask(entry) if linger.asks_kernel else None
+        if said is not None and said.reset:
+            # Closed by both, one after the other, looks the same; reading tells.
+            self._read(entry, now)
         else:
-            step = linger.tick(now)
-        self._do(entry, step, now)
+            self._do(entry, linger.kernel_says(said, now), now)
 
-    def _look_for_let_go(self, entry: _Entry, now: float) -> bool:
-        """Shut the sending side down if the server has let go.
-
-        Returns:
-            Whether that was now.
-        """
+    def _look_for_let_go(self, entry: _Entry, now: float) -> None:
         if entry.linger.state is not State.SENDING:
-            return False
+            return
         if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
-            return False
+            return
         if entry.linger.half_closes:
             entry.descriptor.shut_down()
             entry.shut = True
         entry.linger.let_go(now)
-        return True
 
     def _read(self, entry: _Entry, now: float) -> None:
         if entry not in self._entries:
@@ -429,9 +421,12 @@ class _Loop:
             self._do(entry, linger.reset(Mechanism.of(error), self._ask(entry), now), now)
             return
         if size is None:
-            return
-        step = linger.received(size, now) if size else linger.ended(self._ask(entry), now)
-        if not size and linger.state is State.SENDING:
+            step = linger.step(now)
+        elif size:
+            step = linger.received(size, now)
+        else:
+            step = linger.ended(self._ask(entry), now)
+        if size == 0 and linger.state is State.SENDING:
             # Nothing more will come; whether the response arrives is still to be seen.
             linger.reads = False
             step = linger.step(now)
