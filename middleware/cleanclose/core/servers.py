@@ -32,6 +32,7 @@ __all__ = [
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_own",
+    "plain_socket",
     "wsgi_response",
     "wsgi_server",
 ]
@@ -689,6 +690,15 @@ def cooperates_with(sock: object) -> str | None:
     """
     package = type(sock).__module__.partition(".")[0]
     return package if package in ("gevent", "eventlet") else None
+
+
+def plain_socket(sock: Any) -> Any:
+    """The socket itself, below what would wait for a greenlet's turn.
+
+    Args:
+        sock: The client's socket: gevent's keeps its own as ``_sock``, eventlet's as ``fd``.
+    """
+    return getattr(sock, "fd" if cooperates_with(sock) == "eventlet" else "_sock", sock)
 
 
 def is_servers_own(call: object, server: Server) -> bool:
