@@ -28,15 +28,17 @@ def _werkzeug(port: int, app: Any) -> None:
 
 
 def _wsgiref(port: int, app: Any) -> None:
-    from wsgiref.simple_server import make_server
+    from wsgiref.simple_server import WSGIServer, make_server
 
+    # With its own five places a burst of connections is lost before it is accepted.
+    WSGIServer.request_queue_size = 1024
     make_server("127.0.0.1", port, app).serve_forever()
 
 
 def _cheroot(port: int, app: Any) -> None:
     from cheroot.wsgi import Server
 
-    server: Any = Server(("127.0.0.1", port), app)
+    server: Any = Server(("127.0.0.1", port), app, request_queue_size=1024)
     server.start()
 
 
