@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import click
 from rich.console import Console
@@ -155,7 +155,9 @@ def _write(text: str) -> None:
     click.echo(text)
 
 
-def _plain(obj: Any) -> Any:
+def _plain(obj: object) -> Any:
+    # Two type checkers disagree about what isinstance() makes of an object that holds others.
+    anything = cast("Any", obj)
     if isinstance(obj, enum.Enum):
         return _plain(obj.value)
     if isinstance(obj, datetime):
@@ -163,12 +165,9 @@ def _plain(obj: Any) -> Any:
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         return {each.name: _plain(getattr(obj, each.name)) for each in dataclasses.fields(obj)}
     if isinstance(obj, Mapping):
-        mapping: Mapping[Any, Any] = obj
-        return {str(_plain(key)): _plain(value) for key, value in mapping.items()}
+        return {str(_plain(key)): _plain(value) for key, value in anything.items()}
     if isinstance(obj, set | frozenset):
-        members: set[Any] | frozenset[Any] = obj
-        return sorted((_plain(each) for each in members), key=str)
+        return sorted((_plain(each) for each in anything), key=str)
     if isinstance(obj, Sequence) and not isinstance(obj, str | bytes):
-        sequence: Sequence[Any] = obj
-        return [_plain(each) for each in sequence]
+        return [_plain(each) for each in anything]
     return obj
