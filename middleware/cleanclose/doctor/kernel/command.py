@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Any, Final, Self
 
 import click
 from rich.console import Console
@@ -103,6 +105,43 @@ def _failing(fail_on: Collection[str]) -> frozenset[str]:
     return frozenset(FINDINGS if _ANY in fail_on else fail_on)
 
 
+class _Stop:
+    """Ctrl-C is how `--watch` and `--trace` are meant to end, with all that was seen told.
+
+    An exception could come when something is read and not yet shown. A second signal does what
+    it does elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            # Windows does not have them all.
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until a signal comes."""
+        until = time.monotonic() + seconds
+        while not self.wanted and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, _PATIENCE))
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.wanted = True
+        self._restore()
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
 def _once(
     out: Console, port: int | None, seconds: float, failing: Collection[str], as_json: bool
 ) -> bool:
@@ -126,17 +165,14 @@ def _watch(
     with ExitStack() as stack:
         if live is not None:
             stack.enter_context(live)
-        # Ctrl-C is how this is meant to end.
-        try:
-            while seconds is None or previous.at - began.at < seconds:
-                time.sleep(1.0)
-                current = look()
-                reading = read(previous, current, port)
-                found = worst(reading.findings, failing) or found
-                _show(out, live, reading, began, current, port, as_json)
-                previous = current
-        except KeyboardInterrupt:
-            pass
+        stop = stack.enter_context(_Stop())
+        while not stop.wanted and (seconds is None or previous.at - began.at < seconds):
+            stop.sleep(1.0)
+            current = look()
+            reading = read(previous, current, port)
+            found = worst(reading.findings, failing) or found
+            _show(out, live, reading, began, current, port, as_json)
+            previous = current
     return found
 
 
@@ -174,15 +210,13 @@ def _trace(
             stack.callback(log.close)
         namer = Namer(log)
         tracer = stack.enter_context(Tracer())
+        stop = stack.enter_context(_Stop())
         # On standard error, where a program that starts this can wait for it.
         click.echo("Listening for resets; Ctrl-C ends it.", err=True)
-        try:
-            while seconds is None or time.monotonic() - began < seconds:
-                for reset in _next(tracer, log, port, as_json):
-                    _tell(out, namer, reset, counts, as_json)
-                namer.refresh()
-        except KeyboardInterrupt:
-            pass
+        while not stop.wanted and (seconds is None or time.monotonic() - began < seconds):
+            for reset in _next(tracer, log, port, as_json):
+                _tell(out, namer, reset, counts, as_json)
+            namer.refresh()
         for reset in _wanted(tracer.drain(), port, as_json):
             _tell(out, namer, reset, counts, as_json)
     _sum_up(out, counts, time.monotonic() - began, tracer.lost, as_json)

@@ -160,16 +160,16 @@ class Tracer:
 
     def _switch_on(self, instance: Path) -> None:
         # The clock of time.monotonic(); "local" is another one on each processor.
-        (instance / "trace_clock").write_text("mono")
+        _put(instance / "trace_clock", "mono")
         with contextlib.suppress(OSError):
             # Linux 5.0; without it poll() waits for a buffer that is half full, and read() is
             # called again anyway.
-            (instance / "buffer_percent").write_text("0")
+            _put(instance / "buffer_percent", "0")
         with contextlib.suppress(OSError):
-            (instance / "buffer_size_kb").write_text(str(_BUFFER_KIB))
+            _put(instance / "buffer_size_kb", str(_BUFFER_KIB))
         self._pipe = os.open(instance / "trace_pipe", os.O_RDONLY | os.O_NONBLOCK)
         for event in (_SEND, _RECEIVE):
-            (instance / "events" / "tcp" / event / "enable").write_text("1")
+            _put(instance / "events" / "tcp" / event / "enable", "1")
 
     def _parse(self, lines: Sequence[bytes]) -> Iterator[Reset]:
         for line in lines:
@@ -193,7 +193,10 @@ def find_tracefs() -> Path:
         for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines():
             _, mount_point, kind, *_ = line.split(" ")
             if kind == "tracefs":
-                mounted.append(Path(mount_point.encode().decode("unicode_escape")))
+                # A space is \040 there (proc_pid_mounts(5)).
+                mounted.append(
+                    Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount_point))
+                )
     # The usual places mount themselves when somebody looks.
     for folder in (*_USUAL, *mounted):
         with contextlib.suppress(OSError):
@@ -263,6 +266,15 @@ def _end(host: str, port: str) -> str:
             return f"[{address}]:{int(port)}"
         address = address.ipv4_mapped
     return f"{address}:{int(port)}"
+
+
+def _put(path: Path, text: str) -> None:
+    # Never creates a file: what is missing is missing in this kernel.
+    file = os.open(path, os.O_WRONLY)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
 
 
 def _remove_left_behind(instances: Path) -> None:
