@@ -37,6 +37,7 @@ _WORDS: Final = (
     *("upload_drained", "unreadable", "ssl", "end of file", "gone away", "response_flags"),
     *("terminating", "heartbeat", "violation of", "transport error", "failed to close"),
     *("body-read", "hr_read", "hr_write", "without sending", "error while", "traceback"),
+    *("http.log.error", "reverse_proxy", "bad gateway", "gateway timeout", "client closed"),
 )
 """In lower case."""
 _TERMINATION: Final = re.compile(

@@ -198,6 +198,13 @@ _ROWS: Final = (
         "front.",
     ),
     _client(
+        "proxy_client_likely",
+        Sure.LIKELY,
+        "the proxy's client left, as it seems",
+        "A proxy in Go cancels a request, or ends its body, when its client is gone; seldom else.",
+        "Nothing is broken here, unless the proxy was stopped or reloaded at that time.",
+    ),
+    _client(
         "proxy_client_timeout",
         Sure.CERTAIN,
         "the proxy's client was too slow",

@@ -62,10 +62,11 @@ def _nginx_kind(said: str, level: str) -> str | None:
     if said.startswith("upstream timed out"):
         connecting = doing.startswith(("connecting", "SSL handshaking"))
         return "proxy_upstream_connect" if connecting else "proxy_upstream_timeout"
-    if said.startswith(("client prematurely closed", "client closed", "client ")) and (
-        "closed" in said.split(",")[0]
-    ):
+    if "client prematurely closed" in said:
         return "proxy_client"
+    if re.match(r"client \S+ closed keepalive connection", said):
+        # In good order, unless an error stands behind it.
+        return "proxy_client" if _BROKEN.search(said) else None
     if said.startswith("client timed out"):
         return "proxy_client_timeout"
     if said.startswith("no live upstreams"):
@@ -76,16 +77,13 @@ def _nginx_kind(said: str, level: str) -> str | None:
 
 
 def _nginx_upstream(said: str, doing: str, level: str) -> str:
+    # Both of its connections are read and written under these words. It logs a reset of its
+    # client's at `info`, one of its upstream's at `error` (ngx_connection_error).
+    if level in ("info", "debug"):
+        return "proxy_client" if _BROKEN.search(said) else "proxy_unclear"
     if doing.startswith(("connecting", "SSL handshaking")):
         return "proxy_upstream_connect"
-    if doing.startswith("sending request"):
-        # Its client's connection is read meanwhile, and logged at `info`.
-        return "proxy_unclear" if level in ("info", "debug") else "proxy_upstream_upload"
-    writes = said.startswith(("send", "write", "SSL_write"))
-    if writes or level in ("info", "debug"):
-        # It hands on to its client what it reads, under the same words.
-        return "proxy_unclear"
-    return "proxy_upstream"
+    return "proxy_upstream_upload" if doing.startswith("sending request") else "proxy_upstream"
 
 
 _NGINX_CLIENTS: Final = (
@@ -195,89 +193,106 @@ def _common(line: str) -> Match | None:
 
 # Caddy and Traefik ---------------------------------------------------------------------------
 
-_TRAEFIK: Final = re.compile(r"'?(499|50[0-4]) ([A-Z][A-Za-z ]+)'? caused by: (.+?)\"?(?: \w+=|$)")
-
-
-def _traefik_kind(status: str, cause: str) -> str | None:
-    if status == "499":
-        return "proxy_client"
-    if "connection refused" in cause or "dial tcp" in cause:
-        return "proxy_upstream_connect"
-    if "timeout" in cause or "deadline" in cause:
-        return "proxy_upstream_timeout"
-    return _go_kind(cause)
-
-
-_GO_READ: Final = re.compile(r"(read|write|readfrom) tcp \S+->\S+: (?:\w+: )*(?:.*)$")
-
-
-def _go_kind(cause: str) -> str | None:
-    """Go's HTTP client sends its client's body itself: the words fit either connection.
-
-    `readfrom` holds an inner error: what reading the client's body, or writing, said.
-    """
-    if cause in ("EOF", "http: server closed idle connection") or cause.endswith(": EOF"):
-        return "proxy_upstream"
-    if "server sent GOAWAY" in cause or "transport connection broken: http: ContentLength" in cause:
-        return "proxy_unclear"
-    if "reset by peer" in cause or "broken pipe" in cause or "closed" in cause:
-        if "readfrom" in cause:
-            is_write = re.search(r"readfrom tcp \S+: write tcp", cause)
-            return "proxy_upstream_upload" if is_write else "proxy_unclear"
-        return "proxy_upstream_upload" if "write" in cause else "proxy_upstream"
-    if "unexpected EOF" in cause or "context canceled" in cause:
-        return "proxy_unclear"
-    return None
+_TRAEFIK: Final = re.compile(
+    r"(499|50[0-4]) [A-Z][A-Za-z ]+?'? (?:caused by: |error=)\"?(.+?)\"?(?: \w+=|$)"
+)
+_TRAEFIK_MESSAGE: Final = re.compile(r"(499|50[0-4]) [A-Z][A-Za-z ]+$")
+_COPIES: Final = re.compile(r"ReverseProxy read error during body copy: (.+?)\"?$")
+_ABORTED: Final = re.compile(r"Request has been aborted \[.*\]: net/http: abort Handler")
 
 
 def _traefik(line: str) -> Match | None:
     found = _TRAEFIK.search(line)
-    if found is None:
-        return None
-    return Match("traefik", _traefik_kind(found[1], found[3]), f"{found[1]} {found[3][:60]}")
-
-
-def _caddy(fields: Mapping[str, Any]) -> Match | None:
-    logger = str(fields.get("logger", ""))
-    if not logger.startswith("http."):
-        return None
-    said = str(fields.get("msg", ""))
-    error = str(fields.get("error", ""))
-    status = fields.get("status")
-    if logger.startswith("http.log.access"):
-        return Match("caddy", "proxy_client" if status == 499 else None, str(status))
-    if said == "aborting with incomplete response":
-        return Match("caddy", _caddy_incomplete(error), error.partition(":")[0])
-    if logger.startswith("http.log.error"):
-        if status == 499 or said == "context canceled":
-            return Match("caddy", "proxy_client", "499")
-        if status == 502 and ("dial tcp" in said or "connection refused" in said):
-            return Match("caddy", "proxy_upstream_connect", "502")
-        if status == 504:
-            return Match("caddy", "proxy_upstream_timeout", "504")
-        if status == 502:
-            return Match("caddy", _go_kind(said), "502")
-    return Match("caddy", None)
-
-
-def _caddy_incomplete(error: str) -> str:
-    # It copies from its upstream (reading) to its client (writing).
-    if error.startswith("writing: "):
-        return "proxy_client"
-    if error.startswith("reading: ") and "context canceled" not in error:
-        return "proxy_upstream"
-    return "proxy_unclear"
+    if found is not None:
+        return Match("traefik", _go_kind(found[1], found[2]), f"{found[1]} {_short(found[2])}")
+    found = _COPIES.search(line)
+    if found is not None:
+        return Match("traefik", _go_kind("200", found[1]), _short(found[1]))
+    if _ABORTED.search(line) is not None:
+        return Match("traefik", "proxy_unclear", "aborted")
+    return None
 
 
 def _traefik_fields(fields: Mapping[str, Any]) -> Match | None:
     if "DownstreamStatus" in fields:
         status = str(fields["DownstreamStatus"])
         return Match("traefik", "proxy_client" if status == "499" else None, status)
-    found = _traefik(str(fields.get("message", fields.get("msg", ""))) + " ")
-    if found is not None:
-        return found
+    said = str(fields.get("message", fields.get("msg", "")))
     error = str(fields.get("error", ""))
-    return _traefik(error + " ") if error else None
+    found = _TRAEFIK_MESSAGE.match(said)
+    if found is not None and error:
+        return Match("traefik", _go_kind(found[1], error), f"{found[1]} {_short(error)}")
+    return _traefik(said)
+
+
+_GO_ADDRESSES: Final = re.compile(r" tcp \S+?->\S+?:(?= )")
+
+
+def _short(cause: str) -> str:
+    """A cause without the ports in it, which are others each time."""
+    return _GO_ADDRESSES.sub("", cause)[:60]
+
+
+def _go_kind(status: str, cause: str) -> str | None:
+    """What made Go's transport, or its copying of a response, give up.
+
+    It sends its client's body by `readfrom`: an error of its own inside of that is the
+    upstream's, any other is of reading the client's body.
+    """
+    if status == "499":
+        return "proxy_client"
+    if cause == "context canceled":
+        return "proxy_client_likely"
+    if "use of closed network connection" in cause:
+        # The transport closes its own connection when it gives up on a request's body.
+        return "proxy_unclear"
+    if "dial tcp" in cause or "connection refused" in cause:
+        return "proxy_upstream_connect"
+    if "timeout" in cause or "deadline" in cause or status == "504":
+        return "proxy_upstream_timeout"
+    if cause.startswith("readfrom "):
+        return _of_sending(cause)
+    if "reset by peer" in cause or "broken pipe" in cause:
+        return "proxy_upstream_upload" if cause.startswith("write ") else "proxy_upstream"
+    if cause.endswith("EOF") or "server closed" in cause:
+        return "proxy_upstream" if cause == "EOF" or "server closed" in cause else "proxy_unclear"
+    return None
+
+
+def _of_sending(cause: str) -> str:
+    if ": write tcp " in cause:
+        return "proxy_upstream_upload"
+    return "proxy_client_likely" if cause.endswith(": unexpected EOF") else "proxy_unclear"
+
+
+def _caddy(fields: Mapping[str, Any]) -> Match | None:
+    logger = str(fields.get("logger", ""))
+    if not logger.startswith("http."):
+        return None
+    said, error = (str(fields.get(key, "")) for key in ("msg", "error"))
+    status = str(fields.get("status", ""))
+    kind: str | None = None
+    detail = status
+    if logger.startswith("http.log.access"):
+        kind = "proxy_client" if status == "499" else None
+    elif logger.startswith("http.log.error"):
+        # Its handlers' own errors have other statuses.
+        kind = _go_kind(status, said) if status in ("499", "502", "504") else None
+        detail = f"{status} {_short(said)}"
+    elif said == "aborting with incomplete response":
+        kind, detail = _caddy_incomplete(error), _short(error)
+    elif said == "upstream roundtrip" and error == "context canceled":
+        # The only line about it: others come again in http.log.error.
+        kind, detail = "proxy_client_likely", error
+    return Match("caddy", kind, detail)
+
+
+def _caddy_incomplete(error: str) -> str:
+    # It copies from its upstream (reading) to its client (writing).
+    if error.startswith(("writing: ", "write tcp ")) and "closed network" not in error:
+        return "proxy_client"
+    kind = _go_kind("200", error.removeprefix("reading: ").removeprefix("writing: "))
+    return kind or "proxy_unclear"
 
 
 def _envoy_fields(fields: Mapping[str, Any]) -> Match | None:

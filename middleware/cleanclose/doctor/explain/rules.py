@@ -79,7 +79,10 @@ _SAID: Final = (
         ),
     ),
     ("worker_timeout", re.compile(r"WORKER TIMEOUT \(pid:\d+\)")),
-    ("gunicorn_ignored", re.compile(r"Ignoring (?:connection reset|EPIPE|socket not connected)")),
+    (
+        "gunicorn_ignored",
+        re.compile(r"Ignoring (?:connection (?:reset|epipe)|EPIPE|socket not connected)"),
+    ),
     (
         "asyncio_writes_in_vain",
         re.compile(r"socket\.send\(\) raised exception|SSL connection is closed$"),
@@ -158,7 +161,7 @@ def _format(entry: Entry) -> str:
     for name, pattern in _FORMATS:
         if pattern.search(entry.first):
             # hypercorn's own lines look like gunicorn's.
-            if name == "gunicorn" and any("/hypercorn/" in line for line in entry.lines[:8]):
+            if name == "gunicorn" and any("/hypercorn/" in line for line in entry.lines):
                 return "hypercorn"
             return name
     for line in entry.lines[:8]:

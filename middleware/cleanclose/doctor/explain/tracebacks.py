@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from cleanclose.core.upstreams import LOST
@@ -84,6 +84,11 @@ class Role:
         *("websockets/asyncio/server.py", "websockets/legacy/server.py", "websockets/sync/server"),
         *("websockets/server.py", "django/core/servers/basehttp.py"),
     )
+    INPUTS: Final[Mapping[str, frozenset[str]]] = {
+        # Frameworks' own streams over a request's body: the file, and what reads there.
+        "django/core/handlers/wsgi.py": frozenset({"_read_limited", "read", "readline"}),
+        "werkzeug/wsgi.py": frozenset({"on_disconnect", "read", "readall", "readinto"}),
+    }
     SERVERS_STDLIB: Final = ("http/server.py", "socketserver.py", "wsgiref/")
     CLIENTS: Final = (
         *("tornado/simple_httpclient", "tornado/tcpclient", "tornado/httpclient", "aiohttp/client"),
@@ -107,6 +112,8 @@ _CALLS_THE_APPLICATION: Final = re.compile(
     r"\bapp\(|application\(|\.wsgi\(|\bapp\b.*\(|await result|\bfor \w+ in\b|await inner"
 )
 """Behind such a line of a server stands the application, also where it shows no frames."""
+_TALKS: Final = re.compile(r"read|recv|receive|parse|chunk|write|send|flush|finish|handshake")
+"""Functions of servers that talk to a client, where a traceback shows no code."""
 _SERVES: Final = "_server_request_loop"
 """Tornado reads requests and responses with the same code; below this function, requests."""
 _PARSES: Final = frozenset({"parse_headers", "_read_headers"})
@@ -158,6 +165,11 @@ _LOST_TEXT: Final = re.compile(
     r"|Response ended prematurely|consuming input failed|\((?:2006|2013|2055|1053|1927|4031),"
     r"|closed the connection|peer closed connection|IncompleteRead|\(0, ''\)"
 )
+_OWNERS: Final[Mapping[str, frozenset[str]]] = {
+    short: frozenset(name.partition(".")[0] for name in LOST if name.rpartition(".")[2] == short)
+    for short in ("ReadError", "WriteError", "ServerDisconnectedError", "StreamLostError")
+}
+"""By class without its module: the libraries that have it, and say by it that one is lost."""
 _NEVER_CONNECTED: Final = re.compile(
     r"[Cc]onnection refused|connecting to|could not|Name or service|\[Errno 111\]|Max retries"
     r"|connection failed|No route to host"
@@ -279,7 +291,14 @@ def _part(raised: Raised) -> str | None:
 
 def _is_lost(raised: Raised) -> bool:
     """Whether a client library's own class says that it lost a connection."""
-    if raised.name not in LOST or raised.short in _BOTH:
+    if raised.name not in LOST:
+        # granian prints classes without their modules: the frames have to name the library.
+        return "." not in raised.name and any(
+            frame.owner == owner
+            for frame in raised.frames[-2:]
+            for owner in _OWNERS.get(raised.name, ())
+        )
+    if raised.short in _BOTH:
         return False
     if raised.name not in _TOLD:
         return raised.name != "http.client.IncompleteRead" or bool(raised.frames)
@@ -306,7 +325,13 @@ def _is_servers(inner: Frame, raised: Raised) -> bool:
     if inner.owner == "stdlib":
         is_server = inner.path.startswith(Role.SERVERS_STDLIB)
     else:
-        is_server = inner.path.startswith(Role.SERVERS) or inner.function == _SERVES
+        is_server = (
+            inner.path.startswith(Role.SERVERS)
+            or inner.function == _SERVES
+            or inner.function in Role.INPUTS.get(inner.path, ())
+        )
+    if not inner.code:
+        return is_server and _TALKS.search(inner.function) is not None
     return is_server and not _CALLS_THE_APPLICATION.search(inner.code)
 
 
