@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import select
-import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
-from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["TIMES", "closed_before_data", "closed_unread", "namespace_command"]
+from example_apps.namespaces import bring_loopback_up, set_sysctl
+
+__all__ = ["TIMES", "closed_before_data", "closed_unread"]
 
 TIMES: Final = 100
 """How often a case is done."""
 
-_SIOCSIFFLAGS: Final = 0x8914
-_IFF_UP: Final = 1
 _PATIENCE: Final = 30.0
 
 CLEANCLOSE: Final = (
@@ -37,23 +33,6 @@ CLEANCLOSE: Final = (
     "-c",
     "from cleanclose.doctor.main import main; main()",
 )
-
-
-def namespace_command() -> tuple[str, ...] | None:
-    """The words in front of a command that give it a network namespace; None if not allowed."""
-    unshare = shutil.which("unshare")
-    if unshare is None:
-        return None
-    for command in ((unshare, "--net"), (unshare, "--user", "--map-root-user", "--net")):
-        if subprocess.run([*command, "true"], check=False, capture_output=True).returncode == 0:
-            return command
-    return None
-
-
-def bring_loopback_up() -> None:
-    """What ``ip link set lo up`` does, without that program."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
 @contextlib.contextmanager
@@ -139,7 +118,7 @@ def _overflow(stack: contextlib.ExitStack) -> None:
 
 
 def _overflow_reset(stack: contextlib.ExitStack) -> None:
-    Path("/proc/sys/net/ipv4/tcp_abort_on_overflow").write_text("1")
+    set_sysctl("net.ipv4.tcp_abort_on_overflow", 1)
     _overflow(stack)
 
 

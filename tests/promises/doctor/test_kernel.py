@@ -18,6 +18,7 @@ import pytest
 
 from cleanclose.doctor import strict
 from cleanclose.doctor.kernel.tracing import Direction, Tracer, Untraceable, find_tracefs
+from example_apps.namespaces import namespace_command
 from tests.conftest import Serve
 from tests.support.kernel_staging import (
     CLEANCLOSE,
@@ -25,7 +26,6 @@ from tests.support.kernel_staging import (
     closed_before_data,
     closed_unread,
     connected,
-    namespace_command,
 )
 from tests.support.scenarios import CORE, Scenario
 from tests.support.stacks import SERVERS, Stack
