@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cleanclose.doctor.kernel.figures import Figures, Unavailable, look
-from cleanclose.doctor.kernel.naming import EventLog, Namer
+from cleanclose.doctor.kernel.naming import EventLog, Namer, label
 from cleanclose.doctor.kernel.readings import FINDINGS, Reading, read, worst
 from cleanclose.doctor.kernel.tables import reading_tables, reset_lines, reset_summary
 from cleanclose.doctor.kernel.tracing import Direction, Reset, Tracer, Untraceable
@@ -198,7 +198,6 @@ def _show(
 def _trace(
     out: Console, port: int | None, seconds: float | None, events: Path | None, as_json: bool
 ) -> bool:
-    began = time.monotonic()
     counts: Counter[tuple[str, str, str]] = Counter()
     with ExitStack() as stack:
         log = None
@@ -211,6 +210,7 @@ def _trace(
         namer = Namer(log)
         tracer = stack.enter_context(Tracer())
         stop = stack.enter_context(_Stop())
+        began = time.monotonic()
         # On standard error, where a program that starts this can wait for it.
         click.echo("Listening for resets; Ctrl-C ends it.", err=True)
         while not stop.wanted and (seconds is None or time.monotonic() - began < seconds):
@@ -219,7 +219,8 @@ def _trace(
             namer.refresh()
         for reset in _wanted(tracer.drain(), port, as_json):
             _tell(out, namer, reset, counts, as_json)
-    _sum_up(out, counts, time.monotonic() - began, tracer.lost, as_json)
+        looked = time.monotonic() - began
+    _sum_up(out, counts, looked, tracer.lost, as_json)
     return counts.total() > 0
 
 
@@ -251,7 +252,7 @@ def _tell(
     as_json: bool,
 ) -> None:
     named = namer.name(reset)
-    owner = "?" if named.owner is None else f"{named.owner.name} ({named.owner.pid})"
+    owner = "?" if named.owner is None else label(named.owner)
     counts[named.direction, owner, named.reason or "-"] += 1
     if as_json:
         print_json_line(named)

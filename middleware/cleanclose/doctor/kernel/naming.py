@@ -14,9 +14,10 @@ from typing import IO, Any, Final, cast
 from cleanclose.core import ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained
 from cleanclose.doctor.kernel.figures import Owner, listening_owners, owner_of
 from cleanclose.doctor.kernel.sentences import NO_REASON, REASONS
+from cleanclose.doctor.kernel.servers import settings_of
 from cleanclose.doctor.kernel.tracing import Direction, Reset, wall_clock
 
-__all__ = ["EventLog", "NamedReset", "Namer", "Role"]
+__all__ = ["EventLog", "NamedReset", "Namer", "Role", "label"]
 
 _EVENTS: Final = frozenset(
     each.name for each in (ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained)
@@ -171,7 +172,7 @@ def _running(reset: Reset) -> Owner | None:
 
 
 def _sentence(reset: Reset, role: Role, owner: Owner | None) -> str:
-    who = "this machine" if owner is None else f"{owner.name} ({owner.pid})"
+    who = "this machine" if owner is None else label(owner)
     if role is Role.SERVER:
         who = f"your server {who}" if owner is not None else "your server"
     if reset.direction is Direction.RECEIVED:
@@ -182,6 +183,12 @@ def _sentence(reset: Reset, role: Role, owner: Owner | None) -> str:
     because = NO_REASON if reset.reason is None else REASONS.get(reset.reason)
     why = f"for a reason that is new here: {reset.reason}" if because is None else because.because
     return f"{who} reset this connection, {why}"
+
+
+def label(owner: Owner) -> str:
+    """Call a process by the server that it is, if that is a known one; with its number."""
+    server = settings_of(owner.command)
+    return f"{owner.name if server is None else server.server} ({owner.pid})"
 
 
 def _port(end: str) -> int:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from cleanclose.doctor.kernel.naming import NamedReset
+from cleanclose.doctor.kernel.naming import NamedReset, label
 from cleanclose.doctor.kernel.readings import Finding, Queue, Reading
 from cleanclose.doctor.kernel.sentences import COUNTERS, SYSCTLS
 from cleanclose.doctor.kernel.servers import ServerSettings
@@ -89,7 +89,7 @@ def _queues(queues: Sequence[Queue]) -> RenderableType:
 def _processes(queue: Queue) -> str:
     if not queue.owners:
         return "?"
-    first = f"{queue.owners[0].name} ({queue.owners[0].pid})"
+    first = label(queue.owners[0])
     return first if len(queue.owners) == 1 else f"{first} + {len(queue.owners) - 1}"
 
 
@@ -104,7 +104,7 @@ def _server(settings: ServerSettings | None) -> str:
         if value is not None:
             usual = " (usual)" if name in settings.from_defaults else ""
             said.append(f"{value:g}{unit}{usual}")
-    return f"{settings.server}: {', '.join(said)}"
+    return ", ".join(said)
 
 
 def _sysctls(reading: Reading) -> Table:
