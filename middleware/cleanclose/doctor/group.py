@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -63,6 +63,17 @@ class LazyGroup(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. If its reader has left (``| head``), that is no finding.
+
+        click itself would end with 1 then, before anybody else hears of it.
+        """
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            discard_output()
+            ctx.exit(EXIT_TROUBLE)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table alone."""
         with formatter.section("Commands"):
@@ -108,8 +119,6 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped before it was done.", err=True)
-    except BrokenPipeError:
-        discard_output()
     except Exception:  # noqa: BLE001 - status 1, which Python ends with, means findings
         traceback.print_exc()
         click.echo("This is a defect of cleanclose itself: please report it.", err=True)

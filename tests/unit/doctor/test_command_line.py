@@ -116,6 +116,25 @@ def test_stopped_before_it_was_done(number: signal.Signals) -> None:
     assert told.stderr.strip() == "Stopped before it was done."
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures")
+@pytest.mark.parametrize("arguments", [(), ("--json",)], ids=["tables", "json"])
+def test_a_reader_that_has_left_is_no_finding(arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        told = subprocess.run(
+            [sys.executable, "-c", MAIN, "kernel", "--seconds=0.1", *arguments],
+            check=False,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        os.close(writing)
+    assert (told.returncode, told.stderr) == (2, "")
+
+
 def test_shell_completion_knows_the_commands() -> None:
     told = run(
         env={
