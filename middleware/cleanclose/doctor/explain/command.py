@@ -81,7 +81,9 @@ def explain(files: Sequence[str], out: Console) -> Tally:
                 bar.update(task, completed=before + position)
 
             with opened(name) as file:
-                lines = _counted(lines_of(name, file, progress), tally)
+                # A pipe has no position, and no size to compare it with.
+                told = None if size is None or bar.disable else progress
+                lines = _counted(lines_of(name, file, told), tally)
                 for entry in entries(lines):
                     finding = find(entry)
                     if finding is not None:

@@ -31,7 +31,17 @@ _WORDS: Final = (
         '" 499 ',
         "prematurely",
     ),
-    *("upstream", "closed", "lost", "abort", "timed out", "caused by", 'status":499'),
+    *(
+        "upstream",
+        "closed",
+        "lost",
+        "abort",
+        "timed out",
+        "caused by",
+        'status":499',
+        'status": 499',
+        'status": "499',
+    ),
     *('status":"499', "socket.send()", "worker timeout", "unexpected eof", "nomoredata"),
     *("write error", "wsgi.input", "departed", "undelivered", "truncated_upload"),
     *("upload_drained", "unreadable", "ssl", "end of file", "gone away", "response_flags"),
@@ -121,7 +131,9 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         else:
             if may_matter(line):
                 waiting = Entry(line)
-            last, before_last = line, last
+            if not line[0].isspace():
+                # What is indented belongs to the line before it, which has the time.
+                last, before_last = line, last
         root = None
     if opened is not None:
         yield opened.entry()

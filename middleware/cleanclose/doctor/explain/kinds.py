@@ -170,10 +170,9 @@ _ROWS: Final = (
     ),
     _unknown(
         "gunicorn_ignored",
-        "gunicorn ignored a reset",
-        "gunicorn says it of any reset that reaches its worker, also one of an upstream's.",
-        "Take these seriously: an upstream's reset ends as an empty reply there; cleanclose "
-        "restores it.",
+        "gunicorn ignored an error as a client's",
+        "gunicorn says it of any such error that reaches its worker, also of an upstream's.",
+        "Take these seriously: an upstream's reset may be hidden there; cleanclose restores it.",
     ),
     _server(
         "worker_timeout",

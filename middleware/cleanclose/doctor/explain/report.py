@@ -161,13 +161,18 @@ def _explanation(group: Findings) -> Group:
     )
     rest = len(group.details) - _DETAILS
     more = f", and {rest} more" if rest > 0 else ""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    rows.add_row("  why", kind.why)
+    rows.add_row("  change", kind.advice)
+    if details:
+        rows.add_row("  among", Text.from_markup(f"{details}{more}"))
     return Group(
         Text(""),
-        Text.from_markup(f"[{_COLORS[kind.side]} bold]{group.count:,} x {kind.title}[/]"),
-        Text.from_markup(f"  [dim]why[/]     {kind.why}", overflow="fold"),
-        Text.from_markup(f"  [dim]change[/]  {kind.advice}"),
-        *([Text.from_markup(f"  [dim]among[/]   {details}{more}")] if details else []),
-        Text(f"  {group.example}", style="dim", no_wrap=True, overflow="ellipsis"),
+        Text(f"{group.count:,} x {kind.title}", style=f"{_COLORS[kind.side]} bold"),
+        rows,
+        Text(f"  {group.example.strip()}", style="dim", no_wrap=True, overflow="ellipsis"),
     )
 
 

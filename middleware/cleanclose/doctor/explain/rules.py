@@ -81,7 +81,11 @@ _SAID: Final = (
     ("worker_timeout", re.compile(r"WORKER TIMEOUT \(pid:\d+\)")),
     (
         "gunicorn_ignored",
-        re.compile(r"Ignoring (?:connection (?:reset|epipe)|EPIPE|socket not connected)"),
+        re.compile(
+            r"Ignoring (?:connection (?:reset|epipe)|EPIPE|socket not connected)"
+            # It says so of every exception behind a whole response, whatever raised it.
+            r"|Exception after response complete \(client disconnected\)"
+        ),
     ),
     (
         "asyncio_writes_in_vain",
@@ -190,8 +194,10 @@ def _of_event(line: str) -> Match | None:
     found = _EVENT.search(line)
     if found is None:
         return None
-    side, outcome = _SIDE.search(line), _OUTCOME.search(line)
-    return _event(found[1], side[1] if side else None, outcome[1] if outcome else None)
+    # Values that a client chose may stand before these fields, and never behind them: renderers
+    # sort them, and an upstream's event has no other side in any case.
+    sides, outcomes = _SIDE.findall(line), _OUTCOME.findall(line)
+    return _event(found[1], sides[-1] if sides else None, outcomes[-1] if outcomes else None)
 
 
 def _event(name: str, side: str | None, outcome: str | None) -> Match | None:
@@ -200,7 +206,10 @@ def _event(name: str, side: str | None, outcome: str | None) -> Match | None:
             return None
         kind = {"reset": "event_response_reset", "cut": "event_response_cut"}.get(outcome)
         return Match("cleanclose", kind, outcome)
-    return None if side is None else Match("cleanclose", f"event_{side}", name)
+    if name == "upstream_reset":
+        return Match("cleanclose", "event_upstream", name)
+    known = side in ("client", "server", "unknown")
+    return Match("cleanclose", f"event_{side}", name) if known else None
 
 
 def _of_fields(entry: Entry, fields: Mapping[str, Any], depth: int) -> Finding | None:

@@ -380,7 +380,7 @@ def library_in(raised: Sequence[Raised]) -> str | None:
     for each in raised:
         for frame in reversed(each.frames):
             if frame.owner == "stdlib" and frame.path.startswith(Role.CLIENTS_STDLIB):
-                return frame.path.partition("/")[0].removesuffix(".py")
+                return frame.path.removesuffix(".py").replace("/", ".")
             if frame.owner in Role.LIBRARIES and not frame.path.startswith(Role.SERVERS):
                 return frame.owner
         package = each.name.partition(".")[0]

@@ -7,13 +7,21 @@ All have ``/`` (200), ``/read`` (reads its body), ``/stream`` (goes on until its
 from __future__ import annotations
 
 import http.client
+import importlib
+import json
+import logging
 import os
 import sys
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 PIECE: Final = b"x" * 65536
+
+
+def module(name: str) -> Any:
+    """A module that brings no types."""
+    return importlib.import_module(name)
 
 
 def upstream() -> str:
@@ -183,14 +191,51 @@ def make_starlette() -> Any:
     )
 
 
-def make_django() -> Any:
-    import django
-    from django.conf import settings
-    from django.core.wsgi import get_wsgi_application
-    from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-    from django.urls import path
+def make_json_flask() -> Any:
+    """The same Flask, whose log is JSON lines."""
 
-    settings.configure(
+    class Json(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            line = {
+                "timestamp": self.formatTime(record),
+                "level": record.levelname,
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+            if record.exc_info:
+                line["exc_info"] = self.formatException(record.exc_info)
+            return json.dumps(line)
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Json())
+    app = make_flask()
+    app.logger.handlers[:] = [handler]
+    app.logger.propagate = False
+    return app
+
+
+def make_wrapped() -> Any:
+    """The same Starlette in the middleware, with structlog's lines for its events."""
+    import structlog
+
+    from cleanclose.asgi import CleanCloseMiddleware
+
+    is_json = os.environ.get("STAGED_JSON") == "1"
+    renderer: Any = structlog.processors.JSONRenderer() if is_json else None
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            renderer or structlog.dev.ConsoleRenderer(colors=False),
+        ]
+    )
+    return CleanCloseMiddleware(make_starlette())
+
+
+def make_django() -> Any:
+    http = module("django.http")
+    path = module("django.urls").path
+    module("django.conf").settings.configure(
         ALLOWED_HOSTS=["*"],
         DEBUG=False,
         LOGGING={
@@ -203,20 +248,20 @@ def make_django() -> Any:
         ROOT_URLCONF=__name__,
         SECRET_KEY="staged",
     )
-    django.setup()
+    module("django").setup()
 
-    def index(_: HttpRequest) -> HttpResponse:
-        return HttpResponse("ok")
+    def index(_: object) -> Any:
+        return http.HttpResponse("ok")
 
-    def read(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(str(len(request.body)))
+    def read(request: Any) -> Any:
+        return http.HttpResponse(str(len(request.body)))
 
-    def stream(_: HttpRequest) -> StreamingHttpResponse:
-        return StreamingHttpResponse(endless())
+    def stream(_: object) -> Any:
+        return http.StreamingHttpResponse(endless())
 
-    def up(_: HttpRequest, name: str) -> HttpResponse:
+    def up(_: object, name: str) -> Any:
         ASK[name]()
-        return HttpResponse("ok")
+        return http.HttpResponse("ok")
 
     globals()["urlpatterns"] = [
         path("", index),
@@ -224,7 +269,7 @@ def make_django() -> Any:
         path("stream", stream),
         path("up/<name>", up),
     ]
-    return get_wsgi_application()
+    return module("django.core.wsgi").get_wsgi_application()
 
 
 def run_tornado(port: int) -> None:
@@ -235,7 +280,7 @@ def run_tornado(port: int) -> None:
 
     class Index(web.RequestHandler):
         def get(self) -> None:
-            self.write("ok")
+            self.write("ok")  # pyright: ignore[reportUnknownMemberType]
 
     @web.stream_request_body
     class Read(web.RequestHandler):
@@ -243,12 +288,12 @@ def run_tornado(port: int) -> None:
             pass
 
         def post(self) -> None:
-            self.write("ok")
+            self.write("ok")  # pyright: ignore[reportUnknownMemberType]
 
     class Stream(web.RequestHandler):
         async def get(self) -> None:
             for piece in endless():
-                self.write(piece)
+                self.write(piece)  # pyright: ignore[reportUnknownMemberType]
                 await self.flush()
 
     class Up(web.RequestHandler):
@@ -267,9 +312,6 @@ def run_tornado(port: int) -> None:
     asyncio.run(serve())
 
 
-Made = Callable[..., Awaitable[None]] | Callable[..., Iterable[bytes]]
-
-
 def __getattr__(name: str) -> Any:
     makers = {
         "flask_app": make_flask,
@@ -286,17 +328,18 @@ if __name__ == "__main__":
     if sys.argv[1] == "tornado":
         run_tornado(int(sys.argv[2]))
     elif sys.argv[1] == "django":
-        from django.core.servers.basehttp import WSGIServer, run
-
-        run("127.0.0.1", int(sys.argv[2]), make_django(), threading=True, server_cls=WSGIServer)
+        served = module("django.core.servers.basehttp")
+        served.run(
+            "127.0.0.1",
+            int(sys.argv[2]),
+            make_django(),
+            threading=True,
+            server_cls=served.WSGIServer,
+        )
     elif sys.argv[1] == "werkzeug":
         from werkzeug.serving import run_simple
 
         run_simple("127.0.0.1", int(sys.argv[2]), make_flask(), threaded=True)
     elif sys.argv[1] == "waitress":
-        import logging
-
-        import waitress
-
         logging.basicConfig()
-        waitress.serve(plain, host="127.0.0.1", port=int(sys.argv[2]))
+        module("waitress").serve(plain, host="127.0.0.1", port=int(sys.argv[2]))

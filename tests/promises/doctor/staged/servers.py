@@ -62,6 +62,12 @@ SERVERS: Final[Mapping[str, tuple[str, Sequence[str]]]] = {
     "granian-wsgi": ("granian", (*_GRANIAN, "--interface=wsgi", f"{_APPS}:flask_app")),
     "tornado": ("tornado", (*_PYTHON, _APPS, "tornado", "{port}")),
     "django": ("django", (*_PYTHON, _APPS, "django", "{port}")),
+    "json": ("json", (*_GUNICORN, "--threads=4", f"{_APPS}:make_json_flask()")),
+    "events": ("cleanclose", (*_UVICORN, "--factory", f"{_APPS}:make_wrapped")),
+    "events-json": (
+        "cleanclose",
+        ("env", "STAGED_JSON=1", *_UVICORN, "--factory", f"{_APPS}:make_wrapped"),
+    ),
     "werkzeug": ("werkzeug", (*_PYTHON, _APPS, "werkzeug", "{port}")),
     "waitress": ("waitress", (*_PYTHON, _APPS, "waitress", "{port}")),
 }
