@@ -94,12 +94,14 @@ def show(console: Console, tally: Tally) -> None:
         if count
     )
     console.print(
-        f"[bold]{total:,} of {tally.lines:,} lines[/] tell of a broken connection: {sides}."
+        f"[bold]{total:,} of {tally.lines:,} lines[/] tell of a broken connection: {sides}.",
+        highlight=False,
     )
     span = tally.span()
     if span is not None:
         console.print(
-            f"From {moment(span[0])} to {moment(span[1])}; one column is {_length(span[2])}."
+            f"From {moment(span[0])} to {moment(span[1])}; one column is {_length(span[2])}.",
+            highlight=False,
         )
     console.print(_table(tally, span, _bars(console)))
     for group in tally.ranked():
