@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from example_apps.staging import ServerProcess
+from example_apps.staging import ServerProcess, find_program
 from tests.promises.doctor.staged.servers import Lines
 from tests.support.leavers import connected, leave, request, until_read
 from tests.support.quitter import CUT_CHUNKED, CUT_LENGTH
@@ -119,7 +119,12 @@ Start = Callable[[Path, int], contextlib.AbstractContextManager[_Running]]
 def _program(
     name: str, command: tuple[str, ...], prepare: Callable[[int], object], *logs: Path
 ) -> Generator[_Running]:
-    process = ServerProcess(command, prepare=prepare, ready_path="/ready", name=name)
+    program = find_program(command[0])
+    if program is None:
+        raise FileNotFoundError(command[0])
+    process = ServerProcess(
+        (program, *command[1:]), prepare=prepare, ready_path="/ready", name=name
+    )
     with process:
 
         def text() -> str:
@@ -304,8 +309,6 @@ def staged_behind(name: str, part: str) -> Iterator[Lines]:
         part: ``seen`` for the cases that the rules were written with, ``held-out`` for others.
     """
     form, start = PROXIES[name]
-    if shutil.which(name.partition("-")[0]) is None:
-        raise FileNotFoundError(name)
     for case in CASES[part]:
         backend = Backend("upstream-slow" if case == "upstream-refused" else case)
         folder = Path(tempfile.mkdtemp(prefix="cleanclose-staged-"))
