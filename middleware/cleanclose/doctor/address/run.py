@@ -13,6 +13,7 @@ from rich.text import Text
 
 from cleanclose.doctor.address.client import Address, Seen, Sending, send
 from cleanclose.doctor.address.signatures import Maker, made_by, proxies
+from cleanclose.doctor.application.cases import Endpoint
 from cleanclose.doctor.output import EXIT_CLEAN, EXIT_FINDINGS, Trouble, print_json
 from cleanclose.doctor.wire import Response
 
@@ -20,6 +21,8 @@ __all__ = ["Case", "Finding", "ask", "find"]
 
 FailOn = Literal["error", "warning", "never"]
 _KIB: Final = 1024
+_TRIES: Final = 3
+_GATEWAY_ERRORS: Final = (502, 503, 504)
 _SLOW_SIZE: Final = 2 * 1024 * _KIB
 _SLOW_PAUSE: Final = 0.06
 """A pause for each 64 KiB: 2 s for 2 MiB."""
@@ -46,20 +49,17 @@ class Finding:
     """Something that should not be so."""
 
     id: str
-    severity: Literal["error", "warning"]
     cases: tuple[str, ...]
     sentence: str
     advice: str
+    severity: Literal["error", "warning"] = "error"
 
 
 def ask(
     url: str,
+    endpoint: Endpoint,
     out: Console,
     *,
-    method: str,
-    headers: tuple[tuple[str, str], ...],
-    body_size: int,
-    timeout: float,
     fail_on: FailOn,
     as_document: bool,
 ) -> int:
@@ -67,11 +67,8 @@ def ask(
 
     Args:
         url: The address.
+        endpoint: The method, the headers, the upload's size and the time for an answer.
         out: Where to print.
-        method: The method.
-        headers: Headers that the request needs.
-        body_size: The upload's size, in bytes.
-        timeout: Seconds for an answer.
         fail_on: From which severity on the exit status is 1.
         as_document: Whether to print JSON.
 
@@ -82,12 +79,15 @@ def ask(
         Trouble: The address cannot be asked.
     """
     address = Address.of(url)
-    base = Sending(method=method, size=body_size, headers=headers, timeout=timeout)
+    base = Sending(
+        method=endpoint.method,
+        size=endpoint.body_size,
+        headers=endpoint.headers,
+        timeout=endpoint.timeout,
+    )
     small = send(address, replace(base, size=64))
-    answer = _check(address, small, timeout)
-    cases = [
-        _case(address, id, title, sending) for id, title, sending in _sendings(base, body_size)
-    ]
+    answer = _check(address, small, endpoint.timeout)
+    cases = [_case(address, *sending) for sending in _sendings(base)]
     findings = find(cases, answer)
     notes = _notes(cases)
     shown = proxies(answer)
@@ -115,8 +115,8 @@ def _check(address: Address, small: Seen, timeout: float) -> Response:
     return response
 
 
-def _sendings(base: Sending, size: int) -> tuple[tuple[str, str, Sending], ...]:
-    slow = replace(base, size=min(size, _SLOW_SIZE), pause=_SLOW_PAUSE)
+def _sendings(base: Sending) -> tuple[tuple[str, str, Sending], ...]:
+    slow = replace(base, size=min(base.size, _SLOW_SIZE), pause=_SLOW_PAUSE)
     return (
         ("strict", "writes all, then reads", base),
         ("reading", "reads while it sends", replace(base, manner="reading")),
@@ -128,7 +128,11 @@ def _sendings(base: Sending, size: int) -> tuple[tuple[str, str, Sending], ...]:
 
 
 def _case(address: Address, id: str, title: str, sending: Sending) -> Case:
-    seen = send(address, sending)
+    for _ in range(1 if sending.pause or sending.expect else _TRIES):
+        seen = send(address, sending)
+        # Behind a proxy it is a race: the worst of them counts.
+        if seen.response is None or seen.response.status in _GATEWAY_ERRORS:
+            break
     maker = None if seen.response is None else made_by(seen.response)
     return Case(id=id, title=title, size=sending.size, seen=seen, maker=maker)
 
@@ -140,55 +144,51 @@ def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
         cases: The uploads.
         small: The answer to a small request.
     """
-    found: list[Finding] = []
     hung = [case for case in cases if case.seen.hung]
     lost = [case for case in cases if case.seen.response is None and not case.seen.hung]
     gateway = [
         case
         for case in cases
         if case.seen.response is not None
-        and case.seen.response.status in (502, 503, 504)
+        and case.seen.response.status in _GATEWAY_ERRORS
         and case.seen.response.status != small.status
     ]
-    if lost:
-        found.append(
-            Finding(
-                id="early-answer-lost",
-                severity="error",
-                cases=tuple(case.id for case in lost),
-                sentence="The connection was reset or closed while the upload ran, and no answer"
-                " has reached the client.",
-                advice="Run cleanclose doctor on the application itself: if it loses the answer"
-                " there as well, put the middleware around it; if not, look at the proxy.",
-            )
-        )
-    if gateway:
-        makers = {case.maker for case in gateway if case.maker is not None}
-        by = " or ".join(sorted({maker.name or "the application" for maker in makers}))
-        sure = all(maker.sure for maker in makers)
-        found.append(
-            Finding(
-                id="bad-gateway",
-                severity="error",
-                cases=tuple(case.id for case in gateway),
-                sentence=f"Uploads get an error of {by}{'' if sure else ', as it seems,'} instead"
-                f" of the application's answer ({small.status} to a small request).",
-                advice="The server behind it closes connections with the upload unread: put the"
-                " middleware around the application.",
-            )
-        )
-    if hung:
-        found.append(
-            Finding(
-                id="connection-hung",
-                severity="error",
-                cases=tuple(case.id for case in hung),
-                sentence="Uploads get neither an answer nor an end.",
-                advice="Look whether the server's worker is busy, or the proxy's time-out is longer"
-                " than this client's.",
-            )
-        )
-    return tuple(found)
+    found = (
+        (
+            lost,
+            "early-answer-lost",
+            "The connection was reset or closed while the upload ran, and no answer has reached"
+            " the client.",
+            "Run cleanclose doctor on the application itself: if it loses the answer there as"
+            " well, put the middleware around it; if not, look at the proxy.",
+        ),
+        (
+            gateway,
+            "bad-gateway",
+            f"Uploads get an error of {_makers(gateway)} instead of the application's answer"
+            f" ({small.status} to a small request).",
+            "The server behind it closes connections with the upload unread: put the middleware"
+            " around the application.",
+        ),
+        (
+            hung,
+            "connection-hung",
+            "Uploads get neither an answer nor an end.",
+            "Look whether the server's worker is busy, or the proxy's time-out is longer than"
+            " this client's.",
+        ),
+    )
+    return tuple(
+        Finding(id=id, cases=tuple(case.id for case in against), sentence=sentence, advice=advice)
+        for against, id, sentence, advice in found
+        if against
+    )
+
+
+def _makers(cases: Sequence[Case]) -> str:
+    makers = [case.maker for case in cases if case.maker is not None]
+    names = " or ".join(sorted({maker.name or "the application" for maker in makers}))
+    return names if all(maker.sure for maker in makers) else f"{names}, as it seems,"
 
 
 def _notes(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, TypedDict, Unpack
 
 import click
 from rich.console import Console
@@ -19,7 +19,6 @@ from cleanclose.doctor.application.servers import NAMES
 from cleanclose.doctor.output import (
     EXIT_CLEAN,
     EXIT_FINDINGS,
-    Trouble,
     console,
     print_json,
 )
@@ -34,6 +33,27 @@ _SIDES: Final[dict[str, tuple[Side, ...]]] = {
     "both": ("bare", "wrapped"),
 }
 FailOn = Literal["error", "warning", "never"]
+
+
+class _Given(TypedDict):
+    """The options that say how."""
+
+    server: str | None
+    path: str
+    method: str
+    headers: tuple[tuple[str, str], ...]
+    body_size: int
+    side: str
+    proxies: bool
+    port: int | None
+    timeout: float
+    start_timeout: float
+
+
+def _method(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", value):
+        raise click.BadParameter(f"{value!r} is no method.")
+    return value
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
@@ -72,9 +92,14 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
 )
 @click.argument("target", metavar="MODULE:APP|URL")
 @click.argument("options", nargs=-1, metavar="[-- SERVER OPTIONS]", type=click.UNPROCESSED)
-@click.option("--server", type=click.Choice(NAMES), help="The server. Default: the usual one.")
+@click.option(
+    "--server",
+    type=click.Choice(NAMES),
+    metavar="NAME",
+    help=f"The server. Default: the usual one. One of {', '.join(NAMES)}.",
+)
 @click.option("--path", default="/", callback=_path, help="Aim at this path. Default: /")
-@click.option("--method", default="POST", help="With this method. Default: POST")
+@click.option("--method", default="POST", callback=_method, help="With this method. Default: POST")
 @click.option("--header", "headers", multiple=True, callback=_headers, help="'Name: value'")
 @click.option(
     "--body-size", callback=_size, default="8M", metavar="SIZE", help="Of the upload. Default: 8M"
@@ -110,18 +135,9 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
 def command(
     target: str,
     options: tuple[str, ...],
-    server: str | None,
-    path: str,
-    method: str,
-    headers: tuple[tuple[str, str], ...],
-    body_size: int,
-    side: str,
-    proxies: bool,
-    port: int | None,
-    timeout: float,
-    start_timeout: float,
     fail_on: FailOn,
     as_document: bool,
+    **given: Unpack[_Given],
 ) -> int:
     """Try an application, or an address, with clients that leave.
 
@@ -130,36 +146,26 @@ def command(
     of uploads.
     """
     out = console(as_document)
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", method):
-        raise Trouble(f"{method!r} is no method.")
+    endpoint = Endpoint(
+        path=given["path"],
+        method=given["method"].upper(),
+        headers=given["headers"],
+        body_size=given["body_size"],
+        timeout=given["timeout"],
+    )
     if target.lower().startswith(("http://", "https://")):
         from cleanclose.doctor.address.run import ask
 
-        return ask(
-            target,
-            out,
-            method=method.upper(),
-            headers=headers,
-            body_size=body_size,
-            timeout=timeout,
-            fail_on=fail_on,
-            as_document=as_document,
-        )
+        return ask(target, endpoint, out, fail_on=fail_on, as_document=as_document)
     plan = Plan(
         target=target,
-        server=server,
+        server=given["server"],
         options=options,
-        endpoint=Endpoint(
-            path=path,
-            method=method.upper(),
-            headers=headers,
-            body_size=body_size,
-            timeout=timeout,
-        ),
-        sides=_SIDES[side],
-        proxies=proxies,
-        port=port,
-        start_seconds=start_timeout,
+        endpoint=endpoint,
+        sides=_SIDES[given["side"]],
+        proxies=given["proxies"],
+        port=given["port"],
+        start_seconds=given["start_timeout"],
     )
     with _Bar(out) as bar:
         report = examine(plan, bar.step)

@@ -23,7 +23,7 @@ _EVIDENCE: Final = 3
 _REASONS: Final = {
     "TCP_ABORT_ON_CLOSE": "the server closed the connection with unread data",
     "TCP_ABORT_ON_DATA": "data came after the server had closed the connection",
-    "TCP_ABORT_ON_LINGER": "the server asked for it",
+    "TCP_STATE": "the server threw the connection away",
 }
 _INTERFACES: Final = {"asgi": "ASGI", "wsgi": "WSGI", "tornado": "Tornado"}
 

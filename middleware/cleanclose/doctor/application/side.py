@@ -81,6 +81,7 @@ class RunningSide:
             pass
         self._journal = JournalReader(Path(path))
         self._pending: list[Entry] = []
+        self._was_silent = False
         self.program = Program(
             server.name,
             lambda port: [sys.executable, *server.command(port, interface, options)],
@@ -133,7 +134,13 @@ class RunningSide:
             case: The case.
             port: Where the client connects; None for the server itself, a proxy's otherwise.
         """
+        quiet = case.group not in _SILENT
         self._pending = []
+        if quiet and self._was_silent:
+            # What the case before has left to say is not this one's.
+            self._settle(quiet=True)
+            self._pending = []
+        self._was_silent = not quiet
         self._journal.new()
         written = len(self.program.log_text())
         began = time.monotonic()
@@ -147,7 +154,7 @@ class RunningSide:
             # One loss is a finding; and what hangs would hang again.
             if answer.kind in ("lost", "hung") or case.expected not in (None, answer.status):
                 break
-        entries = self._settle(quiet=case.group not in _SILENT)
+        entries = self._settle(quiet=quiet)
         text = self.program.log_text()[written:]
         if not self.program.alive:
             raise Trouble(f"{self.server.name} has ended: {self.program.last_words()}")

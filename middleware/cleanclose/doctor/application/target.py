@@ -81,7 +81,7 @@ def load(target: str) -> Any:
 
 
 def _module(name: str) -> Any:
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise TargetError(f"{name!r} is no name of a module: write module:app, without .py.")
     try:
         return importlib.import_module(name)
