@@ -71,6 +71,7 @@ LOST: Final = "early-answer-lost"
 NOISE: Final = "departure-logged-as-error"
 SHORT: Final = "short-upload-accepted"
 HIDDEN: Final = "upstream-failure-hidden"
+HTTP_2: Final = "http2-answer-lost"
 
 APPS: Final = {
     # The framework: its interface, its usual server, and what that is known for.
@@ -105,7 +106,7 @@ def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
 
 SERVERS: Final = [
     # The application, the server with its options, what it is known for, the answers it loses.
-    ("starlette", ("hypercorn",), {LOST, NOISE}, ALL_STRICT),
+    ("starlette", ("hypercorn",), {LOST, NOISE, HTTP_2}, ALL_STRICT),
     ("starlette", ("granian",), {LOST, NOISE}, ALL_STRICT),
     ("starlette", ("gunicorn",), {LOST, NOISE}, ALL_STRICT),
     ("starlette", ("daphne",), set[str](), set[str]()),
@@ -143,7 +144,8 @@ def test_each_server_has_its_own_defects(
     assert found(report, "bare") - {"connection-hung"} == known, report["findings"]
     # Whether so small a body is still on its way when the answer is out is a race.
     assert lost(report, "bare") - {"early-leftover"} == loses
-    assert found(report, "wrapped") == set(), report["findings"]
+    # Over HTTP/2, which is another promise, hypercorn may lose the connection all the same.
+    assert found(report, "wrapped") <= {HTTP_2} & known, report["findings"]
     assert lost(report, "wrapped") == set()
     assert ran.status == bool(known)
     assert ran.seconds < LIMIT

@@ -36,7 +36,7 @@ ERROR = Line(
 
 
 def ids(result: Result, *usual: Line) -> list[str]:
-    found = find([result], side="bare", server="some", interface="asgi", usual=usual)
+    found = find([result], side="bare", server="some", usual=usual)
     for finding in found:
         # One plain sentence each, and one of advice.
         assert finding.sentence.endswith(".")
@@ -102,8 +102,8 @@ def test_what_an_application_logs_anyway_is_not_held_against_it() -> None:
 
 def test_the_kernels_words_go_with_the_finding() -> None:
     lost = changed(CLEAN, answers=(Answer(kind="lost"),), resets=("TCP_ABORT_ON_CLOSE",) * 2)
-    (finding,) = find([lost], side="bare", server="some", interface="wsgi", usual=())
+    (finding,) = find([lost], side="bare", server="some", usual=())
     assert finding.kernel == ("TCP_ABORT_ON_CLOSE",)
-    assert "app.wsgi_app" in finding.advice
-    (finding,) = find([lost], side="wrapped", server="some", interface="wsgi", usual=())
-    assert "app.wsgi_app" not in finding.advice
+    assert "Put the middleware" in finding.advice
+    (finding,) = find([lost], side="wrapped", server="some", usual=())
+    assert "Put the middleware" not in finding.advice

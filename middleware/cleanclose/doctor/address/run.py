@@ -21,7 +21,7 @@ __all__ = ["Case", "Finding", "ask", "find"]
 
 FailOn = Literal["error", "warning", "never"]
 _KIB: Final = 1024
-_TRIES: Final = 3
+_MORE_TRIES: Final = 2
 _GATEWAY_ERRORS: Final = (502, 503, 504)
 _SLOW_SIZE: Final = 2 * 1024 * _KIB
 _SLOW_PAUSE: Final = 0.06
@@ -128,11 +128,12 @@ def _sendings(base: Sending) -> tuple[tuple[str, str, Sending], ...]:
 
 
 def _case(address: Address, id: str, title: str, sending: Sending) -> Case:
-    for _ in range(1 if sending.pause or sending.expect else _TRIES):
-        seen = send(address, sending)
-        # Behind a proxy it is a race: the worst of them counts.
+    seen = send(address, sending)
+    # Behind a proxy it is a race: the worst of them counts.
+    for _ in range(0 if sending.pause or sending.expect else _MORE_TRIES):
         if seen.response is None or seen.response.status in _GATEWAY_ERRORS:
             break
+        seen = send(address, sending)
     maker = None if seen.response is None else made_by(seen.response)
     return Case(id=id, title=title, size=sending.size, seen=seen, maker=maker)
 

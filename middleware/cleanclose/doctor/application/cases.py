@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from cleanclose.doctor.application import routes
+from cleanclose.doctor.application import http2, routes
 from cleanclose.doctor.application.leaving import How, Place, leave
 from cleanclose.doctor.application.results import Answer, Group
 from cleanclose.doctor.clients import Outcome, Upload, reader, strict
@@ -16,6 +16,7 @@ __all__ = [
     "Case",
     "Endpoint",
     "endpoint_cases",
+    "http2_case",
     "plain_case",
     "proxy_cases",
     "server_cases",
@@ -31,6 +32,7 @@ _SLOW_PAUSE: Final = 0.015
 """A pause for each 64 KiB: 0.7 s in all, longer than an answer is ever kept back."""
 _LEFTOVER: Final = 48 * 1024
 """Little enough for a server to have it in its buffer when it looks for the next request."""
+_HTTP2_SIZE: Final = 8 * MIB
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 UPLOADS: Final = ("app-strict", "app-close")
@@ -270,6 +272,17 @@ def _departs(endpoint: Endpoint, place: Place, how: How) -> Case:
     verb = "resets" if how == "reset" else "closes"
     title = f"{verb} {_TITLES[place]}"
     return Case(id=id, title=title, group="application", act=act, where="application")
+
+
+def http2_case() -> Case:
+    """The refused upload over HTTP/2, by a client that wants to send all of it."""
+    id = "http2-strict"
+
+    def act(port: int, begun: Callable[[], object]) -> Answer:
+        return http2.upload(port, id, size=_HTTP2_SIZE, timeout=_TIMEOUT)
+
+    title = "HTTP/2, writes all, then reads"
+    return Case(id=id, title=title, group="http2", act=act, expected=413, tries=3)
 
 
 def proxy_cases(proxy: str) -> tuple[Case, ...]:

@@ -126,7 +126,7 @@ def _noisy(result: Result) -> str | None:
     return None
 
 
-_ADD: Final = "Put the middleware around the application: {line}."
+_ADD: Final = "Put the middleware around the application."
 _RULES: Final = (
     _Rule(
         "body-taken-for-request",
@@ -147,7 +147,8 @@ _RULES: Final = (
         "http2-answer-lost",
         "error",
         _http2_lost,
-        "Over HTTP/2 an answer that comes before the upload's end does not reach the client.",
+        "Over HTTP/2 an answer that comes before the upload's end does not reach the client, or"
+        " costs it the connection.",
         _ADD,
     ),
     _Rule(
@@ -177,8 +178,7 @@ _RULES: Final = (
         "error",
         _short_accepted,
         "An upload that was cut short is taken for the whole, and answered with success.",
-        "Compare what was read with Content-Length, or put the middleware around the application:"
-        " {line}.",
+        "Compare what was read with Content-Length, or put the middleware around the application.",
     ),
     _Rule(
         "upstream-failure-hidden",
@@ -197,18 +197,13 @@ _RULES: Final = (
     ),
 )
 
-_LINES: Final = {
-    "asgi": "app.add_middleware(CleanCloseMiddleware), or CleanCloseMiddleware(app)",
-    "wsgi": "app.wsgi_app = CleanCloseMiddleware(app.wsgi_app), or CleanCloseMiddleware(app)",
-    "tornado": "cleanclose.tornado.install(application)",
-}
 _WRAPPED_ADVICE: Final = (
     "The middleware does not change this on {server}: docs/servers says what it can do there."
 )
 
 
 def find(
-    results: Iterable[Result], *, side: Side, server: str, interface: str, usual: Sequence[Line]
+    results: Iterable[Result], *, side: Side, server: str, usual: Sequence[Line]
 ) -> tuple[Finding, ...]:
     """What is wrong on one side.
 
@@ -216,7 +211,6 @@ def find(
         results: What the cases had for results.
         side: The side.
         server: The server's name.
-        interface: The application's interface.
         usual: What the application logs for a request that its client waits for.
     """
     ordinary = {(line.logger, line.level, line.error) for line in usual}
@@ -229,7 +223,7 @@ def find(
             if evidence is not None:
                 by_where.setdefault(result.where, []).append((result, evidence))
         for where, against in by_where.items():
-            words = {"server": server, "where": where, "line": _LINES[interface]}
+            words = {"server": server, "where": where}
             advice = rule.advice if side == "bare" else _WRAPPED_ADVICE
             found.append(
                 Finding(

@@ -25,6 +25,11 @@ _REASONS: Final = {
     "TCP_ABORT_ON_DATA": "data came after the server had closed the connection",
     "TCP_STATE": "the server threw the connection away",
 }
+_HOW: Final = {
+    "asgi": "app.add_middleware(CleanCloseMiddleware) or CleanCloseMiddleware(app)",
+    "wsgi": "app.wsgi_app = CleanCloseMiddleware(app.wsgi_app) or CleanCloseMiddleware(app)",
+    "tornado": "cleanclose.tornado.install(application)",
+}
 _INTERFACES: Final = {"asgi": "ASGI", "wsgi": "WSGI", "tornado": "Tornado"}
 
 
@@ -234,6 +239,8 @@ def _show_findings(report: Report, console: Console) -> None:
     for finding in shown:
         remains = (finding.id, finding.where) in wrapped
         _show_finding(finding, console, tried=tried, remains=remains)
+    if bare:
+        console.print(Text(f"\nTo put the middleware around it: {_HOW[report.interface]}"))
     counts = Counter(finding.side for finding in report.findings)
     summary = ", ".join(f"{side.side}: {_count(counts[side.side])}" for side in report.sides)
     style = "bold red" if report.findings else "bold green"

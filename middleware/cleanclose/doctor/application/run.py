@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cleanclose.doctor.application import http2
 from cleanclose.doctor.application.cases import (
     Endpoint,
     endpoint_cases,
+    http2_case,
     plain_case,
     proxy_cases,
     server_cases,
@@ -178,9 +180,7 @@ def _run_sides(
     findings = tuple(
         finding
         for report, usual in done
-        for finding in find(
-            report.results, side=report.side, server=server.name, interface=interface, usual=usual
-        )
+        for finding in find(report.results, side=report.side, server=server.name, usual=usual)
     )
     return tuple(report for report, _ in done), findings
 
@@ -197,6 +197,8 @@ def _run_side(
     plain = side.run(plain_case(plan.endpoint))
     _check_answer(plan, server, plain)
     cases = [case for case in server_cases() if server.hands_out_chunks or not case.chunked]
+    if http2.speaks(side.port):
+        cases.append(http2_case())
     cases += endpoint_cases(plan.endpoint)
     proxies = installed() if plan.proxies else ()
     total = len(cases) + len(proxies)
