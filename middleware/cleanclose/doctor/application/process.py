@@ -17,9 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from cleanclose.doctor.application import routes
 from cleanclose.doctor.output import Trouble
 
-__all__ = ["Program", "free_port", "is_free"]
+__all__ = ["Program", "free_port", "is_free", "serves"]
 
 _EVERY: Final = 0.02
 # Ends the groups that are registered when its standard input ends: when we are gone, killed too.
@@ -85,6 +86,24 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def serves(port: int) -> bool:
+    """Whether the application answers on a loopback port, itself or behind a proxy.
+
+    Args:
+        port: The port.
+    """
+    request = f"GET {routes.READY} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as probe:
+            probe.sendall(request.encode())
+            answered: bytes = probe.recv(12)
+            while probe.recv(65536):
+                pass
+            return answered[:6] == b"HTTP/1" and b" 200" in answered
+    except OSError:
+        return False
 
 
 class Program:

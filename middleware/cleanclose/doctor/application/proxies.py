@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import textwrap
@@ -17,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cleanclose.doctor.application.process import Program, free_port
+from cleanclose.doctor.application.process import Program, free_port, serves
 
 __all__ = ["PROXIES", "Proxy", "installed", "running"]
 
@@ -224,13 +223,6 @@ def running(proxy: Proxy, upstream: int, folder: Path) -> Generator[int]:
         cwd=own,
     )
     with program:
-        program.start(_accepts, _READY_SECONDS)
+        # Traefik accepts before it knows its routes.
+        program.start(serves, _READY_SECONDS)
         yield port
-
-
-def _accepts(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1.0):
-            return True
-    except OSError:
-        return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import socket
 import sys
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any, Final
 from cleanclose.doctor.application import routes, served_names
 from cleanclose.doctor.application.cases import Case
 from cleanclose.doctor.application.journal import JOURNAL, Entry, JournalReader
-from cleanclose.doctor.application.process import Program
+from cleanclose.doctor.application.process import Program, serves
 from cleanclose.doctor.application.resets import ResetWatch
 from cleanclose.doctor.application.results import (
     Answer,
@@ -110,7 +109,7 @@ class RunningSide:
             Trouble: It does not.
         """
         try:
-            self.program.start(_is_ready, seconds)
+            self.program.start(serves, seconds)
         except Trouble:
             why = self._lifespan_trouble()
             if why is None:
@@ -216,19 +215,6 @@ class RunningSide:
 def _is_over(entries: Sequence[Entry]) -> bool:
     kinds = [str(entry["kind"]) for entry in entries]
     return kinds.count("begin") <= kinds.count("end")
-
-
-def _is_ready(port: int) -> bool:
-    request = f"GET {routes.READY} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1.0) as probe:
-            probe.sendall(request.encode())
-            answered: bytes = probe.recv(12)
-            while probe.recv(65536):
-                pass
-            return answered[:6] == b"HTTP/1" and b" 200" in answered
-    except OSError:
-        return False
 
 
 def _result(
