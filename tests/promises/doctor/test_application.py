@@ -75,9 +75,9 @@ HTTP_2: Final = "http2-answer-lost"
 
 APPS: Final = {
     # The framework: its interface, its usual server, and what that is known for.
-    "flask": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN}),
+    "flask": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN, NOISE}),
     "fastapi": ("asgi", "uvicorn", {LOST, NOISE}),
-    "django": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN}),
+    "django": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN, NOISE}),
     "starlette": ("asgi", "uvicorn", {LOST, NOISE}),
     "tornado": ("tornado", "tornado", {LOST, NOISE}),
     "quart": ("asgi", "uvicorn", {LOST}),
@@ -113,7 +113,7 @@ SERVERS: Final = [
     (
         "flask",
         ("gunicorn", "--", "--worker-class=gthread", "--threads=4"),
-        {LOST, SHORT, HIDDEN},
+        {LOST, SHORT, HIDDEN, NOISE},
         ALL_STRICT,
     ),
     ("flask", ("waitress",), set[str](), set[str]()),
@@ -121,7 +121,7 @@ SERVERS: Final = [
     (
         "flask",
         ("cheroot",),
-        {LOST, SHORT, HIDDEN},
+        {LOST, SHORT, HIDDEN, NOISE},
         {"early-strict", "early-close", "early-chunked", "early-slow"},
     ),
 ]
@@ -142,8 +142,9 @@ def test_each_server_has_its_own_defects(
     report = ran.report
     # Whether hypercorn hangs or resets is a race.
     assert found(report, "bare") - {"connection-hung"} == known, report["findings"]
-    # Whether so small a body is still on its way when the answer is out is a race.
-    assert lost(report, "bare") - {"early-leftover"} == loses
+    # Whether so small a body, or one behind a 100, is still on its way by then is a race.
+    races = {"early-leftover", "early-expect"} if loses else set[str]()
+    assert lost(report, "bare") - races == loses
     # Over HTTP/2, which is another promise, hypercorn may lose the connection all the same.
     assert found(report, "wrapped") <= {HTTP_2} & known, report["findings"]
     assert lost(report, "wrapped") == set()

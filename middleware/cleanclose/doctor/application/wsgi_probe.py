@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cleanclose.doctor.application import routes
+from cleanclose.doctor.application.framework_routes import add_reading_route
 from cleanclose.doctor.application.journal import Journal
 from cleanclose.doctor.clients import SMUGGLED_PATH
 
@@ -25,13 +26,13 @@ class WsgiProbe:
     Args:
         app: The application.
         journal: Where to write.
-        framework: Which framework it is made with: the route that reads does so as that does.
+        framework: Which framework it is made with: some get the route that reads as their own.
     """
 
     def __init__(self, app: WSGIApplication, journal: Journal, framework: str | None) -> None:
         self.app = app
         self.journal = journal
-        self.read_body = _read_as_werkzeug if framework == "Flask" else _read
+        self._reads_itself = add_reading_route(app, framework)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, or hand it on."""
@@ -69,8 +70,10 @@ class WsgiProbe:
             return answer(413, routes.REFUSAL)
         if path == routes.REFUSE_LARGE:
             return answer(401, routes.LARGE)
+        if path == routes.READ and self._reads_itself:
+            return self.app(environ, exchange.start_response)
         if path == routes.READ:
-            self.read_body(environ)
+            _read(environ)
         elif path == routes.SLOW:
             time.sleep(routes.SLOW_SECONDS)
         elif path == routes.STREAM:
@@ -163,12 +166,6 @@ class _Result:
 def _pieces() -> Iterator[bytes]:
     for _ in range(routes.PIECES):
         yield routes.PIECE
-
-
-def _read_as_werkzeug(environ: WSGIEnvironment) -> None:
-    from werkzeug.wrappers import Request
-
-    Request(environ).get_data()
 
 
 def _read(environ: WSGIEnvironment) -> None:
