@@ -164,8 +164,9 @@ def test_behind_nginx_the_answer_becomes_a_bad_gateway(require_program: Any) -> 
     assert found(report, "bare", where="nginx") == {"bad-gateway"}
 
 
-def test_it_aims_at_a_real_endpoint() -> None:
+def test_it_aims_at_a_real_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example service: it refuses without a token, early, and bare gunicorn loses that."""
+    monkeypatch.setenv("CLEANCLOSE", "0")
     ran = doctor(
         "example_apps.uploads_flask:make_app()",
         "--json",
@@ -181,6 +182,18 @@ def test_it_aims_at_a_real_endpoint() -> None:
     cases = {case["id"]: case for case in report["sides"]["bare"]["cases"]}
     assert cases["app-plain"]["answers"][0]["status"] == 401
     assert list(report["sides"]) == ["bare"]
+    assert LOST in found(report, "bare", where="application")
+
+
+@pytest.mark.parametrize("example", ["tornado", "fastapi", "flask"])
+def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) -> None:
+    target = f"example_apps.uploads_{example}:make_app()"
+    ran = doctor(target, "--json", "--no-proxies", "--path=/files", "--method=PUT")
+    report = ran.report
+    assert (ran.status, report["findings"]) == (0, []), ran.err
+    assert list(report["sides"]) == ["wrapped"]
+    assert "has the middleware in it already" in report["notes"][0]
+    assert lost(report, "wrapped") == set()
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,11 @@ def examine(plan: Plan, progress: Progress) -> Report:
         raise Trouble(f"{server.name} is started from Python here, and takes no options.")
     notes: list[str] = []
     sides: tuple[Side, ...] = plan.sides
-    if "shim_needs" in found and "wrapped" in sides:
+    if found["has_middleware"]:
+        # Twice around it would be neither the one nor the other.
+        sides = ("wrapped",)
+        notes.append("The application has the middleware in it already, and is tried as it is.")
+    elif "shim_needs" in found and "wrapped" in sides:
         sides = ("bare",) if "bare" in sides else ()
         need = f"pip install 'cleanclose[{interface}]'"
         if not sides:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from cleanclose.core import Event
 from cleanclose.core.outlets import StructlogOutlet
 from cleanclose.doctor.application.journal import JOURNAL, Journal, watch_logging
+from cleanclose.doctor.application.own import put_inside
 from cleanclose.doctor.application.served_names import TARGET, WRAPPED
 from cleanclose.doctor.application.target import Target, find
 
@@ -39,6 +40,10 @@ def _make() -> Any:
 def _asgi(target: Target, journal: Journal, wrapped: bool) -> Any:
     from cleanclose.doctor.application.asgi_probe import AsgiProbe
 
+    if target.has_middleware and put_inside(
+        target.app, lambda inner: AsgiProbe(inner, journal, target.framework)
+    ):
+        return target.app
     probe = AsgiProbe(target.app, journal, target.framework)
     if not wrapped:
         return probe
@@ -50,6 +55,10 @@ def _asgi(target: Target, journal: Journal, wrapped: bool) -> Any:
 def _wsgi(target: Target, journal: Journal, wrapped: bool) -> Any:
     from cleanclose.doctor.application.wsgi_probe import WsgiProbe
 
+    if target.has_middleware and put_inside(
+        target.app, lambda inner: WsgiProbe(inner, journal, target.framework)
+    ):
+        return target.app
     probe = WsgiProbe(target.app, journal, target.framework)
     if not wrapped:
         return probe
@@ -62,7 +71,7 @@ def _tornado(target: Target, journal: Journal, wrapped: bool) -> Any:
     from cleanclose.doctor.application.tornado_probe import add_routes
 
     add_routes(target.app, journal)
-    if wrapped:
+    if wrapped and not target.has_middleware:
         from cleanclose.tornado import install
 
         install(target.app, outlets=[StructlogOutlet(), _EventNotes(journal)])

@@ -15,6 +15,8 @@ import sys
 import traceback
 from typing import Any, Final, Literal, NamedTuple
 
+from cleanclose.doctor.application.own import has_middleware
+
 __all__ = ["FOUND", "Interface", "Target", "TargetError", "find", "load"]
 
 Interface = Literal["asgi", "wsgi", "tornado"]
@@ -46,6 +48,8 @@ class Target(NamedTuple):
     app: Any
     interface: Interface
     framework: str | None
+    has_middleware: bool
+    """Whether it has cleanclose's middleware in it already."""
 
 
 def load(target: str) -> Any:
@@ -115,7 +119,7 @@ def find(target: str) -> Target:
     interface = _interface(app)
     if interface is None:
         raise TargetError(f"{target} is neither an ASGI, nor a WSGI, nor a Tornado application.")
-    return Target(app, interface, _framework(app))
+    return Target(app, interface, _framework(app), has_middleware(app))
 
 
 def _framework(app: object) -> str | None:
@@ -151,7 +155,11 @@ def _interface(app: Any) -> Interface | None:
 def _main() -> None:
     try:
         found = find(sys.argv[1])
-        answer = {"interface": found.interface, "framework": found.framework}
+        answer: dict[str, str | bool | None] = {
+            "interface": found.interface,
+            "framework": found.framework,
+            "has_middleware": found.has_middleware,
+        }
         try:
             importlib.import_module(f"cleanclose.{found.interface}")
         except ImportError as error:
