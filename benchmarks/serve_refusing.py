@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import sys
 from collections.abc import Callable
@@ -43,9 +44,8 @@ def _cheroot(port: int, app: Any) -> None:
 
 
 def _gevent(port: int, app: Any) -> None:
-    from gevent.pywsgi import WSGIServer
-
-    server: Any = WSGIServer(("127.0.0.1", port), app, log=None)
+    pywsgi: Any = importlib.import_module("gevent.pywsgi")
+    server: Any = pywsgi.WSGIServer(("127.0.0.1", port), app, log=None)
     server.serve_forever()
 
 
