@@ -433,7 +433,12 @@ class _Loop:
         self._do(entry, step, now)
 
     def _ask(self, entry: _Entry) -> Any:
-        return ask_connection(entry.descriptor.sock, shut=entry.shut)
+        connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
+        if connection is not None and connection.reset and entry.shut:
+            # Or both ends have closed in good order (TIME-WAIT is CLOSE to a socket), and what
+            # came before is still unread: the next reading tells.
+            return dataclasses.replace(connection, reset=False)
+        return connection
 
     def _do(self, entry: _Entry, step: Step, now: float) -> None:
         if isinstance(step, Close):

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.harness.serving import Serve
 from tests.harness.apps import routes
+from tests.harness.serving import Serve
 from tests.harness.stacks import stack
 from tests.harness.tls import certificate
 

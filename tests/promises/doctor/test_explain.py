@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.promises.doctor.staged.proxies import CASES, PROXIES, staged_behind
-from tests.promises.doctor.staged.servers import staged_on
+from tests.harness.staged.proxies import CASES, PROXIES, staged_behind
+from tests.harness.staged.servers import staged_on
 
 SCRIPT: Final = Path(sys.executable).with_name("cleanclose")
 RESET: Final = (

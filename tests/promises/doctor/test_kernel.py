@@ -19,7 +19,6 @@ import pytest
 from cleanclose.doctor import strict
 from cleanclose.doctor.kernel.tracing import Direction, Tracer, Untraceable, find_tracefs
 from example_apps.namespaces import namespace_command
-from tests.harness.serving import Serve
 from tests.harness.kernel_staging import (
     CLEANCLOSE,
     TIMES,
@@ -28,6 +27,7 @@ from tests.harness.kernel_staging import (
     connected,
 )
 from tests.harness.scenarios import CORE, Scenario
+from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, Stack
 from tests.harness.verdicts import arrived, repeat
 

@@ -1,7 +1,7 @@
 """What `cleanclose explain` makes of lines that its rules were not written with.
 
 ``held_out.jsonl`` holds what servers and proxies wrote about connections that
-``python -m tests.promises.doctor.staged FILE held-out`` broke: the truth of each is what was done.
+``python -m tests.harness.staged FILE held-out`` broke: the truth of each is what was done.
 ``python -m tests.unit.doctor.confusion`` brings the table in docs/explain.md up to date.
 """
 

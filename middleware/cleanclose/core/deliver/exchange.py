@@ -288,7 +288,7 @@ class Exchange:
             now: The time.
         """
         self._received += size
-        if self._state is State.DRAINING:
+        if self.treated:
             self._drained += size
             if size:
                 self._idle_since = now

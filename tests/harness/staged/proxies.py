@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from example_apps.staging import ServerProcess, find_program
 from tests.harness.leavers import connected, leave, request, until_read
 from tests.harness.quitter import CUT_CHUNKED, CUT_LENGTH
-from tests.promises.doctor.staged.servers import Lines
+from tests.harness.staged.servers import Lines
 
 __all__ = ["CASES", "PROXIES", "staged_behind"]
 

@@ -1,6 +1,6 @@
 """Stage everything and write what came, a JSON line each.
 
-``python -m tests.promises.doctor.staged FILE seen|held-out [NAME...]``, from the root of a
+``python -m tests.harness.staged FILE seen|held-out [NAME...]``, from the root of a
 checkout. Runs of one line are cut to three: granian and asyncio write some thousands of times.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from tests.promises.doctor.staged.proxies import PROXIES, staged_behind
-from tests.promises.doctor.staged.servers import ROOT, SERVERS, Lines, staged_on
+from tests.harness.staged.proxies import PROXIES, staged_behind
+from tests.harness.staged.servers import ROOT, SERVERS, Lines, staged_on
 
 _OWN: Final = re.compile(r"[^\s\"']*?/(site-packages|lib/python3\.\d+)/")
 

@@ -17,7 +17,7 @@ from tests.harness.quitter import quitter
 __all__ = ["SERVERS", "Lines", "staged_on"]
 
 ROOT: Final = Path(__file__).parents[4]
-_APPS: Final = "tests.promises.doctor.staged.apps"
+_APPS: Final = "tests.harness.staged.apps"
 _PYTHON: Final = (sys.executable, "-m")
 _UVICORN: Final = (*_PYTHON, "uvicorn", "--host=127.0.0.1", "--port={port}")
 _GUNICORN: Final = (
