@@ -84,6 +84,9 @@ class BadHead(web.RequestHandler):
     def data_received(self, chunk: bytes) -> None: ...
 
 
+def say_nothing(handler: web.RequestHandler) -> None: ...
+
+
 def application() -> web.Application:
     return web.Application(
         [
@@ -93,7 +96,7 @@ def application() -> web.Application:
             ("/task", InATask),
             ("/bad-head", BadHead),
         ],
-        log_function=lambda handler: None,
+        log_function=say_nothing,
     )
 
 
