@@ -45,10 +45,8 @@ __all__ = ["Delivery", "Setup"]
 
 Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
 
-_TURNS: Final = 6
-"""Turns of the event loop in which tornado has asked for what has arrived, and got it: it may have
-to wait for the application's coroutine first, and the loop calls what it has found readable behind
-what was to be called anyway."""
+_LOOK: Final = 0.002
+"""Seconds in which the event loop sees what has arrived, and tornado's task has it."""
 _WITHOUT_LENGTH: Final = frozenset({204, 304})
 _CONTINUE: Final = b"HTTP/1.1 100 "
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
@@ -99,7 +97,6 @@ class Delivery:
         self._app_finished = False
         self._finished = False
         self._rests = False
-        self._turns = 0
         self._timer: asyncio.TimerHandle | None = None
         self._write: Any = None
         self._close: Any = None
@@ -203,26 +200,9 @@ class Delivery:
         for written in self._written:
             _settle(written)
         self._written.clear()
-        if seconds > 0:
-            self._arm(seconds)
-            return
-        if not self._turns:
-            self._loop.call_soon(self._look)
-        self._turns = _TURNS
-
-    def _look(self) -> None:
-        self._turns -= 1
-        if self.exchange.state is not State.DRAINING:
-            self._turns = 0
-        elif self._turns:
-            self._loop.call_soon(self._look)
-        else:
-            self._nothing_came()
-
-    def _arm(self, seconds: float) -> None:
-        at = self._loop.time() + seconds
+        at = self._loop.time() + (seconds or _LOOK)
         if self._timer is not None:
-            if at >= self._timer.when():
+            if seconds and at >= self._timer.when():
                 # The earlier one will ask again.
                 return
             self._timer.cancel()
