@@ -8,7 +8,7 @@ import pytest
 
 from cleanclose.core import Settings
 
-NUMBERS = ["respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"]
+NUMBERS = ["max_seconds", "idle_seconds", "hold_seconds", "min_rate"]
 COUNTS = ["max_bytes", "max_draining", "max_lingering"]
 
 
@@ -17,6 +17,13 @@ COUNTS = ["max_bytes", "max_draining", "max_lingering"]
 def test_a_number_out_of_its_range_is_named(name: str, value: object) -> None:
     options: Any = {name: value}
     with pytest.raises(ValueError, match=f"^{name} must be .*0 or more"):
+        Settings(**options)
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", True])
+def test_a_time_to_drain_out_of_its_range_is_named(value: object) -> None:
+    options: Any = {"respond_after": value}
+    with pytest.raises(ValueError, match=r"^respond_after must be .*0 or more"):
         Settings(**options)
 
 

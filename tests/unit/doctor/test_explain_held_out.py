@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.doctor.confusion import PAGE, counted, page_with_table
+from tests.harness.confusion import PAGE, counted, page_with_table
 
 
 def test_no_line_of_an_upstreams_is_called_the_clients() -> None:
@@ -23,4 +23,4 @@ def test_most_lines_are_called_what_they_are() -> None:
 
 def test_the_page_has_the_table_as_it_is() -> None:
     text = PAGE.read_text("utf-8")
-    assert text == page_with_table(text), "run `python -m tests.unit.doctor.confusion`"
+    assert text == page_with_table(text), "run `python -m tests.harness.confusion`"

@@ -2,7 +2,7 @@
 
 ``held_out.jsonl`` holds what servers and proxies wrote about connections that
 ``python -m tests.harness.staged FILE held-out`` broke: the truth of each is what was done.
-``python -m tests.unit.doctor.confusion`` brings the table in docs/explain.md up to date.
+``python -m tests.harness.confusion`` brings the table in docs/explain.md up to date.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cleanclose.doctor.explain.kinds import KINDS
 from cleanclose.doctor.explain.rules import find
 
 LINES: Final = Path(__file__).with_name("held_out.jsonl")
-PAGE: Final = Path(__file__).parents[3] / "docs" / "explain.md"
-BEGIN: Final = "<!-- generated: confusion, by tests/unit/doctor/confusion.py -->"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "explain.md"
+BEGIN: Final = "<!-- generated: confusion, by tests/harness/confusion.py -->"
 END: Final = "<!-- end: confusion -->"
 SIDES: Final = ("client", "upstream", "server", "unknown")
 
