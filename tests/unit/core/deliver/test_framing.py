@@ -61,8 +61,10 @@ def test_body_length(
 
 
 @pytest.mark.parametrize("version", ["2", "2.0", "3"])
-def test_http_2_and_3_are_left_alone(version: str) -> None:
-    assert length("5", http_version=version) == NO_BODY
+def test_a_body_of_http_2_and_3_ends_with_its_stream(version: str) -> None:
+    assert length("5", http_version=version) == 5
+    assert length(None, http_version=version) == CHUNKED
+    assert length("5", http_version=version, method="HEAD") == NO_BODY
 
 
 @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
