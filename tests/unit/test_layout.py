@@ -16,7 +16,7 @@ MIDDLEWARE = ROOT / "middleware" / "cleanclose"
 INTEGRATIONS = ROOT / "integrations" / "cleanclose"
 SHIMS = ("asgi", "tornado", "wsgi")
 PACKAGES = {
-    **{name: MIDDLEWARE / name for name in ("core", "linger", *SHIMS, "doctor")},
+    **{name: MIDDLEWARE / name for name in ("core", "linger", "stop", *SHIMS, "doctor")},
     "integrations": INTEGRATIONS / "integrations",
 }
 
@@ -96,7 +96,8 @@ def test_core_imports_only_the_standard_library_and_structlog() -> None:
 def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
     # The log filter is no outlet, and needs the standard library alone.
     own = f"cleanclose.{name}"
-    allowed = (own, "cleanclose.core", "cleanclose.linger", "cleanclose.integrations.stdlib")
+    rooms = ("core", "linger", "stop", "integrations.stdlib")
+    allowed = (own, *(f"cleanclose.{room}" for room in rooms))
     for path, modules in package_imports(name).items():
         wrong = {
             module
@@ -106,6 +107,18 @@ def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
             and not any(is_in(module, package) for package in allowed)
         }
         assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def test_stopping_imports_only_core_and_the_standard_library() -> None:
+    for path, modules in package_imports("stop").items():
+        foreign = {
+            module
+            for module in modules
+            if module.split(".")[0] not in sys.stdlib_module_names
+            and not is_in(module, "cleanclose.core")
+            and not is_in(module, "cleanclose.stop")
+        }
+        assert not foreign, f"{path} imports {sorted(foreign)}"
 
 
 def test_the_log_filter_imports_only_core_and_the_standard_library() -> None:

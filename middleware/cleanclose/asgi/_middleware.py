@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
+from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
 from cleanclose.core import (
     COMPLETE,
@@ -23,6 +24,7 @@ from cleanclose.core import (
     Reporter,
     Settings,
     SettingsOptions,
+    Stoppable,
     asgi_server,
     asgi_socket,
     body_length,
@@ -61,10 +63,14 @@ class CleanCloseMiddleware:
         app: The ASGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
+        stop_work: Which requests are cancelled as a whole when their client has left, as if all
+            of the application were in a block of `stop_work`: True for those with a safe method,
+            a callable for those of them for whose scope it is true, or a
+            `cleanclose.core.Stoppable`, which may name unsafe methods. Default: none.
         **settings: The fields of `cleanclose.core.Settings`.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
     def __init__(
@@ -72,9 +78,12 @@ class CleanCloseMiddleware:
         app: ASGIApp,
         *,
         outlets: Sequence[Outlet] | None = None,
+        stop_work: bool | Callable[[Scope], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
         self.app = app
+        stoppable = Stoppable.of(stop_work)
+        self._stopped_app = None if stoppable is None else StoppedApp(app, stoppable)
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
         self._reporter = Reporter(
@@ -116,7 +125,7 @@ class CleanCloseMiddleware:
             self._reporter.request_begins(watch)
         _enter(watch)
         try:
-            await self.app(scope, watch.receive, watch.send)
+            await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
         except BaseException as error:
             if not self._ended(watch, error):
                 raise
@@ -125,6 +134,9 @@ class CleanCloseMiddleware:
                 self._ended(watch, None)
             elif watch.is_sample:
                 self._reporter.request_over(watch)
+        finally:
+            if watch.ear is not None:
+                watch.ear.close()
 
     async def _serve_upload(
         self, scope: Scope, receive: Receive, send: Send, now: float, length: int
@@ -137,7 +149,7 @@ class CleanCloseMiddleware:
         _enter(watch)
         try:
             try:
-                await self.app(scope, watch.receive, watch.send)
+                await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
             except BaseException as error:
                 # inspect.currentframe() would have to be kept in a local, which is a cycle.
                 caller = sys._getframe  # pyright: ignore[reportPrivateUsage]
@@ -159,6 +171,8 @@ class CleanCloseMiddleware:
         else:
             self._ended(watch, None, watch.delivery)
         finally:
+            if watch.ear is not None:
+                watch.ear.close()
             watch.stand_alone()
 
     def _ended(

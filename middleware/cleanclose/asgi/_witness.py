@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Final, cast
 
 from cleanclose.asgi._delivery import Delivery
+from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send
 from cleanclose.core import (
     CHUNKED,
@@ -31,11 +32,12 @@ from cleanclose.core import (
     Witness,
     asgi_server,
     ask_connection,
+    is_asgi_stopping,
     judge,
     trace_id,
 )
 
-__all__ = ["HttpWatch", "UploadWatch", "WebSocketWatch"]
+__all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 
 _SERVICE_RESTART: Final = 1012
 _ABNORMAL: Final = 1006
@@ -51,7 +53,7 @@ _HIGH_WATER: Final = 64 * 1024
 """Bytes that a transport takes before a writer has to wait (asyncio's ``FlowControlMixin``)."""
 
 
-class _AsgiWatch(Watch):
+class AsgiWatch(Watch):
     """What HTTP and websockets have in common.
 
     `CleanCloseMiddleware` sets these attributes by itself for most requests: calling a class is
@@ -67,12 +69,25 @@ class _AsgiWatch(Watch):
     __slots__ = ("_head", "scope", "send_to", "server_receive")
 
     _head: Message
+    ear: Ear | None = None
+    """What looks out for the departure, where somebody asked for that."""
+    _was_stopping: bool = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
         super().__init__(now)
         self.scope = scope
         self.server_receive = receive
         self.send_to = send
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the application waits for a message that it asked the server itself for."""
+        return False
+
+    @property
+    def has_all(self) -> bool:
+        """Whether nothing but the departure can still come."""
+        return False
 
     @property
     def status(self) -> int | None:
@@ -88,6 +103,24 @@ class _AsgiWatch(Watch):
     def server_send(self) -> Send:
         """The server's own ``send``."""
         return self.send_to
+
+    def look_out(self) -> None:
+        if self.ear is None and not self.ended:
+            # Some servers' sign is also that of a connection which will not be used again.
+            self._was_stopping = is_asgi_stopping(self.server_receive, self.server_send())
+            self.ear = Ear(self)
+            # From here on it is looked at.
+            self.ask()
+
+    def may_stop(self) -> bool:
+        if not super().may_stop():
+            return False
+        return self._was_stopping or not is_asgi_stopping(self.server_receive, self.server_send())
+
+    def heard(self, message: Message) -> None:
+        """The ear has heard a message, which is still to be handed to the application."""
+        if message["type"] == "http.disconnect":
+            self.peer_gone(Witness.RECEIVE, _clock())
 
     def is_sending(self, frame: FrameType) -> bool:
         return _is_call(frame, self.server_send())
@@ -174,17 +207,43 @@ class _AsgiWatch(Watch):
         return False
 
 
-class HttpWatch(_AsgiWatch):
+class HttpWatch(AsgiWatch):
     """One HTTP request's ``receive`` and ``send``."""
 
     __slots__ = ()
 
+    receiving: int = 0
+    """How many calls of the application's wait in the server's own ``receive``."""
+
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
         asked = _clock()
-        message = await self.server_receive()
+        if self.ear is None:
+            # Only the calls that the ear did not make itself: it may come to be meanwhile.
+            self.receiving += 1
+            try:
+                message = await self.server_receive()
+            finally:
+                self.receiving -= 1
+        else:
+            message = await self.ear.next()
         self.took(message, asked)
+        if self.ear is not None:
+            await self._pass_on(self.ear, message)
         return message
+
+    async def _pass_on(self, ear: Ear, message: Message) -> None:
+        ear.notify()
+        if message["type"] == "http.disconnect":
+            await ear.hold_back(message)
+
+    @property
+    def is_receiving(self) -> bool:
+        return self.receiving > 0
+
+    @property
+    def has_all(self) -> bool:
+        return self.body_complete
 
     def took(self, message: Message, asked: float) -> None:
         """The application gets a message that it has asked for at that time."""
@@ -305,13 +364,23 @@ class UploadWatch(HttpWatch):
         self.has_read = True
         self._pending += 1
         try:
-            message = await self.server_receive()
+            message = await (self.server_receive() if self.ear is None else self.ear.next())
         except BaseException:
             self._came(None)
             raise
         self._came(message)
         self.took(message, asked)
+        if self.ear is not None:
+            await self._pass_on(self.ear, message)
         return message
+
+    @property
+    def is_receiving(self) -> bool:
+        return self._pending > 0
+
+    @property
+    def has_all(self) -> bool:
+        return self.body_complete and self.delivery is None
 
     def _came(self, message: Message | None) -> None:
         self._pending -= 1
@@ -344,7 +413,7 @@ class UploadWatch(HttpWatch):
         return self._server_send
 
 
-class WebSocketWatch(_AsgiWatch):
+class WebSocketWatch(AsgiWatch):
     """One websocket's ``receive`` and ``send``."""
 
     __slots__ = ()

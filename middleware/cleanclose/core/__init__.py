@@ -65,6 +65,7 @@ from cleanclose.core.servers import (
     wsgi_server,
 )
 from cleanclose.core.settings import Settings, SettingsOptions
+from cleanclose.core.stop import ClientLeft, Stoppable, Stops
 from cleanclose.core.surge import Surge, SurgeThresholds
 from cleanclose.core.tcp_info import Connection as TcpConnection
 from cleanclose.core.tracing import trace_id
@@ -78,6 +79,7 @@ from cleanclose.core.watch import (
     Watch,
     client_gone,
     current,
+    raise_if_gone,
 )
 
 __all__ = [
@@ -95,6 +97,7 @@ __all__ = [
     "Cap",
     "Cause",
     "ClientDeparted",
+    "ClientLeft",
     "Connection",
     "Continue",
     "DepartureSurge",
@@ -125,6 +128,8 @@ __all__ = [
     "Side",
     "State",
     "Step",
+    "Stoppable",
+    "Stops",
     "StructlogOutlet",
     "Surge",
     "SurgeThresholds",
@@ -155,6 +160,7 @@ __all__ = [
     "marked",
     "names_caddy",
     "plain_socket",
+    "raise_if_gone",
     "reset",
     "response_length",
     "snapshot",

@@ -174,6 +174,13 @@ WASTED_SECONDS: Final = Counted(
     meaning="Seconds that handlers went on working after their peer had gone.",
     unit="seconds",
 )
+STOPPED: Final = Counted(
+    name="stopped",
+    meaning="Departures whose work was cut short, because nobody waited for it any more.",
+    unit="request",
+    labels=("overdue",),
+    series=_NO_YES,
+)
 QUIETED_RECORDS: Final = Counted(
     name="quieted_records", meaning="Log records whose level was lowered.", unit="record"
 )
@@ -199,6 +206,7 @@ COUNTED: Final = (
     DRAINED_BYTES,
     UNDELIVERED,
     WASTED_SECONDS,
+    STOPPED,
     QUIETED_RECORDS,
     OUTLET_ERRORS,
     DROPPED_EVENTS,
@@ -251,6 +259,8 @@ def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
                 1,
             )
             yield WASTED_SECONDS, (), event.wasted_seconds or 0
+            if event.stopped:
+                yield STOPPED, (str(bool(event.overdue)).lower(),), 1
             if isinstance(event, TruncatedUpload):
                 yield TRUNCATED_UPLOADS, (str(event.accepted).lower(),), 1
             elif isinstance(event, ResponseUndelivered):

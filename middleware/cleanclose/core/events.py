@@ -286,6 +286,9 @@ class ClientDeparted(Event):
             where the moment of the departure is not known.
         idle_seconds: For how many seconds the connection had been idle when the request came;
             None where that is not known, and for the first request of a connection.
+        stopped: True where the work for the request was cut short, because nobody waited for it
+            any more (``stop_work``, `cleanclose.core.raise_if_gone`).
+        overdue: True where the clean-up of that work took longer than it may.
         nginx: What nginx's access log has for the same thing. Never written to a socket.
         haproxy: HAProxy's termination state for it.
         envoy: Envoy's response flag for it.
@@ -300,6 +303,8 @@ class ClientDeparted(Event):
     bytes_out: int = 0
     wasted_seconds: float | None = None
     idle_seconds: float | None = None
+    stopped: bool | None = None
+    overdue: bool | None = None
     nginx: str = "499"
     haproxy: str = "CD"
     envoy: str = "DC"

@@ -30,9 +30,14 @@ WRAPPERS: Final = frozenset(
         "gunicorn.asgi.protocol.ClientDisconnected",
         "gunicorn.asgi.websocket.WebSocketDisconnected",
         "waitress.channel.ClientDisconnected",
+        # Our own word, which needs a witness as well.
+        "cleanclose.core.stop.words.ClientLeft",
     }
 )
 """What frameworks and servers raise when the peer has gone, by module and name."""
+
+_CANCELLED: Final = frozenset({"asyncio.exceptions.CancelledError", "trio.Cancelled"})
+"""What `ClientLeft` is made of where work was cancelled: it stands for nothing by itself."""
 
 _MARK: Final = "__cleanclose_departure__"
 
@@ -183,6 +188,10 @@ def _wraps_another(error: BaseException) -> bool:
         below = error.__cause__ or error.__context__
         if below is None or marked(below) is not None:
             return False
+        if _name_of(type(below)) in _CANCELLED:
+            # What was being handled when the work was cancelled is its context.
+            error = below
+            continue
         if not _is_wrapper(below) and (error.__cause__ is not None or _may_be_another(below, seen)):
             return True
         error = below

@@ -28,6 +28,7 @@ DEFAULT: Final[Mapping[str, int]] = {
     # Consequences, which somebody should know of.
     "upload_drained.max_lingering": logging.WARNING,
     "client_departed.server": logging.WARNING,
+    "client_departed.overdue": logging.WARNING,
     "response_undelivered": logging.WARNING,
     "truncated_upload.accepted": logging.WARNING,
     "departure_surge": logging.WARNING,
@@ -39,7 +40,8 @@ DEFAULT: Final[Mapping[str, int]] = {
 ``upload_drained.max_lingering``: the operator's own limit turned a client away unheard.
 ``client_departed.midway``: work was lost; the client left in the middle of its upload, of the
 handler or of the response. ``client_departed.server``: this process cut the client, because it
-is stopping. ``truncated_upload.accepted``: a short body was taken for the whole.
+is stopping. ``client_departed.overdue``: work was stopped, and its clean-up took longer than it
+may. ``truncated_upload.accepted``: a short body was taken for the whole.
 """
 
 GRADED: Final[Mapping[str, int]] = {
@@ -98,6 +100,8 @@ def row_of(event: Event) -> str:
             return f"{name}.max_lingering"
         case TruncatedUpload(accepted=True):
             return f"{name}.accepted"
+        case ClientDeparted(overdue=True) if name == ClientDeparted.name:
+            return f"{name}.overdue"
         case ClientDeparted() if name == ClientDeparted.name:
             return row_of_departure(event.verdict)
         case _:

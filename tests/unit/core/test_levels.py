@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 
 import pytest
@@ -35,6 +36,7 @@ EVENTS: dict[str, Event] = {
     "client_departed": departed(phase=Phase.WEBSOCKET),
     "client_departed.midway": departed(),
     "client_departed.server": departed(side=Side.SERVER),
+    "client_departed.overdue": dataclasses.replace(departed(), stopped=True, overdue=True),
     "truncated_upload": TruncatedUpload(facts=FACTS, age_ms=1.0, verdict=verdict()),
     "truncated_upload.accepted": TruncatedUpload(
         facts=FACTS, age_ms=1.0, verdict=verdict(), accepted=True

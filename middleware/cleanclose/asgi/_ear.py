@@ -1,0 +1,125 @@
+"""Looking out for a client's departure, for a request that asks, without taking a message.
+
+A server tells of a departure through ``receive()``, which belongs to the application. So the ear
+calls it only when nothing but the departure can still come, and keeps what it hears for whoever
+asks next. While the body is incomplete it looks at the server's own object instead.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from cleanclose.asgi._messages import Message
+from cleanclose.asgi._runtime import current_runtime
+from cleanclose.core import COMPLETE, GONE
+
+if TYPE_CHECKING:
+    from cleanclose.asgi._witness import AsgiWatch
+
+__all__ = ["Ear"]
+
+_LOOK: Final = 0.04
+"""Seconds between two looks at the server's own object."""
+HOLD_SECONDS: Final = 10.0
+"""Seconds for which the word of the departure waits until work has been stopped."""
+
+
+class Ear:
+    """The one task that looks out for the departure, and the messages that it has heard.
+
+    Args:
+        watch: The exchange.
+    """
+
+    def __init__(self, watch: AsgiWatch) -> None:
+        self._watch = watch
+        self._heard: deque[Message] = deque()
+        self._listening = False
+        self._reading = 0
+        self._over = False
+        self._scope: anyio.CancelScope | None = None
+        self._changed: anyio.Event | None = None
+        self._task = current_runtime().spawn(self._run)
+
+    # What the application's receive() does once there is an ear.
+
+    async def next(self) -> Message:
+        """The next message for the application."""
+        while not self._heard and self._listening:
+            await self._change()
+        if self._heard:
+            return self._heard.popleft()
+        self._reading += 1
+        try:
+            return await self._watch.server_receive()
+        finally:
+            self._reading -= 1
+            self.notify()
+
+    async def hold_back(self, message: Message) -> None:
+        """Let work be stopped first, before somebody else hears that the client has left.
+
+        Starlette cancels a stream as soon as it does, at every await: its clean-up would be cut
+        short. If the caller is cancelled, the message is for whoever asks next.
+        """
+        stops = self._watch.stops
+        if stops is None:
+            return
+        stops.on_idle = self.notify
+        try:
+            with anyio.move_on_after(HOLD_SECONDS):
+                while stops.is_busy and stops.gone:
+                    await self._change()
+        except BaseException:
+            self._heard.appendleft(message)
+            raise
+
+    # The task.
+
+    def notify(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        if self._changed is not None:
+            self._changed.set()
+
+    def close(self) -> None:
+        """The exchange is over."""
+        self._over = True
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _run(self) -> None:
+        if self._over:
+            return
+        with anyio.CancelScope() as self._scope:
+            try:
+                while not self._over and self._watch.progress not in (COMPLETE, GONE):
+                    await self._listen()
+            except Exception:  # noqa: BLE001 - what the server raises is for the application to hear
+                return
+            finally:
+                self.notify()
+
+    async def _listen(self) -> None:
+        watch = self._watch
+        if self._reading or watch.is_receiving or not watch.has_all:
+            with anyio.move_on_after(_LOOK):
+                await self._change()
+            watch.ask()
+            return
+        self._listening = True
+        try:
+            message = await watch.server_receive()
+        finally:
+            self._listening = False
+        self._heard.append(message)
+        watch.heard(message)
+        self.notify()
+        self._over = message["type"] == "http.disconnect"
+
+    async def _change(self) -> None:
+        if self._changed is None or self._changed.is_set():
+            self._changed = anyio.Event()
+        await self._changed.wait()

@@ -1,0 +1,7 @@
+"""Which work is stopped when its client has left, and what is said of it."""
+
+from cleanclose.core.stop.book import Stops
+from cleanclose.core.stop.rules import SAFE_METHODS, Stoppable
+from cleanclose.core.stop.words import ClientLeft
+
+__all__ = ["SAFE_METHODS", "ClientLeft", "Stoppable", "Stops"]

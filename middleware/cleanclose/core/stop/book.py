@@ -1,0 +1,79 @@
+"""What one exchange's work has to do with its client's departure: who asks, and what became of it.
+
+A book is made only for an exchange in which somebody asks. It does no I/O and reads no clock; a
+call that it makes may come from any thread, because a witness may see the departure in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["Stops"]
+
+Call = Callable[[], None]
+
+
+class Stops:
+    """Who wants to know of the departure, and how the blocks have ended.
+
+    Attributes:
+        gone: Whether the client has left, so that work is to be stopped.
+        stopped: Whether some work was cut short for it.
+        overdue: Whether its clean-up took longer than it may.
+        on_idle: Called when the last block has ended.
+    """
+
+    __slots__ = ("_asking", "_blocks", "gone", "on_idle", "overdue", "stopped")
+
+    def __init__(self) -> None:
+        self._asking: list[Call] = []
+        self._blocks = 0
+        self.gone = False
+        self.stopped = False
+        self.overdue = False
+        self.on_idle: Call | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a block is still at work, be it at its clean-up."""
+        return self._blocks > 0
+
+    def ask(self, call: Call) -> None:
+        """Have a call made when the client leaves: at once if it has left already."""
+        self._asking.append(call)
+        if self.gone:
+            call()
+
+    def forget(self, call: Call) -> None:
+        """Make this call no more."""
+        # By equality: a bound method is another object each time.
+        if call in self._asking:
+            self._asking.remove(call)
+
+    def peer_left(self) -> None:
+        """A witness has seen the client leave."""
+        if self.gone:
+            return
+        self.gone = True
+        for call in tuple(self._asking):
+            call()
+
+    def begun(self) -> None:
+        """A block has begun."""
+        self._blocks += 1
+
+    def over(self) -> None:
+        """A block is over."""
+        self._blocks -= 1
+        if not self._blocks and self.on_idle is not None:
+            self.on_idle()
+
+    def ended(self, *, cut: bool, overdue: bool = False) -> None:
+        """Note how work has ended.
+
+        Args:
+            cut: Whether it was cut short because the client has left.
+            overdue: Whether its clean-up took longer than it may.
+        """
+        self.stopped |= cut
+        self.overdue |= overdue

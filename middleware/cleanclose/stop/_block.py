@@ -1,0 +1,143 @@
+"""``async with stop_work():``, and to wait for the departure itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from cleanclose.core import ClientLeft, Side, Watch, current
+from cleanclose.stop._blocks import Block, new_block
+
+__all__ = ["StopWork", "client_left", "stop_work"]
+
+CLEANUP_SECONDS = 10.0
+
+
+class StopWork:
+    """What `stop_work` returns: a block that ends when nobody waits for its work any more.
+
+    Args:
+        quiet: Whether the block then ends without a `cleanclose.core.ClientLeft`.
+        cleanup_seconds: For how long its clean-up may take.
+
+    Attributes:
+        stopped: Whether it was cut short, known once it is over.
+
+    Raises:
+        ValueError: ``cleanup_seconds`` is not above 0.
+    """
+
+    def __init__(self, *, quiet: bool = False, cleanup_seconds: float = CLEANUP_SECONDS) -> None:
+        if not 0 < cleanup_seconds < math.inf:
+            raise ValueError(f"cleanup_seconds must be above 0, not {cleanup_seconds!r}")
+        self.stopped = False
+        self._quiet = quiet
+        self._cleanup_seconds = cleanup_seconds
+        self._block: Block | None = None
+        self._watch: Watch | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._block is not None:
+            raise RuntimeError("a stop_work() is for one block")
+        watch = current()
+        if watch is not None and not watch.ended:
+            self._watch = watch
+            watch.look_out()
+            self._block = new_block(watch.write_stops(), self._cleanup_seconds, sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._block is None or self._watch is None:
+            return False
+        if not self._block.leave(kind, error, traceback):
+            return False
+        self.stopped = True
+        word = ClientLeft()
+        word.__cause__ = error
+        # What the client must not hide, a quiet block does not hide either.
+        if self._quiet and self._watch.judge(word).side is Side.CLIENT:
+            return True
+        raise word from error
+
+
+def stop_work(*, quiet: bool = False, cleanup_seconds: float = CLEANUP_SECONDS) -> StopWork:
+    """Stop what runs inside of an ``async with`` when the client of this request has left.
+
+    It is cancelled as `asyncio.timeout` cancels: once, so that the awaits of ``finally`` blocks
+    and context managers run to their end. On trio it is a cancel scope, with trio's rules. The
+    block then ends with `cleanclose.core.ClientLeft`; an exception that the work raises meanwhile
+    is raised instead, and a cancellation from elsewhere stays one. Nothing outside of the block
+    is cancelled. Parts that anyio shields finish first.
+
+    It works in handlers, in dependencies, in the iterators of streams, and behind any number of
+    Starlette's ``BaseHTTPMiddleware``. Where the middleware is not installed, and outside of a
+    request, the block does nothing; nor does it while the process is stopping, which has its own
+    way to end requests.
+
+    Args:
+        quiet: Whether the block ends without an exception; see `StopWork.stopped`. Default
+            False. Where the client's departure would hide the loss of an upstream the exception
+            comes all the same.
+        cleanup_seconds: For how long what the block runs may go on, once cancelled, before it is
+            cancelled again; the event then says ``overdue=True``, at WARNING. Default 10. Not on
+            trio, where clean-up has to shield itself.
+
+    Raises:
+        ValueError: ``cleanup_seconds`` is not above 0.
+    """
+    return StopWork(quiet=quiet, cleanup_seconds=cleanup_seconds)
+
+
+async def client_left() -> None:
+    """Wait until the client of this request has left.
+
+    For use beside something else: in a task of a group, with ``asyncio.wait``. It may be
+    cancelled at any time. It never returns if the client stays, nor where the middleware is not
+    installed, outside of a request, and while the process is stopping.
+    """
+    left, wake = _signal()
+    watch = current()
+    if watch is None or watch.ended:
+        await left()
+        return
+    watch.look_out()
+    stops = watch.write_stops()
+    stops.ask(wake)
+    try:
+        await left()
+    finally:
+        stops.forget(wake)
+
+
+def _signal() -> tuple[Callable[[], Any], Callable[[], None]]:
+    """What waits in the loop that runs now, and what ends that from any thread."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        trio: Any = sys.modules["trio"]
+        event = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+
+        def wake_trio() -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(event.set)
+
+        return event.wait, wake_trio
+    signal = asyncio.Event()
+
+    def wake() -> None:
+        # The loop may be closed by now.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(signal.set)
+
+    return signal.wait, wake

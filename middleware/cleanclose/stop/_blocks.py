@@ -1,0 +1,192 @@
+"""A block on asyncio and on trio: what is cancelled, and what is made of it at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from types import FrameType, TracebackType
+from typing import Any, Final, Protocol
+
+from cleanclose.core import Stops
+from cleanclose.stop._tasks import current_scope, holder, is_shielded, is_waiting_in, worker_of
+
+__all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]
+
+_AGAIN: Final = 0.01
+"""Seconds after which a task is looked at again that may not be cancelled at this moment."""
+_WORD: Final = "the client has left"
+
+
+class Block(Protocol):
+    """One block on one event loop."""
+
+    def leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """The block is over.
+
+        Returns:
+            Whether what ended it is the cancellation that this block asked for.
+        """
+        ...
+
+
+def new_block(stops: Stops, cleanup_seconds: float, frame: FrameType | None) -> Block:
+    """Begin a block in the task that runs now, on asyncio (any loop) or trio.
+
+    Args:
+        stops: The exchange's book.
+        cleanup_seconds: For how long clean-up may take.
+        frame: The frame that enters the block.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        # Not asyncio: trio is running, so it has been imported by somebody.
+        return TrioBlock(stops, sys.modules["trio"])
+    assert task is not None
+    return AsyncioBlock(stops, cleanup_seconds, task, frame)
+
+
+class AsyncioBlock:
+    """Does what `asyncio.timeout` does: one ``Task.cancel()``, and ``uncancel()`` at its end.
+
+    Args:
+        stops: The exchange's book.
+        cleanup_seconds: For how long clean-up may take before it is cancelled as well.
+        task: The task that the block is in.
+        frame: The frame that enters the block.
+    """
+
+    def __init__(
+        self,
+        stops: Stops,
+        cleanup_seconds: float,
+        task: asyncio.Task[Any],
+        frame: FrameType | None,
+    ) -> None:
+        self._stops = stops
+        self._cleanup_seconds = cleanup_seconds
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._cancelling = task.cancelling()
+        self._scope = current_scope(task)
+        generator = holder(frame)
+        # Not the frame, which refers to this: a generator that nobody reads any more must end.
+        self._generator = None if generator is None else id(generator)
+        self._cancels = 0
+        self._worker: asyncio.Task[Any] | None = None
+        self._overdue = False
+        self._over = False
+        self._timer: asyncio.TimerHandle | None = None
+        stops.begun()
+        stops.ask(self._peer_left)
+
+    def _peer_left(self) -> None:
+        # Perhaps in another thread; and never from inside of the task itself, which would be
+        # cancelled at its next await, be that within the block or behind it.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._over:
+            return
+        worker = self._worker or worker_of(self._task)
+        if self._is_elsewhere() or is_shielded(worker, self._scope):
+            self._timer = self._loop.call_later(_AGAIN, self._stop)
+            return
+        if self._worker is not None:
+            self._overdue = True
+        self._worker = worker
+        if worker is self._task:
+            self._cancels += 1
+        worker.cancel(_WORD)
+        self._timer = self._loop.call_later(self._cleanup_seconds, self._stop)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether the task is at work outside of the generator that the block is in."""
+        return self._generator is not None and not is_waiting_in(self._task, self._generator)
+
+    def leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """The block is over. As of `Block`."""
+        if self._over:
+            return False
+        self._over = True
+        self._stops.forget(self._peer_left)
+        if self._timer is not None:
+            self._timer.cancel()
+        ours = False
+        if self._cancels:
+            left = self._cancelling
+            for _ in range(self._cancels):
+                left = self._task.uncancel()
+            # More than there were: somebody else has cancelled the task as well.
+            ours = isinstance(error, asyncio.CancelledError) and left <= self._cancelling
+            self._stops.ended(cut=error is not None, overdue=self._overdue)
+        elif self._worker is not None:
+            ours = self._worker.cancelled() and _is_of_the_worker(error)
+            self._stops.ended(cut=self._worker.cancelled(), overdue=self._overdue)
+        self._stops.over()
+        return ours
+
+
+def _is_of_the_worker(error: BaseException | None) -> bool:
+    """Whether an error says no more than that the task which did the work has been cancelled.
+
+    ``BaseHTTPMiddleware`` finds its stream ended, without a response and without an exception.
+    """
+    if not isinstance(error, RuntimeError) or type(error.__context__).__name__ != "EndOfStream":
+        return False
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return (
+        traceback is not None
+        and traceback.tb_frame.f_globals.get("__name__") == "starlette.middleware.base"
+    )
+
+
+class TrioBlock:
+    """A cancel scope: on trio every await behind a cancellation is cancelled, clean-up included.
+
+    Args:
+        stops: The exchange's book.
+        trio: The module.
+    """
+
+    def __init__(self, stops: Stops, trio: Any) -> None:
+        self._stops = stops
+        self._token = trio.lowlevel.current_trio_token()
+        self._finished: type[BaseException] = trio.RunFinishedError
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+        stops.begun()
+        stops.ask(self._peer_left)
+
+    def _peer_left(self) -> None:
+        with contextlib.suppress(self._finished):
+            self._token.run_sync_soon(self._scope.cancel)
+
+    def leave(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """The block is over. As of `Block`."""
+        self._stops.forget(self._peer_left)
+        try:
+            swallowed: bool = self._scope.__exit__(kind, error, traceback)
+        finally:
+            self._stops.ended(cut=self._scope.cancelled_caught)
+            self._stops.over()
+        return swallowed

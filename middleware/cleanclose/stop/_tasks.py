@@ -1,0 +1,145 @@
+"""Which task is to be cancelled, and whether it may be at this moment.
+
+Both questions are about the insides of others: coroutines that wait for each other, and the task
+groups of Starlette and anyio. Where a version of theirs shows nothing of it, the block's own task
+is cancelled, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import sys
+from collections.abc import Iterator
+from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
+from typing import Any, Final
+
+__all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
+
+_HOSTS: Final = frozenset(
+    {
+        ("starlette.middleware.base", "BaseHTTPMiddleware.__call__"),
+        ("starlette.responses", "StreamingResponse.__call__"),
+    }
+)
+"""Functions that have the application's own code run by a task of the anyio group which is their
+``task_group``, and only wait meanwhile. If they were cancelled themselves the group would cancel
+that task at every await, and so cut its clean-up short."""
+
+_Suspended = CoroutineType | GeneratorType | AsyncGeneratorType
+_SUSPENDED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_DEEPEST: Final = 1000
+
+
+def holder(frame: FrameType | None) -> FrameType | None:
+    """The async generator in which a block was entered, if it hands out values from inside of it.
+
+    While such a generator waits for its next reader, its task is at work elsewhere. A generator
+    that contextlib makes a context manager of hands out nothing: whoever entered it is meant.
+
+    Args:
+        frame: The frame that entered the block.
+
+    Returns:
+        None where the block belongs to a coroutine.
+    """
+    while frame is not None:
+        above = frame.f_back
+        name = None if above is None else above.f_globals.get("__name__")
+        if frame.f_code.co_name == "__aenter__" or frame.f_globals.get("__name__") == "contextlib":
+            frame = above
+        elif not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+            return None
+        elif name == "contextlib":
+            frame = above
+        else:
+            return frame
+    return None
+
+
+def is_waiting_in(task: asyncio.Task[Any], frame_id: int) -> bool:
+    """Whether a suspended task waits for something inside of a frame, which is given by its id."""
+    return any(id(_frame_of(each)) == frame_id for each in _chain(task))
+
+
+def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
+    """The task that does the application's work for a suspended one: most often itself."""
+    for _ in range(_DEEPEST):
+        below = _worker_below(task)
+        if below is None:
+            return task
+        task = below
+    return task
+
+
+def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    found: asyncio.Task[Any] | None = None
+    for each in _chain(task):
+        frame = _frame_of(each)
+        if frame is None:
+            continue
+        name = (frame.f_globals.get("__name__"), frame.f_code.co_qualname)
+        if name not in _HOSTS:
+            continue
+        group: object = frame.f_locals.get("task_group")
+        running = [each for each in getattr(group, "_tasks", ()) if isinstance(each, asyncio.Task)]
+        if len(running) == 1 and not running[0].done():
+            found = running[0]
+    return found
+
+
+def current_scope(task: asyncio.Task[Any]) -> Any:
+    """The anyio cancel scope that a task is in; None if it is in none."""
+    states: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
+    if states is None:
+        return None
+    return getattr(states.get(task), "cancel_scope", None)
+
+
+def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
+    """Whether a task is in a part of its work that anyio shields.
+
+    Args:
+        task: The task.
+        outermost: The scope that the block is in: shields around the block do not count.
+    """
+    scope = current_scope(task)
+    while scope is not None and scope is not outermost:
+        if scope.shield:
+            return True
+        scope = getattr(scope, "_parent_scope", None)
+    return False
+
+
+def _chain(task: asyncio.Task[Any]) -> Iterator[_Suspended]:
+    """What a suspended task's coroutine waits for, from the outside in."""
+    each: object = task.get_coro()
+    for _ in range(_DEEPEST):
+        if not isinstance(each, _SUSPENDED):
+            # What `async for` and `__await__` put in between shows what it holds to nobody else.
+            each = next((one for one in gc.get_referents(each) if isinstance(one, _SUSPENDED)), None)
+        match each:
+            case CoroutineType():
+                yield each
+                each = each.cr_await
+            case AsyncGeneratorType():
+                yield each
+                each = each.ag_await
+            case GeneratorType():
+                yield each
+                each = each.gi_yieldfrom
+            case _:
+                return
+        if each is None or isinstance(each, asyncio.Future):
+            return
+
+
+def _frame_of(each: _Suspended) -> FrameType | None:
+    match each:
+        case CoroutineType():
+            return each.cr_frame
+        case AsyncGeneratorType():
+            return each.ag_frame
+        case _:
+            return each.gi_frame
