@@ -108,6 +108,7 @@ class Ear:
             with anyio.move_on_after(_LOOK):
                 await self._change()
             watch.ask()
+            watch.ask_socket()
             return
         self._listening = True
         try:

@@ -157,6 +157,7 @@ class CleanCloseMiddleware:
                     isinstance(error, Exception)
                     and watch.status is None
                     and not watch.body_complete
+                    and not watch.is_stopped
                     and is_called_by_server(caller(2), receive, send)
                 ):
                     await watch.deliver().fail()

@@ -31,6 +31,7 @@ from cleanclose.core import (
     Watch,
     Witness,
     asgi_server,
+    asgi_socket,
     ask_connection,
     is_asgi_stopping,
     judge,
@@ -116,6 +117,16 @@ class AsgiWatch(Watch):
         if not super().may_stop():
             return False
         return self._was_stopping or not is_asgi_stopping(self.server_receive, self.server_send())
+
+    def ask_socket(self) -> None:
+        """Ask the kernel whether the peer has reset the connection, where its socket is in reach.
+
+        A server that does not read does not see it.
+        """
+        if self.progress != GONE and _is_reset(
+            asgi_socket(self.server_receive, self.server_send())
+        ):
+            self.peer_gone(Witness.SOCKET, _clock(), mechanism=Mechanism.RESET, late=True)
 
     def heard(self, message: Message) -> None:
         """The ear has heard a message, which is still to be handed to the application."""
@@ -390,9 +401,18 @@ class UploadWatch(HttpWatch):
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``."""
-        if message["type"] == "http.response.start" and not self.body_complete:
+        if (
+            message["type"] == "http.response.start"
+            and not self.body_complete
+            and not self.is_stopped
+        ):
             self.deliver()
         return super().send(message)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the work was stopped, so that there is nobody to deliver a response to."""
+        return self.stops is not None and self.stops.stopped
 
     def deliver(self) -> Delivery:
         """Let the application's calls go through a delivery, from here on.

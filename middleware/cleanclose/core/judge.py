@@ -188,7 +188,7 @@ def _wraps_another(error: BaseException) -> bool:
         below = error.__cause__ or error.__context__
         if below is None or marked(below) is not None:
             return False
-        if _name_of(type(below)) in _CANCELLED:
+        if _is_cancellation(below):
             # What was being handled when the work was cancelled is its context.
             error = below
             continue
@@ -196,6 +196,12 @@ def _wraps_another(error: BaseException) -> bool:
             return True
         error = below
     return False
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    # On trio a group of them is what another one was raised from.
+    held = leaves(error)
+    return all(map(_is_cancellation, held)) if held else _name_of(type(error)) in _CANCELLED
 
 
 def _may_be_another(error: BaseException, seen: set[int]) -> bool:

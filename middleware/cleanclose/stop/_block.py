@@ -63,11 +63,26 @@ class StopWork:
             return False
         self.stopped = True
         word = ClientLeft()
-        word.__cause__ = error
+        word.__cause__ = cause = _cancellation(error)
         # What the client must not hide, a quiet block does not hide either.
         if self._quiet and self._watch.judge(word).side is Side.CLIENT:
             return True
-        raise word from error
+        try:
+            raise word from cause
+        finally:
+            # What only follows from the cancellation is no context of its.
+            word.__context__ = cause
+            del word, cause
+
+
+def _cancellation(error: BaseException | None) -> BaseException | None:
+    """What of that which ended the block is the cancellation; None if it only follows from it.
+
+    A nursery has it in a group.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return None if isinstance(error, Exception) else error
 
 
 def stop_work(*, quiet: bool = False, cleanup_seconds: float = CLEANUP_SECONDS) -> StopWork:

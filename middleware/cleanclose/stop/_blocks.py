@@ -47,7 +47,7 @@ def new_block(stops: Stops, cleanup_seconds: float, frame: FrameType | None) -> 
         task = asyncio.current_task()
     except RuntimeError:
         # Not asyncio: trio is running, so it has been imported by somebody.
-        return TrioBlock(stops, sys.modules["trio"])
+        return TrioBlock(stops, sys.modules["trio"], frame)
     assert task is not None
     return AsyncioBlock(stops, cleanup_seconds, task, frame)
 
@@ -109,7 +109,9 @@ class AsyncioBlock:
 
     def _is_elsewhere(self) -> bool:
         """Whether the task is at work outside of the generator that the block is in."""
-        return self._generator is not None and not is_waiting_in(self._task, self._generator)
+        return self._generator is not None and not is_waiting_in(
+            self._task.get_coro(), self._generator
+        )
 
     def leave(
         self,
@@ -144,14 +146,17 @@ def _is_of_the_worker(error: BaseException | None) -> bool:
 
     ``BaseHTTPMiddleware`` finds its stream ended, without a response and without an exception.
     """
-    if not isinstance(error, RuntimeError) or type(error.__context__).__name__ != "EndOfStream":
+    if type(error) is not RuntimeError:
         return False
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    frame = traceback.tb_frame
     return (
-        traceback is not None
-        and traceback.tb_frame.f_globals.get("__name__") == "starlette.middleware.base"
+        frame.f_globals.get("__name__") == "starlette.middleware.base"
+        and frame.f_code.co_name == "call_next"
     )
 
 
@@ -161,10 +166,16 @@ class TrioBlock:
     Args:
         stops: The exchange's book.
         trio: The module.
+        frame: The frame that enters the block.
     """
 
-    def __init__(self, stops: Stops, trio: Any) -> None:
+    def __init__(self, stops: Stops, trio: Any, frame: FrameType | None) -> None:
         self._stops = stops
+        self._trio = trio
+        self._coroutine: object = trio.lowlevel.current_task().coro
+        generator = holder(frame)
+        self._generator = None if generator is None else id(generator)
+        self._over = False
         self._token = trio.lowlevel.current_trio_token()
         self._finished: type[BaseException] = trio.RunFinishedError
         self._scope = trio.CancelScope()
@@ -174,7 +185,24 @@ class TrioBlock:
 
     def _peer_left(self) -> None:
         with contextlib.suppress(self._finished):
-            self._token.run_sync_soon(self._scope.cancel)
+            self._token.run_sync_soon(self._stop)
+
+    def _stop(self) -> None:
+        if self._over:
+            return
+        if self._is_elsewhere():
+            self._trio.lowlevel.spawn_system_task(self._stop_later)
+        else:
+            self._scope.cancel()
+
+    async def _stop_later(self) -> None:
+        while not self._over and self._is_elsewhere():
+            await self._trio.sleep(_AGAIN)
+        if not self._over:
+            self._scope.cancel()
+
+    def _is_elsewhere(self) -> bool:
+        return self._generator is not None and not is_waiting_in(self._coroutine, self._generator)
 
     def leave(
         self,
@@ -183,6 +211,7 @@ class TrioBlock:
         traceback: TracebackType | None,
     ) -> bool:
         """The block is over. As of `Block`."""
+        self._over = True
         self._stops.forget(self._peer_left)
         try:
             swallowed: bool = self._scope.__exit__(kind, error, traceback)

@@ -58,9 +58,14 @@ def holder(frame: FrameType | None) -> FrameType | None:
     return None
 
 
-def is_waiting_in(task: asyncio.Task[Any], frame_id: int) -> bool:
-    """Whether a suspended task waits for something inside of a frame, which is given by its id."""
-    return any(id(_frame_of(each)) == frame_id for each in _chain(task))
+def is_waiting_in(coroutine: object, frame_id: int) -> bool:
+    """Whether a suspended task waits for something inside of a frame.
+
+    Args:
+        coroutine: The task's.
+        frame_id: The frame, by its id.
+    """
+    return any(id(_frame_of(each)) == frame_id for each in _chain(coroutine))
 
 
 def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
@@ -75,7 +80,7 @@ def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
     found: asyncio.Task[Any] | None = None
-    for each in _chain(task):
+    for each in _chain(task.get_coro()):
         frame = _frame_of(each)
         if frame is None:
             continue
@@ -112,9 +117,8 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
     return False
 
 
-def _chain(task: asyncio.Task[Any]) -> Iterator[_Suspended]:
+def _chain(each: object) -> Iterator[_Suspended]:
     """What a suspended task's coroutine waits for, from the outside in."""
-    each: object = task.get_coro()
     for _ in range(_DEEPEST):
         if not isinstance(each, _SUSPENDED):
             # What `async for` and `__await__` put in between shows what it holds to nobody else.
