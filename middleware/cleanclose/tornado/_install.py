@@ -13,11 +13,13 @@ from cleanclose.core import (
     Reporter,
     Settings,
     SettingsOptions,
+    Stoppable,
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
 from cleanclose.tornado._delivery import Setup
+from cleanclose.tornado._stop import stop_handlers
 
 __all__ = ["install", "skip"]
 
@@ -32,6 +34,7 @@ def install(
     application: Application,
     *,
     outlets: Sequence[Outlet] | None = ...,
+    stop_work: bool | Callable[[httputil.HTTPServerRequest], bool] | Stoppable = ...,
     **settings: Unpack[SettingsOptions],
 ) -> Application: ...
 
@@ -41,6 +44,7 @@ def install(
     application: Called,
     *,
     outlets: Sequence[Outlet] | None = ...,
+    stop_work: bool | Callable[[httputil.HTTPServerRequest], bool] | Stoppable = ...,
     **settings: Unpack[SettingsOptions],
 ) -> httputil.HTTPServerConnectionDelegate: ...
 
@@ -49,6 +53,7 @@ def install(
     application: Any,
     *,
     outlets: Sequence[Outlet] | None = None,
+    stop_work: bool | Callable[[httputil.HTTPServerRequest], bool] | Stoppable = False,
     **settings: Unpack[SettingsOptions],
 ) -> Any:
     """An early response reaches a client which is still uploading, and departures are told.
@@ -63,6 +68,9 @@ def install(
             `tornado.wsgi.WSGIContainer` is.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
+        stop_work: Which requests' handlers are cancelled as a whole when their client has left:
+            True for those with a safe method, a callable for those of them for which it is true,
+            or a `cleanclose.core.Stoppable`, which may name unsafe methods. Default: none.
         **settings: The fields of `cleanclose.core.Settings`.
 
     Returns:
@@ -70,9 +78,10 @@ def install(
         served.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
     checked = Settings(**settings)
+    stop_handlers(application, Stoppable.of(stop_work))
     levels = checked.level_table()
     if checked.quiet_logs:
         install_quiet_logs(levels)

@@ -1,0 +1,88 @@
+"""Whole requests as blocks: for applications that name them instead of changing their handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tornado import httputil, web, websocket
+
+from cleanclose.core import Stoppable, current
+from cleanclose.stop import stop_work
+from cleanclose.tornado._witness import TornadoWatch
+
+__all__ = ["stop_handlers"]
+
+_NAME: Final = "get_handler_delegate"
+
+
+def stop_handlers(application: Any, which: Stoppable | None) -> None:
+    """Have an application's handlers end when nobody waits for them, for requests that are named.
+
+    Args:
+        application: The application. What is no `tornado.web.Application` has no handlers.
+        which: Which requests; None to leave them alone again.
+    """
+    if not isinstance(application, web.Application):
+        return
+    # Application looks its own method up on the instance for each request.
+    vars(application).pop(_NAME, None)
+    if which is not None:
+        original = application.get_handler_delegate
+        vars(application)[_NAME] = _Delegates(original, which)
+
+
+class _Delegates:
+    """What stands in for the application's method."""
+
+    def __init__(self, original: Callable[..., Any], which: Stoppable) -> None:
+        self._original = original
+        self._which = which
+        self._classes: dict[type[web.RequestHandler], type[web.RequestHandler]] = {}
+
+    def __call__(
+        self,
+        request: httputil.HTTPServerRequest,
+        target_class: type[web.RequestHandler],
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        # A websocket's handler goes on behind its request.
+        if not issubclass(target_class, websocket.WebSocketHandler) and self._which.applies(
+            request.method or "", request.path, request
+        ):
+            target_class = self._classes.setdefault(target_class, _stopped(target_class))
+        return self._original(request, target_class, *args, **kwargs)
+
+
+def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
+    """The same handler, with all that tornado calls of it for one request in a block."""
+
+    async def execute(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Quietly: tornado would log whatever comes out of it, and there is nobody to answer.
+        watch = current()
+        async with stop_work(quiet=True) as block:
+            await handler._execute(self, *args, **kwargs)
+        if block.stopped and isinstance(watch, TornadoWatch):
+            # Nobody calls finish(), which tells it otherwise.
+            watch.end()
+
+    def send_error(self: Any, *args: Any, **kwargs: Any) -> None:
+        # Tornado answers a cancelled handler with a 500, for nobody; and logs it as an error.
+        watch = current()
+        if watch is None or watch.stops is None or not watch.stops.gone:
+            handler.send_error(self, *args, **kwargs)
+            return
+        self._finished = True
+        self.on_finish()
+        self._break_cycles()
+
+    attributes = {
+        "_execute": execute,
+        "send_error": send_error,
+        "__module__": handler.__module__,
+        "__doc__": handler.__doc__,
+    }
+    made = type(handler.__name__, (handler,), attributes)
+    made.__qualname__ = handler.__qualname__
+    return made
