@@ -48,7 +48,7 @@ class Ear:
 
     async def next(self) -> Message:
         """The next message for the application."""
-        while not self._heard and self._listening:
+        while self._listening and not self._heard:
             await self._change()
         if self._heard:
             return self._heard.popleft()
@@ -71,7 +71,7 @@ class Ear:
         stops.on_idle = self.notify
         try:
             with anyio.move_on_after(HOLD_SECONDS):
-                while stops.is_busy and stops.gone:
+                while stops.gone and stops.is_busy:
                     await self._change()
         except BaseException:
             self._heard.appendleft(message)
@@ -95,21 +95,22 @@ class Ear:
             return
         with anyio.CancelScope() as self._scope:
             try:
-                while not self._over and self._watch.progress not in (COMPLETE, GONE):
-                    await self._listen()
+                while self._watch.progress not in (COMPLETE, GONE) and await self._listen():
+                    pass
             except Exception:  # noqa: BLE001 - what the server raises is for the application to hear
                 return
             finally:
                 self.notify()
 
-    async def _listen(self) -> None:
+    async def _listen(self) -> bool:
+        """Listen or look once; return whether there is something to listen for any more."""
         watch = self._watch
         if self._reading or watch.is_receiving or not watch.has_all:
             with anyio.move_on_after(_LOOK):
                 await self._change()
             watch.ask()
             watch.ask_socket()
-            return
+            return True
         self._listening = True
         try:
             message = await watch.server_receive()
@@ -118,7 +119,7 @@ class Ear:
         self._heard.append(message)
         watch.heard(message)
         self.notify()
-        self._over = message["type"] == "http.disconnect"
+        return message["type"] != "http.disconnect"
 
     async def _change(self) -> None:
         if self._changed is None or self._changed.is_set():

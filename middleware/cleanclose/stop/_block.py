@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cleanclose.core import ClientLeft, Side, Watch, current
+from cleanclose.core.upstreams import leaves
 from cleanclose.stop._blocks import Block, new_block
 
 __all__ = ["StopWork", "client_left", "stop_work"]
@@ -56,7 +57,8 @@ class StopWork:
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool:
+    ) -> bool | None:
+        # Like `asyncio.timeout`, for type checkers: what the block assigns is known behind it.
         if self._block is None or self._watch is None:
             return False
         if not self._block.leave(kind, error, traceback):
@@ -80,8 +82,8 @@ def _cancellation(error: BaseException | None) -> BaseException | None:
 
     A nursery has it in a group.
     """
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    while error is not None and (held := leaves(error)):
+        error = held[0]
     return None if isinstance(error, Exception) else error
 
 

@@ -27,8 +27,17 @@ _HOSTS: Final = frozenset(
 ``task_group``, and only wait meanwhile. If they were cancelled themselves the group would cancel
 that task at every await, and so cut its clean-up short."""
 
-_Suspended = CoroutineType | GeneratorType | AsyncGeneratorType
-_SUSPENDED: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+_WAITS_FOR: Final[dict[type, str]] = {
+    CoroutineType: "cr_await",
+    AsyncGeneratorType: "ag_await",
+    GeneratorType: "gi_yieldfrom",
+}
+_FRAME: Final[dict[type, str]] = {
+    CoroutineType: "cr_frame",
+    AsyncGeneratorType: "ag_frame",
+    GeneratorType: "gi_frame",
+}
+_SUSPENDED: Final = tuple(_FRAME)
 _DEEPEST: Final = 1000
 
 
@@ -79,7 +88,7 @@ def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
 
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    found: asyncio.Task[Any] | None = None
+    found: Any = None
     for each in _chain(task.get_coro()):
         frame = _frame_of(each)
         if frame is None:
@@ -87,11 +96,11 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         name = (frame.f_globals.get("__name__"), frame.f_code.co_qualname)
         if name not in _HOSTS:
             continue
-        group: object = frame.f_locals.get("task_group")
-        running = [each for each in getattr(group, "_tasks", ()) if isinstance(each, asyncio.Task)]
-        if len(running) == 1 and not running[0].done():
+        running: list[Any] = list(getattr(frame.f_locals.get("task_group"), "_tasks", ()))
+        if len(running) == 1 and isinstance(running[0], asyncio.Task) and not running[0].done():
             found = running[0]
-    return found
+    below: asyncio.Task[Any] | None = found
+    return below
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
@@ -117,33 +126,21 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
     return False
 
 
-def _chain(each: object) -> Iterator[_Suspended]:
+def _chain(each: Any) -> Iterator[Any]:
     """What a suspended task's coroutine waits for, from the outside in."""
     for _ in range(_DEEPEST):
         if not isinstance(each, _SUSPENDED):
             # What `async for` and `__await__` put in between shows what it holds to nobody else.
-            each = next((one for one in gc.get_referents(each) if isinstance(one, _SUSPENDED)), None)
-        match each:
-            case CoroutineType():
-                yield each
-                each = each.cr_await
-            case AsyncGeneratorType():
-                yield each
-                each = each.ag_await
-            case GeneratorType():
-                yield each
-                each = each.gi_yieldfrom
-            case _:
-                return
+            held = (one for one in gc.get_referents(each) if isinstance(one, _SUSPENDED))
+            each = next(held, None)
+        if each is None:
+            return
+        yield each
+        each = getattr(each, _WAITS_FOR[type(each)])
         if each is None or isinstance(each, asyncio.Future):
             return
 
 
-def _frame_of(each: _Suspended) -> FrameType | None:
-    match each:
-        case CoroutineType():
-            return each.cr_frame
-        case AsyncGeneratorType():
-            return each.ag_frame
-        case _:
-            return each.gi_frame
+def _frame_of(each: Any) -> FrameType | None:
+    frame: FrameType | None = getattr(each, _FRAME[type(each)])
+    return frame

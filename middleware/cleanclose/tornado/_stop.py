@@ -57,12 +57,13 @@ class _Delegates:
 
 def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
     """The same handler, with all that tornado calls of it for one request in a block."""
+    base: Any = handler
 
     async def execute(self: Any, *args: Any, **kwargs: Any) -> None:
         # Quietly: tornado would log whatever comes out of it, and there is nobody to answer.
         watch = current()
         async with stop_work(quiet=True) as block:
-            await handler._execute(self, *args, **kwargs)
+            await base._execute(self, *args, **kwargs)
         if block.stopped and isinstance(watch, TornadoWatch):
             # Nobody calls finish(), which tells it otherwise.
             watch.end()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import Any, Final, Protocol
 
-from cleanclose.core import COMPLETE, CURRENT, GONE, OPEN, Reporter, Witness
+from cleanclose.core import COMPLETE, CURRENT, GONE, OPEN, ClientLeft, Reporter, Witness
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._witness import WsgiWatch
 
@@ -154,6 +154,8 @@ class Body:
 
     def _next(self) -> bytes:
         try:
+            if self._watch.stoppable:
+                self._stop_if_gone()
             if self._pieces is None:
                 self._pieces = iter(self._result)
             return next(self._pieces)
@@ -171,6 +173,24 @@ class Body:
                     del answer
         self._pieces = iter(answer)
         return next(self._pieces)
+
+    def _stop_if_gone(self) -> None:
+        """Close the application's iterable once it is known that nobody waits for its next piece.
+
+        Raises:
+            ClientLeft: That is so.
+        """
+        watch = self._watch
+        watch.ask()
+        if watch.progress != GONE or not watch.may_stop():
+            return
+        # Whoever closes the response will find it closed.
+        result, self._result = self._result, ()
+        watch.write_stops().ended(cut=True)
+        close: Callable[[], object] | None = getattr(result, "close", None)
+        if close is not None:
+            close()
+        raise ClientLeft
 
     def close(self) -> None:
         """Close the application's iterable; see how the response has ended."""
@@ -281,6 +301,8 @@ class DeliveredBody(Body):
         if delivery.pending:
             return delivery.pending.popleft()
         try:
+            if self._watch.stoppable:
+                self._stop_if_gone()
             if self._pieces is None:
                 self._pieces = iter(self._result)
             piece = delivery.next_piece(self._pieces, ready=self._ready)

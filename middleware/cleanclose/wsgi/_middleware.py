@@ -23,6 +23,7 @@ from cleanclose.core import (
     Settings,
     SettingsOptions,
     Side,
+    Stoppable,
     Verdict,
     body_length,
     is_servers_own,
@@ -69,10 +70,16 @@ class CleanCloseMiddleware:
         app: The WSGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
+        stop_work: In which requests the kernel is asked, before each piece of a response that is
+            made while it is sent, whether the client is still there; if it has left, the iterable
+            is closed. True for those with a safe method, a callable for those of them for whose
+            environ it is true, or a `cleanclose.core.Stoppable`, which may name unsafe methods.
+            Default: none. (What runs before the response can only ask by itself: see
+            `cleanclose.core.raise_if_gone`.)
         **settings: The fields of `cleanclose.core.Settings`.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
     def __init__(
@@ -80,9 +87,11 @@ class CleanCloseMiddleware:
         app: WSGIApp,
         *,
         outlets: Sequence[Outlet] | None = None,
+        stop_work: bool | Callable[[Environ], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
         self.app = app
+        self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
         self.reporter = Reporter(
             outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
@@ -110,6 +119,10 @@ class CleanCloseMiddleware:
         watch.server_start_response = start_response
         if watch.started >= self.reporter.sample_at:
             self.reporter.request_begins(watch)
+        if self._stoppable is not None:
+            watch.stoppable = self._stoppable.applies(
+                environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ
+            )
         if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
             "HTTP_TRANSFER_ENCODING" in environ
         ):

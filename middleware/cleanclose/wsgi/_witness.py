@@ -86,6 +86,8 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
+    stoppable: bool = False
+    """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
     """What the application has as ``wsgi.input``, if anybody is told of its reading."""
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import anyio
 from fastapi import Depends, FastAPI, Request, Response
@@ -46,12 +46,12 @@ class Work:
     def __init__(self, request: Request) -> None:
         self._name = request.headers.get("x-request-id", "-")
 
-    async def __aenter__(self) -> Work:
+    async def __aenter__(self) -> Self:
         NOTES["begun"] += 1
         RUNNING.add(self._name)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         ENDS[self._name] = time.monotonic()
         RUNNING.discard(self._name)
         # On trio a clean-up shields itself, or it is cancelled like all else.
@@ -261,8 +261,9 @@ async def fails(request: Request) -> Response:
     async with stop_work(), Work(request):
         try:
             await anyio.sleep(LONG)
-        finally:
-            raise ValueError("the work failed while it was being stopped")
+        except BaseException:  # noqa: BLE001 - a cancellation, on asyncio or on trio
+            raise ValueError("the work failed while it was being stopped") from None
+    return PlainTextResponse("done")
 
 
 class Passing(BaseHTTPMiddleware):

@@ -8,13 +8,13 @@ import os
 import sys
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from tornado import httpserver, web
 
 from cleanclose.core import snapshot
-from cleanclose.tornado import Stoppable, client_left, install, stop_work
 from cleanclose.integrations.tornado import log_function
+from cleanclose.tornado import Stoppable, client_left, install, stop_work
 from tests.harness import tap
 
 LONG: Final = 30.0
@@ -29,12 +29,12 @@ class Work:
     def __init__(self, handler: web.RequestHandler) -> None:
         self._name = handler.request.headers.get("X-Request-ID", "-")
 
-    async def __aenter__(self) -> Work:
+    async def __aenter__(self) -> Self:
         NOTES["begun"] += 1
         RUNNING.add(self._name)
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *error: object) -> None:
         ENDS[self._name] = time.monotonic()
         RUNNING.discard(self._name)
         for _ in range(3):
@@ -44,7 +44,7 @@ class Work:
 
 class Index(web.RequestHandler):
     def get(self) -> None:
-        self.finish(
+        self.finish(  # pyright: ignore[reportUnknownMemberType]
             json.dumps(
                 {
                     "notes": NOTES,
@@ -82,7 +82,7 @@ class Flowing(web.RequestHandler):
     async def get(self) -> None:
         async with stop_work(), Work(self):
             for _ in range(int(LONG * 200)):
-                self.write(b"piece\n")
+                self.write(b"piece\n")  # pyright: ignore[reportUnknownMemberType]
                 await self.flush()
                 await asyncio.sleep(0.005)
 
@@ -100,7 +100,7 @@ class Stay(web.RequestHandler):
     async def get(self) -> None:
         async with stop_work(), Work(self):
             await asyncio.sleep(float(self.get_argument("seconds", "0.01")))
-        self.write("done")
+        self.write("done")  # pyright: ignore[reportUnknownMemberType]
 
 
 async def main() -> None:

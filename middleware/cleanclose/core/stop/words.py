@@ -5,12 +5,12 @@ from __future__ import annotations
 __all__ = ["ClientLeft"]
 
 
-class ClientLeft(Exception):  # noqa: N818 - it is no error: it says what has happened
+class ClientLeft(Exception):
     """The client of this request has left, and the work for it was stopped.
 
-    Raised by `cleanclose.core.raise_if_gone`, and at the end of a ``stop_work()`` block that was cut short. An
-    application need not catch it: the middleware takes it for the client's, as it does a
-    framework's own word for a departure, as long as the exchange has a witness.
+    Raised by `cleanclose.core.raise_if_gone`, and at the end of a ``stop_work()`` block that was
+    cut short. An application need not catch it: the middleware takes it for the client's, as it
+    does a framework's own word for a departure, as long as the exchange has a witness.
     """
 
     def __init__(self, message: str = "the client has left") -> None:
