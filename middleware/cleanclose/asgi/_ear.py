@@ -119,7 +119,7 @@ class Ear:
         self._heard.append(message)
         watch.heard(message)
         self.notify()
-        return message["type"] != "http.disconnect"
+        return bool(message["type"] != "http.disconnect")
 
     async def _change(self) -> None:
         if self._changed is None or self._changed.is_set():

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
 
@@ -88,7 +88,7 @@ def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
 
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    found: Any = None
+    found: asyncio.Task[Any] | None = None
     for each in _chain(task.get_coro()):
         frame = _frame_of(each)
         if frame is None:
@@ -97,10 +97,10 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         if name not in _HOSTS:
             continue
         running: list[Any] = list(getattr(frame.f_locals.get("task_group"), "_tasks", ()))
-        if len(running) == 1 and isinstance(running[0], asyncio.Task) and not running[0].done():
-            found = running[0]
-    below: asyncio.Task[Any] | None = found
-    return below
+        tasks = cast("list[asyncio.Task[Any]]", running)
+        if len(tasks) == 1 and isinstance(tasks[0], asyncio.Task) and not tasks[0].done():  # pyright: ignore[reportUnnecessaryIsInstance]
+            found = tasks[0]
+    return found
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
