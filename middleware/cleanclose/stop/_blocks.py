@@ -214,8 +214,10 @@ class TrioBlock:
         self._over = True
         self._stops.forget(self._peer_left)
         try:
-            swallowed: bool = self._scope.__exit__(kind, error, traceback)
+            self._scope.__exit__(kind, error, traceback)
         finally:
             self._stops.ended(cut=self._scope.cancelled_caught)
             self._stops.over()
-        return swallowed
+        # It also returns True where there was nothing to swallow.
+        caught: bool = self._scope.cancelled_caught
+        return caught
