@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 __all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
 
@@ -96,9 +96,9 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         name = (frame.f_globals.get("__name__"), frame.f_code.co_qualname)
         if name not in _HOSTS:
             continue
-        running: list[Any] = list(getattr(frame.f_locals.get("task_group"), "_tasks", ()))
-        tasks = cast("list[asyncio.Task[Any]]", running)
-        if len(tasks) == 1 and isinstance(tasks[0], asyncio.Task) and not tasks[0].done():  # pyright: ignore[reportUnnecessaryIsInstance]
+        running: Any = getattr(frame.f_locals.get("task_group"), "_tasks", ())
+        tasks: list[asyncio.Task[Any]] = [each for each in running if not each.done()]
+        if len(tasks) == 1:
             found = tasks[0]
     return found
 

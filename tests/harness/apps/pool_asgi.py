@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Final, Protocol
 
 import anyio
-import asyncpg
 import psycopg
 from fastapi import Depends, FastAPI, Request, Response
 from sqlalchemy import text
@@ -24,6 +24,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, StreamingRespon
 
 from cleanclose.asgi import CleanCloseMiddleware, client_left, stop_work
 from tests.harness import tap
+
+# It has no types.
+asyncpg: Final[Any] = importlib.import_module("asyncpg")
 
 PORT: Final = int(os.environ.get("TEST_POSTGRESQL", "0"))
 DATABASE: Final = os.environ.get("TEST_DATABASE", "postgres")
@@ -49,7 +52,7 @@ class Pool(Protocol):
 
 class Asyncpg:
     def __init__(self) -> None:
-        self._free: asyncio.Queue[asyncpg.Connection] = asyncio.Queue()
+        self._free: asyncio.Queue[Any] = asyncio.Queue()
 
     async def fill(self) -> None:
         for _ in range(SIZE):
@@ -123,13 +126,13 @@ POOLS: dict[str, Pool] = {}
 
 
 @contextlib.asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     # One pool for a process: the database has room for so many connections.
     kind = os.environ.get("TEST_POOL", "asyncpg")
     if kind.startswith("sqlalchemy-"):
         POOLS[kind] = SqlAlchemy(kind.removeprefix("sqlalchemy-"))
     else:
-        pool = {"asyncpg": Asyncpg, "psycopg": Psycopg}[kind]()
+        pool = Asyncpg() if kind == "asyncpg" else Psycopg()
         await pool.fill()
         POOLS[kind] = pool
     yield
@@ -139,7 +142,7 @@ api = FastAPI(lifespan=lifespan)
 
 
 @contextlib.asynccontextmanager
-async def anyio_scope() -> AsyncIterator[None]:
+async def anyio_scope() -> AsyncGenerator[None]:
     """What many write by hand."""
     async with anyio.create_task_group() as tasks:
 

@@ -7,7 +7,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pytest
 
@@ -109,9 +109,9 @@ def test_slow_readers_and_early_responses(serve: Serve, row: Stack, tmp_path: Pa
     assert server.loud() == []
 
 
-def read_response(file: object) -> tuple[int, bytes]:
+def read_response(file: BinaryIO) -> tuple[int, bytes]:
     """One response with a Content-Length or in chunks."""
-    readline, read = file.readline, file.read  # type: ignore[attr-defined]
+    readline, read = file.readline, file.read
     status = int(readline().split()[1])
     length: int | None = None
     while (line := readline()) not in (b"\r\n", b""):

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 import pytest
@@ -70,7 +70,7 @@ class Database:
         with psycopg.connect(
             host="127.0.0.1", port=self.port, user="postgres", dbname="postgres", autocommit=True
         ) as connection:
-            cursor = connection.execute(cast("LiteralString", query))
+            cursor = connection.execute(query.encode())
             return cursor.fetchone() if cursor.description else None
 
 
