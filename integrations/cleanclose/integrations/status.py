@@ -424,7 +424,11 @@ def _tiles(counters: Mapping[str, float]) -> str:
         ),
         ("upstream resets", _sum(counters, "upstream_resets"), "errors that are not the client's"),
         ("surges", _sum(counters, "departure_surges"), "warnings"),
-        ("wasted seconds", _sum(counters, "wasted_seconds"), "of work for nobody"),
+        (
+            "wasted seconds",
+            _sum(counters, "wasted_seconds"),
+            f"of work for nobody; {_number(_sum(counters, 'stopped'))} times it was stopped",
+        ),
     )
     cells = (
         f'<div class="card"><div>{_text(name)}</div><div class="number">{_number(value)}</div>'

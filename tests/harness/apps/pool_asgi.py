@@ -53,14 +53,16 @@ class Pool(Protocol):
 class Asyncpg:
     def __init__(self) -> None:
         self._free: asyncio.Queue[Any] = asyncio.Queue()
+        # As a pool's own: those which nobody gives back stay open.
+        self._all: list[Any] = []
 
     async def fill(self) -> None:
         for _ in range(SIZE):
-            self._free.put_nowait(
-                await asyncpg.connect(
-                    host="127.0.0.1", port=PORT, user="postgres", database=DATABASE
-                )
+            connection = await asyncpg.connect(
+                host="127.0.0.1", port=PORT, user="postgres", database=DATABASE
             )
+            self._all.append(connection)
+            self._free.put_nowait(connection)
 
     async def take(self) -> Any:
         connection = await self._free.get()
@@ -81,14 +83,15 @@ class Asyncpg:
 class Psycopg:
     def __init__(self) -> None:
         self._free: asyncio.Queue[psycopg.AsyncConnection[Any]] = asyncio.Queue()
+        self._all: list[psycopg.AsyncConnection[Any]] = []
 
     async def fill(self) -> None:
         for _ in range(SIZE):
-            self._free.put_nowait(
-                await psycopg.AsyncConnection.connect(
-                    host="127.0.0.1", port=PORT, user="postgres", dbname=DATABASE
-                )
+            connection = await psycopg.AsyncConnection.connect(
+                host="127.0.0.1", port=PORT, user="postgres", dbname=DATABASE
             )
+            self._all.append(connection)
+            self._free.put_nowait(connection)
 
     async def take(self) -> Any:
         connection = await self._free.get()
