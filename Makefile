@@ -25,7 +25,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo test test-unit test-rest test-all test-again test-lowest coverage lint format bench matrix matrix-full build \
+.PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint format bench matrix matrix-full build \
   constraints clean
 
 help: ## List the targets
@@ -62,6 +62,10 @@ venv: $(VENV)/.stamp-dev ## Make .venv with everything that development needs
 
 demo: $(VENV)/.stamp-demo ## Run the example apps bare and wrapped and print the difference (DEMO_ARGS=--quick)
 	$(BIN)/python -m example_apps.demo $(DEMO_ARGS)
+
+# httpx, the client of the service's upstream, is one of the tests'.
+demo-stop: $(VENV)/.stamp-test ## Print what a service burns for clients that have left, bare and with stop_work
+	$(BIN)/python -m example_apps.llm_demo $(DEMO_ARGS)
 
 test-unit: $(VENV)/.stamp-test ## Run the tests that need no server (PYTHON=python3.13)
 	$(BIN)/python -m pytest $(TEST_FLAGS) $(or $(TEST_ARGS),tests/unit)

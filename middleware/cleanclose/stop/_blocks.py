@@ -80,6 +80,7 @@ class AsyncioBlock:
         self._generator = None if generator is None else id(generator)
         self._cancels = 0
         self._worker: asyncio.Task[Any] | None = None
+        self._waiter: Any = None
         self._overdue = False
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
@@ -92,20 +93,42 @@ class AsyncioBlock:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop)
 
-    def _stop(self) -> None:
-        if self._over:
+    def _stop(self, _: object = None) -> None:
+        if self._over or self._worker is not None:
             return
-        worker = self._worker or worker_of(self._task)
+        worker = worker_of(self._task)
         if self._is_elsewhere() or is_shielded(worker, self._scope):
-            self._timer = self._loop.call_later(_AGAIN, self._stop)
+            self._look_again(worker)
             return
-        if self._worker is not None:
-            self._overdue = True
         self._worker = worker
+        self._cancel(worker)
+
+    def _look_again(self, worker: asyncio.Task[Any]) -> None:
+        """Come back when the task has gone on: it may be cancellable for a turn of the loop only.
+
+        That is so where it calls one thread after the other, each of which is shielded. This
+        callback stands behind the task's own, so that it finds the task at its next await.
+        """
+        waiter: Any = getattr(worker, "_fut_waiter", None)
+        if waiter is not None and waiter is not self._waiter and not waiter.done():
+            self._waiter = waiter
+            waiter.add_done_callback(self._stop)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_AGAIN, self._stop)
+
+    def _cancel(self, worker: asyncio.Task[Any]) -> None:
         if worker is self._task:
             self._cancels += 1
         worker.cancel(_WORD)
-        self._timer = self._loop.call_later(self._cleanup_seconds, self._stop)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(self._cleanup_seconds, self._clean_up_hangs, worker)
+
+    def _clean_up_hangs(self, worker: asyncio.Task[Any]) -> None:
+        if not self._over:
+            self._overdue = True
+            self._cancel(worker)
 
     def _is_elsewhere(self) -> bool:
         """Whether the task is at work outside of the generator that the block is in."""
@@ -124,6 +147,7 @@ class AsyncioBlock:
             return False
         self._over = True
         self._stops.forget(self._peer_left)
+        self._waiter = None
         if self._timer is not None:
             self._timer.cancel()
         ours = False

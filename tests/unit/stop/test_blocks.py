@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -212,6 +213,22 @@ def test_what_asyncio_shields_finishes() -> None:
 
     run(work)
     assert finished == [True]
+
+
+def test_between_two_threads() -> None:
+    calls: list[int] = []
+
+    async def work(watch: Made) -> None:
+        asyncio.get_running_loop().call_later(0.01, watch.leave)
+        with pytest.raises(ClientLeft):  # noqa: PT012 - the block is what is tested
+            async with stop_work():
+                # Nearly always in a part that anyio shields.
+                for number in range(1000):
+                    await anyio.to_thread.run_sync(time.sleep, 0.004)
+                    calls.append(number)
+
+    run(work)
+    assert len(calls) < 50
 
 
 def test_a_generator_is_stopped_inside_and_not_its_reader() -> None:
