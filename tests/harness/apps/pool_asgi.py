@@ -168,6 +168,12 @@ def guard(how: str) -> contextlib.AbstractAsyncContextManager[Any]:
             return contextlib.nullcontext()
 
 
+async def clean_up(kind: str, taken: Any) -> None:
+    """What a service does, the one or the other thing before it gives the connection back."""
+    await anyio.sleep(0)
+    await POOLS[kind].give_back(taken)
+
+
 async def connection_of(kind: str, how: str, request: Request) -> AsyncIterator[Any]:
     if how.startswith("stream"):
         yield None
@@ -178,7 +184,7 @@ async def connection_of(kind: str, how: str, request: Request) -> AsyncIterator[
         try:
             yield taken
         finally:
-            await POOLS[kind].give_back(taken)
+            await clean_up(kind, taken)
 
 
 @api.get("/work/{kind}/{how}")
@@ -199,7 +205,7 @@ async def pieces(kind: str, how: str, request: Request) -> AsyncIterator[bytes]:
             yield b"begun"
             await anyio.sleep(LONG)
         finally:
-            await POOLS[kind].give_back(taken)
+            await clean_up(kind, taken)
 
 
 @api.get("/")
