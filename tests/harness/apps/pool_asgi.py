@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any, Final, Protocol
 
 import anyio
+import anyio.lowlevel
 import psycopg
 from fastapi import Depends, FastAPI, Request, Response
 from sqlalchemy import text
@@ -170,7 +171,7 @@ def guard(how: str) -> contextlib.AbstractAsyncContextManager[Any]:
 
 async def clean_up(kind: str, taken: Any) -> None:
     """What a service does, the one or the other thing before it gives the connection back."""
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     await POOLS[kind].give_back(taken)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.harness.leavers import How
+from tests.harness.leavers import How, connected, request, until_read
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
 from tests.harness.stopping import ASGI, HOWS, TORNADO_ROW, Observed
@@ -156,3 +157,43 @@ def test_without_the_middleware_it_goes_on(serve: Serve, row: Stack) -> None:
     # It has long seen the departures: it serves these requests behind them.
     states = [seen.state() for _ in range(20)]
     assert set(left) <= set(states[-1]["running"])
+
+
+DELIVERS_BEHIND_A_FIN: Final = frozenset(
+    {"stopping-asgi-hypercorn", "stopping-asgi-hypercorn-trio"}
+)
+"""Servers that tell of a departure at the end of a client's sending, but do not close."""
+
+
+@pytest.mark.parametrize("row", [*ASGI, TORNADO_ROW], ids=str)
+def test_the_end_of_sending_counts_as_leaving(serve: Serve, row: Stack, tmp_path: Path) -> None:
+    serve.allow_tracebacks()
+    for wrapped in (False, True):
+        env = {PATH_VARIABLE: str(tmp_path / "tap")} if wrapped else {}
+        server = serve(row, wrapped=wrapped, env=env)
+        with connected(server.port) as sock:
+            sock.settimeout(60)
+            sock.sendall(request("GET", "/stay?seconds=0.3"))
+            until_read(sock)
+            sock.shutdown(socket.SHUT_WR)
+            answer = sock.recv(4096)
+        if row.name in DELIVERS_BEHIND_A_FIN:
+            # The price of decision 0025: bare, this client would have had its answer.
+            assert (b" 200 " in answer) is not wrapped
+        else:
+            assert answer == b""
+
+
+@pytest.mark.parametrize("row", [ASGI[0], ASGI[3], ASGI[7], TORNADO_ROW], ids=str)
+def test_a_server_that_stops_has_a_way_of_its_own(row: Stack, tmp_path: Path) -> None:
+    tap = tmp_path / "tap"
+    with (
+        row.process(wrapped=True, env={PATH_VARIABLE: str(tap)}) as process,
+        connected(process.port) as sock,
+    ):
+        sock.sendall(request("GET", "/handler", headers=(("X-Request-ID", "stays"),)))
+        server = Observed(process, tap)
+        until(lambda: server.state()["running"] == ["stays"], server.state)
+        process.stop()
+    # Whatever the server did: nobody has left, and nothing was stopped for that.
+    assert [event for event in server.events() if event.get("stopped")] == []
