@@ -99,6 +99,8 @@ class Server:
         closes_last: Whether a WSGI server has sent everything when it calls the response's
             ``close()``: behind that it only closes the connection.
         closes_anyway: Whether a WSGI server closes the connection behind each response.
+        keeps_quiet: Whether it closes without a ``Connection: close`` in the head, and takes one
+            from the application: Node's fetch takes an end that was not announced for a fault.
         close: How to tell a WSGI server not to use the connection again, and not to read what is
             left of the body, from the object behind ``start_response`` and the ``wsgi.input``;
             before the head goes out if possible.
@@ -139,6 +141,7 @@ class Server:
     ends_with_response: bool = False
     closes_last: bool = False
     closes_anyway: bool = False
+    keeps_quiet: bool = False
     close: Callable[[Any, Any], None] | None = None
     when_closing: Callable[[Any, Callable[[], None]], None] | None = None
     left_attribute: str | None = None
@@ -390,6 +393,7 @@ _WSGI: Final[Mapping[str, Server]] = {
         "uwsgi",
         Continue.LAZY,
         closes_anyway=True,
+        keeps_quiet=True,
         descriptor="uwsgi.connection_fd",
         # core/corerouter and plugins/http: with the end of what the worker sends all is over.
         relays=True,
