@@ -17,7 +17,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = [
     "TORNADO",
@@ -634,16 +634,20 @@ _MOST_WRAPPERS: Final = 64
 
 def _wrapped_by(call: object) -> Iterator[object]:
     function: object = getattr(call, "__func__", call)
-    if isinstance(call, functools.partial):
-        yield from (call.func, *call.args, *call.keywords.values())
+    kind: type = type(call)
+    if issubclass(kind, functools.partial):
+        partial = cast("functools.partial[object]", call)
+        yield from (partial.func, *partial.args, *partial.keywords.values())
     for cell in getattr(function, "__closure__", None) or ():
         with contextlib.suppress(ValueError):
             # An empty one raises.
             if callable(cell.cell_contents):
                 yield cell.cell_contents
-    for owner in (call, getattr(call, "__self__", None)):
-        if hasattr(owner, "__dict__") and not isinstance(owner, type | FunctionType | ModuleType):
-            yield from (each for each in vars(owner).values() if callable(each))
+    own: object = getattr(call, "__self__", None)
+    for owner in (call, own):
+        if not isinstance(owner, type | FunctionType | ModuleType):
+            attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
+            yield from filter(callable, attributes.values())
 
 
 def cooperates_with(sock: object) -> str | None:
