@@ -6,19 +6,14 @@ import functools
 import io
 import os
 import socket
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from cheroot.wsgi import Server as CherootServer
 
-from cleanclose.core import Done, Event, Read, Respond, Step, UploadDrained, wsgi_response
+from cleanclose.core import Done, Read, Respond, Step, wsgi_response
 from cleanclose.core.servers import Continue, Server
-from cleanclose.doctor.clients import Upload, strict
-from cleanclose.wsgi import CleanCloseMiddleware
 from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
 
 MIB = 1024 * 1024
@@ -218,34 +213,3 @@ def test_the_servers_object_is_found_behind_wrappers() -> None:
 
     assert wsgi_response(hidden, server) is None
     assert wsgi_response(None, server) is None
-
-
-@pytest.mark.parametrize("length", [True, False], ids=["length", "no-length"])
-@pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
-def test_cheroot_does_not_shut_the_connection_down(chunked: bool, length: bool) -> None:
-    """Both directions, it would, and the kernel would answer what still comes with a reset."""
-    events: list[Event] = []
-
-    def refuse(environ: Any, start_response: Any) -> Iterable[bytes]:
-        start_response("413 Too Large", [("Content-Length", "2")] if length else [])
-        return [b"no"]
-
-    app = CleanCloseMiddleware(refuse, outlets=[events.append])
-    server: Any = CherootServer(("127.0.0.1", 0), app, numthreads=2)
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
-    thread.start()
-    try:
-        outcome = strict(Upload(port=server.bind_addr[1], body_size=16 * MIB, chunked=chunked))
-        deadline = time.monotonic() + 10
-        while not events and time.monotonic() < deadline:
-            time.sleep(0.01)
-    finally:
-        server.stop()
-        thread.join()
-    assert outcome.response is not None, outcome
-    assert (outcome.status, outcome.response.body) == (413, b"no")
-    (event,) = events
-    assert isinstance(event, UploadDrained)
-    if not chunked:
-        assert event.bytes_in == 16 * MIB
