@@ -109,6 +109,18 @@ def test_a_process_ends_at_once_and_reports_what_is_left() -> None:
     assert [(each["outcome"], each["cap"]) for each in said] == [("cut", "application")] * 4
 
 
+def test_an_outlet_that_has_something_to_do_at_the_end_has_the_events_by_then() -> None:
+    said = run(
+        """
+        import atexit
+        atexit.register(lambda: say(cap="the outlet's own end"))
+        client, server = socket.socketpair()
+        give(server)
+        """
+    )
+    assert [each["cap"] for each in said] == ["application", "the outlet's own end"]
+
+
 def test_an_error_ends_it_as_usual() -> None:
     said = run(
         """
