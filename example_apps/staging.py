@@ -48,8 +48,13 @@ class StartError(RuntimeError):
 
 
 def find_program(name: str) -> str | None:
-    """The path of an installed program, also of one that only an administrator's PATH has."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PATHS))
+    """The path of an installed program.
+
+    One that a package brought into this Python's environment comes before the system's; one that
+    only an administrator's PATH has is found as well.
+    """
+    places = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    path = os.pathsep.join((*places, *_SYSTEM_PATHS))
     return shutil.which(name, path=path)
 
 
@@ -441,6 +446,7 @@ class NginxProxy(Proxy):
         request_buffering: Whether nginx takes in the whole request before it passes it on.
         upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
             each request, which is its classic default, or 1.1 with connections that are kept.
+        http_2: Whether it speaks HTTP/2 without TLS, and only that, to its clients.
     """
 
     PROGRAM = "nginx"
@@ -451,10 +457,12 @@ class NginxProxy(Proxy):
         *,
         request_buffering: bool = True,
         upstream_http: Literal["1.0", "1.1"] = "1.0",
+        http_2: bool = False,
     ) -> None:
         super().__init__(upstream_port)
         self.request_buffering = request_buffering
         self.upstream_http = upstream_http
+        self.http_2 = http_2
 
     def _arguments(self) -> tuple[str, ...]:
         return ("-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log")
@@ -494,7 +502,7 @@ class NginxProxy(Proxy):
                     {"keepalive 8;" if keep else ""}
                 }}
                 server {{
-                    listen 127.0.0.1:{port};
+                    listen 127.0.0.1:{port}{" http2" if self.http_2 else ""};
                     location / {{
                         proxy_pass http://app;
                         proxy_http_version {self.upstream_http};
