@@ -312,9 +312,7 @@ def idle(server: Server, before: tuple[int, int]) -> str:
 @click.option("--size", default=16, show_default=True, help="Their size, in MiB.")
 @click.option("--discard", default=1024, show_default=True, help="The large upload, in MiB.")
 @click.option("--seconds", default=8, show_default=True, help="How long uploads stall.")
-def main(
-    names: tuple[str, ...], uploads: int, size: int, discard: int, seconds: int
-) -> None:
+def main(names: tuple[str, ...], uploads: int, size: int, discard: int, seconds: int) -> None:
     table = Table("server", "way", "burst", "growth, CPU", "discard", "stalled", "stop", "idle")
     for name in names or SERVERS:
         for way in ("", "_wrapped"):

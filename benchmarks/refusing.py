@@ -11,14 +11,8 @@ from typing import Any
 from tornado import web
 
 from cleanclose.asgi import CleanCloseMiddleware as Asgi
-try:
-    from cleanclose.tornado import install
-    from cleanclose.wsgi import CleanCloseMiddleware as Wsgi
-except ImportError:
-    install=None
-    Wsgi=lambda a,**k:a
-
-
+from cleanclose.tornado import install
+from cleanclose.wsgi import CleanCloseMiddleware as Wsgi
 
 BODY = b"too large\n" * 10
 

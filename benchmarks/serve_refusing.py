@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import signal
 import sys
 from collections.abc import Callable
@@ -28,22 +29,23 @@ def _werkzeug(port: int, app: Any) -> None:
 
 
 def _wsgiref(port: int, app: Any) -> None:
-    from wsgiref.simple_server import make_server
+    from wsgiref.simple_server import WSGIServer, make_server
 
+    # With its own five places a burst of connections is lost before it is accepted.
+    WSGIServer.request_queue_size = 1024
     make_server("127.0.0.1", port, app).serve_forever()
 
 
 def _cheroot(port: int, app: Any) -> None:
     from cheroot.wsgi import Server
 
-    server: Any = Server(("127.0.0.1", port), app)
+    server: Any = Server(("127.0.0.1", port), app, request_queue_size=1024)
     server.start()
 
 
 def _gevent(port: int, app: Any) -> None:
-    from gevent.pywsgi import WSGIServer
-
-    server: Any = WSGIServer(("127.0.0.1", port), app, log=None)
+    pywsgi: Any = importlib.import_module("gevent.pywsgi")
+    server: Any = pywsgi.WSGIServer(("127.0.0.1", port), app, log=None)
     server.serve_forever()
 
 

@@ -316,10 +316,6 @@ class Matrix:
             if absent is not None:
                 self._add(result(kind="not here", told=absent), self.plan.tries)
                 continue
-            if case.chunked and not stack.chunked:
-                told = "the server hands out no chunked bodies"
-                self._add(result(kind="unsupported", told=told), self.plan.tries)
-                continue
             if way.open is not None and way.name not in ports:
                 ports[way.name] = running.enter_context(way.open(server.port)).port
             limit = self.plan.seconds(case, wrapped=wrapped)

@@ -16,7 +16,7 @@ MIDDLEWARE = ROOT / "middleware" / "cleanclose"
 INTEGRATIONS = ROOT / "integrations" / "cleanclose"
 SHIMS = ("asgi", "tornado", "wsgi")
 PACKAGES = {
-    **{name: MIDDLEWARE / name for name in ("core", *SHIMS, "doctor")},
+    **{name: MIDDLEWARE / name for name in ("core", "linger", *SHIMS, "doctor")},
     "integrations": INTEGRATIONS / "integrations",
 }
 
@@ -95,7 +95,8 @@ def test_core_imports_only_the_standard_library_and_structlog() -> None:
 @pytest.mark.parametrize("name", SHIMS)
 def test_shim_imports_no_other_shim_and_no_outlet(name: str) -> None:
     # The log filter is no outlet, and needs the standard library alone.
-    allowed = (f"cleanclose.{name}", "cleanclose.core", "cleanclose.integrations.stdlib")
+    own = f"cleanclose.{name}"
+    allowed = (own, "cleanclose.core", "cleanclose.linger", "cleanclose.integrations.stdlib")
     for path, modules in package_imports(name).items():
         wrong = {
             module

@@ -49,6 +49,8 @@ class AccessFilter(logging.Filter):
                     here._departed()
 
         DEPARTURE_LISTENERS.append(departed)
+        # A filter that is gone must not leave its listener.
+        weakref.finalize(self, DEPARTURE_LISTENERS.remove, departed).atexit = False
 
     @classmethod
     def install(cls) -> AccessFilter:

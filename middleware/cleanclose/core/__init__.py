@@ -60,6 +60,7 @@ from cleanclose.core.servers import (
     is_called_by_server,
     is_called_by_wsgi_server,
     is_servers_own,
+    plain_socket,
     wsgi_response,
     wsgi_server,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "mark",
     "marked",
     "names_caddy",
+    "plain_socket",
     "reset",
     "response_length",
     "snapshot",

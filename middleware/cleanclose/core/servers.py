@@ -32,6 +32,7 @@ __all__ = [
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_own",
+    "plain_socket",
     "wsgi_response",
     "wsgi_server",
 ]
@@ -106,8 +107,7 @@ class Server:
             left of the body, from the object behind ``start_response`` and the ``wsgi.input``;
             before the head goes out if possible.
         when_closing: How to have a WSGI server call something in the place of its own shutting
-            down of the connection, from the object behind ``start_response``. It returns
-            whether the server will.
+            down of the connection, from the object behind ``start_response``.
         left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
             body, where the server may read it by itself while the application does not.
         trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
@@ -145,7 +145,7 @@ class Server:
     closes_last: bool = False
     closes_anyway: bool = False
     close: Callable[[Any, Any], None] | None = None
-    when_closing: Callable[[Any, Callable[[], None]], bool] | None = None
+    when_closing: Callable[[Any, Callable[[], None]], None] | None = None
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
@@ -295,14 +295,12 @@ def _close_cheroot(gateway: Any, body: Any) -> None:
         request.close_connection = True
 
 
-def _when_cheroot_closes(gateway: Any, let_go: Callable[[], None]) -> bool:
+def _when_cheroot_closes(gateway: Any, let_go: Callable[[], None]) -> None:
     # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
     # still comes with a reset then, whoever else has a descriptor.
     connection: Any = getattr(getattr(gateway, "req", None), "conn", None)
-    if not hasattr(connection, "_close_kernel_socket"):
-        return False
-    connection._close_kernel_socket = let_go
-    return True
+    if hasattr(connection, "_close_kernel_socket"):
+        connection._close_kernel_socket = let_go
 
 
 def _close_gevent(handler: Any, body: Any) -> None:
@@ -689,6 +687,15 @@ def cooperates_with(sock: object) -> str | None:
     """
     package = type(sock).__module__.partition(".")[0]
     return package if package in ("gevent", "eventlet") else None
+
+
+def plain_socket(sock: Any) -> Any:
+    """The socket itself, below what would wait for a greenlet's turn.
+
+    Args:
+        sock: The client's socket: gevent's keeps its own as ``_sock``, eventlet's as ``fd``.
+    """
+    return getattr(sock, "fd" if cooperates_with(sock) == "eventlet" else "_sock", sock)
 
 
 def is_servers_own(call: object, server: Server) -> bool:

@@ -34,7 +34,10 @@ class TcpState(enum.IntEnum):
 _PEER_CLOSED: Final = frozenset(
     {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT}
 )
-_FIN_UNACKED: Final = frozenset({TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK})
+# After a reset what was unacknowledged still counts, and the FIN is the last of it.
+_FIN_UNACKED: Final = frozenset(
+    {TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.CLOSE}
+)
 _NEVER_CONNECTED: Final = frozenset(
     {TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.NEW_SYN_RECV, TcpState.LISTEN}
 )

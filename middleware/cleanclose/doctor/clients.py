@@ -99,6 +99,9 @@ class Upload:
     """The ``reader`` goes on with the body although it has its answer."""
     listen: float = 0.2
     """How long to watch a connection for stray bytes which the server wants to keep open."""
+    await_end: bool = True
+    """Whether a raw client that has its answers stays until the server has closed the connection:
+    some take seconds for that. Without it, for ``listen`` at most."""
     timeout: float = 60.0
     """A guard against hanging, for the whole exchange."""
 
@@ -458,14 +461,15 @@ class _Conversation:
             return
         responses = self.wire.responses
         whole = self.bytes_sent >= self.upload.size_on_wire
-        if whole and responses and not responses[-1].keeps_alive:
+        if whole and responses and not responses[-1].keeps_alive and self.upload.await_end:
             self._receive(None)
             return
         self._receive(None, self.upload.listen)
         if not self._ended():
             self.left_first = True
-            self._half_close()
-            self._receive(None)
+            if self.upload.await_end:
+                self._half_close()
+                self._receive(None)
 
 
 class _RecordingIO(io.RawIOBase):

@@ -394,8 +394,12 @@ class _Loop:
         """Its moment has come."""
         linger = entry.linger
         self._look_for_let_go(entry, now)
-        step = linger.kernel_says(self._ask(entry), now) if linger.asks_kernel else linger.tick(now)
-        self._do(entry, step, now)
+        said = self._ask(entry) if linger.asks_kernel else None
+        if said is not None and said.reset:
+            # Closed by both, one after the other, looks the same; reading tells.
+            self._read(entry, now)
+        else:
+            self._do(entry, linger.kernel_says(said, now), now)
 
     def _look_for_let_go(self, entry: _Entry, now: float) -> None:
         if entry.linger.state is not State.SENDING:
@@ -417,16 +421,24 @@ class _Loop:
             self._do(entry, linger.reset(Mechanism.of(error), self._ask(entry), now), now)
             return
         if size is None:
-            return
-        step = linger.received(size, now) if size else linger.ended(self._ask(entry), now)
-        if not size and linger.state is State.SENDING:
+            step = linger.step(now)
+        elif size:
+            step = linger.received(size, now)
+        else:
+            step = linger.ended(self._ask(entry), now)
+        if size == 0 and linger.state is State.SENDING:
             # Nothing more will come; whether the response arrives is still to be seen.
             linger.reads = False
             step = linger.step(now)
         self._do(entry, step, now)
 
     def _ask(self, entry: _Entry) -> Any:
-        return ask_connection(entry.descriptor.sock, shut=entry.shut)
+        connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
+        if connection is not None and connection.reset and entry.shut:
+            # Or both ends have closed in good order (TIME-WAIT is CLOSE to a socket), and what
+            # came before is still unread: the next reading tells.
+            return dataclasses.replace(connection, reset=False)
+        return connection
 
     def _do(self, entry: _Entry, step: Step, now: float) -> None:
         if isinstance(step, Close):

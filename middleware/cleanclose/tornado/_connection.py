@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from tornado import httputil, iostream
 
-from cleanclose.core import CHUNKED, Keep, Step, response_length
-from cleanclose.tornado._delivery import Delivery
+from cleanclose.core import CHUNKED, Keep, response_length
+from cleanclose.tornado._delivery import Delivery, Setup
+from cleanclose.tornado._witness import WatchedConnection
 
 __all__ = ["HeldConnection"]
+
+_LINE_ENDS: Final = frozenset("\r\n")
 
 
 class HeldConnection(httputil.HTTPConnection):
     """Stands in for `tornado.http1connection.HTTP1Connection` while a request has a body.
 
+    It forwards, until a response begins while the body is incomplete: only then is there anything
+    to deliver.
+
     Args:
-        delivery: The exchange's delivery.
+        connection: Tornado's connection, with its watch.
+        setup: What all requests share.
+        headers: The request's headers.
         length: The body's length, or `cleanclose.core.CHUNKED`.
     """
 
-    def __init__(self, delivery: Delivery, length: int) -> None:
-        connection = delivery.connection
-        self._delivery = delivery
+    def __init__(
+        self,
+        connection: WatchedConnection,
+        setup: Setup,
+        headers: httputil.HTTPHeaders,
+        length: int,
+    ) -> None:
         self._connection = connection
+        self._setup = setup
+        self._headers = headers
         self._length = length
+        self._left_alone = False
         self._retired = False
+        self.delivery: Delivery | None = None
+        """The delivery, once the response has begun before the body's end."""
         limit: int | None = connection.params.max_body_size
         self.max_body_size: int = limit if limit is not None else connection.stream.max_buffer_size
 
@@ -40,14 +57,28 @@ class HeldConnection(httputil.HTTPConnection):
         Returns:
             The connection for that other answer.
         """
-        other = HeldConnection(self._delivery, self._length)
+        other = HeldConnection(self._connection, self._setup, self._headers, self._length)
         other.max_body_size = self.max_body_size
         self._retired = True
         return other
 
     def leave_alone(self) -> None:
         """The per-response opt-out."""
-        self._delivery.exchange.leave_alone()
+        self._left_alone = True
+
+    def tornado_waits(self, waits: bool) -> Awaitable[None] | None:
+        """Note whether tornado waits for the delegate: it does not read then.
+
+        Args:
+            waits: Whether it does, from now on.
+
+        Returns:
+            What else it has to wait for before it reads on; None if it may.
+        """
+        self._connection.tornado_waits = waits
+        if not waits:
+            self._connection.tornado_reads = True
+        return None if waits or self.delivery is None else self.delivery.rest()
 
     def set_max_body_size(self, max_body_size: int) -> None:
         """As HTTP1Connection's."""
@@ -66,58 +97,68 @@ class HeldConnection(httputil.HTTPConnection):
         chunk: bytes | None = None,
     ) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
-        delivery = self._delivery
-        exchange = delivery.exchange
-        assert isinstance(start_line, httputil.ResponseStartLine)
         if self._retired:
             return _closed()
+        assert isinstance(start_line, httputil.ResponseStartLine)
+        delivery = None if _is_refused(start_line, headers, chunk) else self._begun()
+        if delivery is None:
+            return self._connection.write_headers(start_line, headers, chunk)
+        exchange = delivery.exchange
         length = response_length(headers.get("Content-Length"))
         step = exchange.response_started(start_line.code, length, delivery.now)
         if chunk:
             step = exchange.response_piece(len(chunk), delivery.now)
-        if not isinstance(step, Keep):
-            return self._forward(
-                step, lambda: self._connection.write_headers(start_line, headers, chunk)
-            )
-        delivery.keep_head(start_line, headers)
-        return self._keep(step, chunk)
+        if isinstance(step, Keep):
+            return delivery.keep(chunk, (start_line, headers))
+        delivery.do(step)
+        return self._connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write`."""
         if self._retired:
             return _closed()
-        delivery = self._delivery
-        step = delivery.exchange.response_piece(len(chunk), delivery.now)
-        if not isinstance(step, Keep):
-            return self._forward(step, lambda: self._connection.write(chunk))
-        return self._keep(step, chunk)
+        delivery = self.delivery
+        if delivery is not None:
+            step = delivery.exchange.response_piece(len(chunk), delivery.now)
+            if isinstance(step, Keep):
+                return delivery.keep(chunk)
+            delivery.do(step)
+        return self._connection.write(chunk)
 
     def finish(self) -> None:
         """Implements `tornado.httputil.HTTPConnection.finish`."""
         if self._retired:
             return
-        delivery = self._delivery
-        exchange, now = delivery.exchange, delivery.now
-        delivery.app_finished()
-        step = exchange.response_completed(now)
-        if exchange.event(now) is not None:
-            # The client's side is told by that; what the application raised is known only here.
-            self._connection.watch.app_finished(told=True)
-        delivery.do(step)
+        delivery = self._begun()
+        if delivery is None:
+            self._connection.finish()
+        else:
+            delivery.finish()
 
-    def _keep(self, step: Step, chunk: bytes | None) -> asyncio.Future[None]:
-        if chunk:
-            self._delivery.keep_piece(chunk)
-        self._delivery.do(step)
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        written.set_result(None)
-        return written
+    def _begun(self) -> Delivery | None:
+        """The delivery; None if there is nothing to deliver."""
+        if self.delivery is None:
+            connection = self._connection
+            if connection.watch.body_complete or connection.stream.closed():
+                return None
+            self.delivery = Delivery(connection, self._setup, self._headers, self._length)
+            if self._left_alone:
+                self.delivery.exchange.leave_alone()
+        return self.delivery
 
-    def _forward(
-        self, step: Step, write: Callable[[], asyncio.Future[None]]
-    ) -> asyncio.Future[None]:
-        self._delivery.do(step)
-        return write()
+
+def _is_refused(
+    start_line: httputil.ResponseStartLine, headers: httputil.HTTPHeaders, chunk: bytes | None
+) -> bool:
+    """Whether HTTP1Connection.write_headers raises: where the application can catch it."""
+    length = response_length(headers.get("Content-Length"))
+    if length is None:
+        if "Content-Length" in headers:
+            return True
+    elif chunk and len(chunk) > length:
+        return True
+    pairs = (("", start_line.reason), *headers.get_all())
+    return any(_LINE_ENDS.intersection(name + value) for name, value in pairs)
 
 
 def _closed() -> asyncio.Future[None]:

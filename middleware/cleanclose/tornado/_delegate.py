@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from tornado import httputil, web
 
-from cleanclose.core import (
-    CHUNKED,
-    CURRENT,
-    NO_BODY,
-    Places,
-    Reporter,
-    Settings,
-    body_length,
-    wants_continue,
-)
+from cleanclose.core import CHUNKED, CURRENT, NO_BODY, body_length
 from cleanclose.tornado._connection import HeldConnection
-from cleanclose.tornado._delivery import Delivery
+from cleanclose.tornado._delivery import Setup
 from cleanclose.tornado._witness import TornadoWatch, WatchedConnection
 
 __all__ = ["Delegate", "StartRequest"]
@@ -28,6 +18,8 @@ __all__ = ["Delegate", "StartRequest"]
 StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
 
 _TOO_LARGE: Final = 413
+_REASON: Final = "Request Entity Too Large"
+"""Python 3.13 has another one in its table."""
 
 
 class Delegate(httputil.HTTPMessageDelegate):
@@ -41,15 +33,12 @@ class Delegate(httputil.HTTPMessageDelegate):
     __slots__ = (
         "_application",
         "_chunked",
-        "_delivery",
         "_held",
         "_inner",
-        "_places",
-        "_reporter",
         "_request",
         "_request_conn",
         "_server_conn",
-        "_settings",
+        "_setup",
         "_start_request",
         "_watch",
     )
@@ -58,21 +47,16 @@ class Delegate(httputil.HTTPMessageDelegate):
         self,
         application: httputil.HTTPServerConnectionDelegate,
         start_request: StartRequest,
-        settings: Settings,
-        places: Places,
-        reporter: Reporter,
+        setup: Setup,
         server_conn: object,
         request_conn: Any,
     ) -> None:
         self._application = application
         self._start_request = start_request
-        self._settings = settings
-        self._places = places
-        self._reporter = reporter
+        self._setup = setup
         self._server_conn = server_conn
         self._request_conn = request_conn
         self._inner: httputil.HTTPMessageDelegate | None = None
-        self._delivery: Delivery | None = None
         self._held: HeldConnection | None = None
         self._chunked = False
         self._watch: TornadoWatch | None = None
@@ -91,7 +75,9 @@ class Delegate(httputil.HTTPMessageDelegate):
             # Not an HTTP1Connection: nothing we know how to watch or to hold.
             self._inner = self._start_request(self._server_conn, connection)
             return self._inner.headers_received(start_line, headers)
-        self._watch = watch = TornadoWatch(connection, start_line.method, headers, self._reporter)
+        self._watch = watch = TornadoWatch(
+            connection, start_line.method, headers, self._setup.reporter
+        )
         CURRENT.set(watch)
         watched = WatchedConnection(connection, watch)
         length = NO_BODY
@@ -112,37 +98,31 @@ class Delegate(httputil.HTTPMessageDelegate):
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """A piece of the body is there."""
-        delivery = self._delivery
-        if delivery is None:
+        held = self._held
+        if held is None:
             assert self._inner is not None
             return self._inner.data_received(chunk)
-        exchange = delivery.exchange
-        assert self._watch is not None
-        self._watch.bytes_in += len(chunk)
-        delivery.do(exchange.body_received(len(chunk), False, delivery.now))
-        if exchange.response_complete:
-            return delivery.unread()
-        assert self._inner is not None
-        assert self._held is not None
-        if self._chunked:
-            self._held.max_body_size -= len(chunk)
-            if self._held.max_body_size < 0:
-                return self._refuse()
-        delivery.do(exchange.app_read(delivery.now))
-        return self._inner.data_received(chunk)
+        held.tornado_waits(True)
+        try:
+            waiting = self._piece_received(held, chunk)
+        finally:
+            rest = self._goes_on(held)
+        return waiting if waiting is not None else rest
 
     def finish(self) -> None:
         """The body is complete."""
-        delivery = self._delivery
         assert self._inner is not None
+        if self._held is None:
+            self._inner.finish()
+            return
+        assert self._watch is not None
+        self._watch.body_complete = True
+        delivery = self._held.delivery
         if delivery is None:
             self._inner.finish()
             return
-        exchange = delivery.exchange
-        assert self._watch is not None
-        self._watch.body_complete = True
-        early = exchange.response_complete
-        delivery.do(exchange.body_received(0, True, delivery.now))
+        early = delivery.exchange.response_complete
+        delivery.do(delivery.exchange.body_received(0, True, delivery.now))
         if early:
             # What tornado says after an early response: the handler is not to go on.
             self._inner.on_connection_close()
@@ -154,18 +134,14 @@ class Delegate(httputil.HTTPMessageDelegate):
         if self._inner is None:
             return
         raised = _raised_by_the_delegate()
-        delivery, watch = self._delivery, self._watch
-        if delivery is None:
-            self._inner.on_connection_close()
-            if watch is not None:
-                watch.end(raised)
-            return
-        assert watch is not None
-        delivery.closed()
+        delivery = None if self._held is None else self._held.delivery
+        if delivery is not None:
+            delivery.closed()
         self._inner.on_connection_close()
-        now = delivery.now
-        delivery.do(delivery.exchange.abandoned(now))
-        watch.end(raised, told=delivery.exchange.event(now) is not None)
+        if delivery is not None:
+            delivery.do(delivery.exchange.abandoned(delivery.now))
+        if self._watch is not None:
+            self._watch.end(raised, told=delivery is not None and delivery.exchange.early)
 
     def _body_announced(
         self,
@@ -178,25 +154,16 @@ class Delegate(httputil.HTTPMessageDelegate):
         watch = watched.watch
         watch.body_complete = False
         watch.expected_in = None if self._chunked else length
-        self._delivery = delivery = Delivery(
-            watched,
-            self._settings,
-            self._places,
-            self._reporter,
-            facts=watch.facts(),
-            length=length,
-            expects_continue=wants_continue(headers.get("Expect")),
-        )
-        self._held = HeldConnection(delivery, length)
+        self._held = held = HeldConnection(watched, self._setup, headers, length)
         if self._chunked:
             # Tornado answers what it counts too much with a bare 400: so we count.
             self._request_conn.set_max_body_size(sys.maxsize)
-        self._inner = self._start_request(self._server_conn, self._held)
+        self._inner = self._start_request(self._server_conn, held)
         self._request = (start_line, headers)
+        held.tornado_waits(True)
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is None and not self._is_too_long(length):
-            self._before_body(length)
-            return None
+            return self._before_body(length)
         return self._headers_handled(waiting, length)
 
     async def _headers_handled(self, waiting: Awaitable[None] | None, length: int) -> None:
@@ -204,26 +171,59 @@ class Delegate(httputil.HTTPMessageDelegate):
             await waiting
         if self._is_too_long(length):
             await self._refuse()
-        self._before_body(length)
+        rest = self._before_body(length)
+        if rest is not None:
+            await rest
 
     def _is_too_long(self, length: int) -> bool:
         # Asked after the handler's prepare(), which may have raised the limit.
-        assert self._delivery is not None
         assert self._held is not None
-        return length > self._held.max_body_size and not self._delivery.exchange.response_begun
+        return length > self._held.max_body_size and self._held.delivery is None
 
-    def _before_body(self, length: int) -> None:
-        assert self._delivery is not None
+    def _before_body(self, length: int) -> Awaitable[None] | None:
         assert self._held is not None
-        if self._delivery.exchange.treated and length > self._held.max_body_size:
+        delivery = self._held.delivery
+        if delivery is not None and not delivery.exchange.response_complete:
+            # Behind the head, as without us: the 100, and what is read.
+            delivery.do(delivery.exchange.app_read(delivery.now))
+        elif delivery is not None and length > self._held.max_body_size:
             self._request_conn.set_max_body_size(sys.maxsize)
+        return self._goes_on(self._held)
+
+    def _goes_on(self, held: HeldConnection) -> Awaitable[None] | None:
+        """Tornado reads on.
+
+        Returns:
+            What it has to wait for before it does.
+        """
+        if held.delivery is not None and held.delivery.exchange.handed_over:
+            # A closed stream keeps the future of its last reading, and that this context.
+            CURRENT.set(None)
+        return held.tornado_waits(False)
+
+    def _piece_received(self, held: HeldConnection, chunk: bytes) -> Awaitable[None] | None:
+        assert self._watch is not None
+        assert self._inner is not None
+        self._watch.bytes_in += len(chunk)
+        delivery = held.delivery
+        if delivery is not None:
+            exchange = delivery.exchange
+            delivery.do(exchange.body_received(len(chunk), False, delivery.now))
+            if exchange.response_complete:
+                return None
+        if self._chunked:
+            held.max_body_size -= len(chunk)
+            if held.max_body_size < 0:
+                return self._refuse()
+        if delivery is not None:
+            delivery.do(delivery.exchange.app_read(delivery.now))
+        return self._inner.data_received(chunk)
 
     async def _refuse(self) -> None:
         """Answer 413 in the application's place."""
-        assert self._delivery is not None
         assert self._inner is not None
         assert self._held is not None
-        if self._delivery.exchange.response_begun:
+        if self._held.delivery is not None:
             # Too late for another answer: tornado's own way, as without us.
             raise httputil.HTTPInputError("body too large")
         self._inner.on_connection_close()
@@ -261,17 +261,20 @@ def _raised_by_the_delegate() -> BaseException | None:
 class _TooLargeHandler(web.ErrorHandler):
     """Tornado's own error page, made before the body: a buffering handler would parse it."""
 
+    def prepare(self) -> None:
+        """As ErrorHandler's, which takes the phrase from Python's table."""
+        raise web.HTTPError(_TOO_LARGE, reason=_REASON)
+
     def data_received(self, chunk: bytes) -> None:
         """Nothing is left for a handler that has answered."""
 
 
 def _write_too_large(connection: HeldConnection) -> None:
-    reason = http.client.responses[_TOO_LARGE]
-    body = f"{_TOO_LARGE}: {reason}\n".encode()
+    body = f"{_TOO_LARGE}: {_REASON}\n".encode()
     headers = httputil.HTTPHeaders(
         {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
     )
     connection.write_headers(
-        httputil.ResponseStartLine("HTTP/1.1", _TOO_LARGE, reason), headers, body
+        httputil.ResponseStartLine("HTTP/1.1", _TOO_LARGE, _REASON), headers, body
     )
     connection.finish()

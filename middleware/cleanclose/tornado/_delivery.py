@@ -1,26 +1,31 @@
 """The core's steps, done on a tornado connection.
 
-Tornado reads by itself and pushes: reading is letting it, not reading is keeping it waiting.
+Tornado reads by itself and pushes: to drain is to let it. HTTP1Connection.finish makes it discard
+what still comes, and closes the stream when the response is written: so whatever is to be done
+about the body has to be done before that is forwarded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Callable
-from typing import Any, cast
+import time
+from collections.abc import Awaitable
+from typing import Any, Final, cast
 
-from tornado import httputil
+from tornado import httputil, iostream
 from tornado.ioloop import IOLoop
 
 from cleanclose.core import (
+    CHUNKED,
+    PROXY_FIELDS,
     TORNADO,
+    Connection,
     Done,
     Exchange,
-    Facts,
     Forward,
-    Hold,
     Keep,
     Mechanism,
     Places,
@@ -28,254 +33,413 @@ from cleanclose.core import (
     Reporter,
     Respond,
     Settings,
+    State,
     Step,
-    ask_connection,
+    names_caddy,
+    wants_continue,
 )
-from cleanclose.tornado._witness import WatchedConnection
+from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
+from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
 
-__all__ = ["Delivery"]
+__all__ = ["Delivery", "Setup"]
 
 Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
 
+_LOOK: Final = 0.002
+"""Seconds in which the event loop sees what has arrived, and tornado's task has it."""
+_WITHOUT_LENGTH: Final = frozenset({204, 304})
+_CONTINUE: Final = b"HTTP/1.1 100 "
+_BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What all requests of an application share.
+
+    Args:
+        settings: The limits.
+        places: Where a place is asked for before a client is waited for.
+        reporter: Receives the events.
+    """
+
+    settings: Settings
+    places: Places
+    reporter: Reporter
+
 
 class Delivery:
-    """One exchange, and what of its response is kept back.
+    """A response that has begun before its request's body was complete.
 
     It refers neither to the delegate nor to the connection which the application has: that
     would be a reference cycle per request.
 
     Args:
         connection: The connection, with its watch.
-        settings: The limits.
-        places: Where the turn to read is asked for.
-        reporter: What is told of the end.
-        facts: The request, for the event.
+        setup: What all requests share.
+        headers: The request's headers.
         length: The body's length, or `cleanclose.core.CHUNKED`.
-        expects_continue: Whether the client announced that it waits for a 100.
     """
 
     def __init__(
         self,
         connection: WatchedConnection,
-        settings: Settings,
-        places: Places,
-        reporter: Reporter,
-        *,
-        facts: Facts,
+        setup: Setup,
+        headers: httputil.HTTPHeaders,
         length: int,
-        expects_continue: bool,
     ) -> None:
         self.connection = connection
-        # Its callbacks are annotated with a bare Callable, which strict checkers call unknown.
-        self._loop: Any = IOLoop.current()
-        self._reporter = reporter
+        self._setup = setup
+        self._length = length
+        self._loop = asyncio.get_running_loop()
         self._head: Head | None = None
         self._pieces: list[bytes] = []
+        self._written: list[asyncio.Future[None]] = []
         self._app_finished = False
         self._finished = False
-        self._guarded: Any = None
-        self._close_before: object = None
-        self._timer: object = None
-        self._timer_at = 0.0
-        self._unread: asyncio.Future[None] | None = None
+        self._rests = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._write: Any = None
+        self._close: Any = None
+        self._is_writing = False
+        watch = connection.watch
+        facts = watch.facts()
         self.exchange = Exchange(
-            settings,
-            places,
+            setup.settings,
+            setup.places,
             server=TORNADO,
+            connection=Connection(
+                address=facts.client,
+                lingers=can_linger() and descriptor_of(connection.stream.socket) is not None,
+                proxied=not PROXY_FIELDS.isdisjoint(name.lower() for name in headers),
+            ),
             facts=facts,
             length=length,
-            expects_continue=expects_continue,
-            wake=self._wake,
-            now=self._loop.time(),
+            awaits_continue=not connection.tornado_reads
+            and wants_continue(headers.get("Expect"))
+            and not names_caddy(headers.get("Via")),
+            started=watch.started,
+            received=watch.bytes_in,
         )
 
     @property
     def now(self) -> float:
-        """The loop's time, the clock of this exchange."""
-        now: float = self._loop.time()
-        return now
+        """The time, on the clock of this exchange: one that only goes forward."""
+        return time.monotonic()
 
-    def keep_head(self, start_line: httputil.ResponseStartLine, headers: Any) -> None:
-        """Keep the response's head back."""
-        # A copy: the application may change its headers for whatever comes next.
-        self._head = (start_line, headers.copy())
+    # What the application does.
 
-    def keep_piece(self, piece: bytes) -> None:
-        """Keep a piece of the response back."""
-        self._pieces.append(piece)
+    def keep(self, piece: bytes | None, head: Head | None = None) -> asyncio.Future[None]:
+        """Keep a piece of the response back.
 
-    def app_finished(self) -> None:
-        """The application called finish(): its end is ours to forward now."""
+        Args:
+            piece: The piece, if there is one.
+            head: The response's head, if it comes with it.
+
+        Returns:
+            What the application gets for it.
+        """
+        if head is not None:
+            # A copy: the application may change its headers for whatever comes next.
+            self._head = (head[0], head[1].copy())
+        if piece:
+            self._pieces.append(piece)
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._written.append(written)
+        self._loop.call_soon(self._turn_over)
+        return written
+
+    def finish(self) -> None:
+        """The application has finished: its end is ours to forward now."""
+        exchange = self.exchange
+        if self.connection.stream.closed():
+            self.closed()
         self._app_finished = True
+        step = exchange.response_completed(self.now)
+        if exchange.early:
+            # The client's side is told by that; what the application raised is known only here.
+            self.connection.watch.app_finished(told=True)
+        self.do(step)
 
-    def unread(self) -> asyncio.Future[None] | None:
+    # What becomes of the connection.
+
+    def rest(self) -> Awaitable[None] | None:
         """What tornado has to wait for before it reads on; None if it may read."""
-        if isinstance(self.exchange.step(self.now), Hold):
-            if self._unread is None:
-                self._unread = asyncio.get_running_loop().create_future()
-                # Tornado would notice only when it reads on.
-                self.connection.stream.set_close_callback(self.closed)
-            return self._unread
-        return None
+        stream = self.connection.stream
+        return _all_written(stream) if self._rests and not stream.closed() else None
 
     def closed(self) -> None:
         """The connection is closed. By whom tornado does not tell, unless there was an error."""
-        stream = self.connection.stream
-        error = None if stream is None else stream.error
-        if self.exchange.treated and error is None:
-            self._ask_kernel()
+        error = self.connection.stream.error
         self.do(self.exchange.peer_gone(Mechanism.of(error), self.now))
 
     def do(self, step: Step) -> None:
         """Carry out a step."""
-        if self.exchange.asks_kernel:
-            step = self._ask_kernel()
-        self._unguard()
-        while True:
-            match step:
-                case Respond(close):
-                    self._flush(close=close)
-                    self.exchange.responded(self.now)
-                    step = self._ask_kernel()
-                    continue
-                case Keep(seconds) | Read(seconds) | Hold(seconds):
-                    self._arm(seconds)
-                case Forward():
-                    self._disarm()
-                    self._flush(close=False)
-                case Done(close):
-                    self._disarm()
-                    self._flush(close=False)
-                    self._finish(close=close)
-            break
-        if self.exchange.treated:
-            self._guard()
-        if self._unread is not None and not isinstance(step, Hold):
-            if not self._unread.done():
-                self._unread.set_result(None)
-            self._unread = None
-            if self.connection.stream is not None:
-                self.connection.stream.set_close_callback(None)
+        match step:
+            case Read(seconds):
+                self._drain(seconds)
+            case Respond():
+                self._respond(step)
+            case Done():
+                self._done()
+            case Forward():
+                self._flush()
+            case Keep():
+                pass
+
+    # The steps.
+
+    def _turn_over(self) -> None:
+        if self.exchange.state is State.KEPT:
+            # What this raises is in the futures which the application has.
+            with contextlib.suppress(Exception):
+                self.do(self.exchange.turn_over(self.now))
+
+    def _drain(self, seconds: float) -> None:
+        self._guard()
+        # Tornado may have to wait for an application that waits for these.
+        for written in self._written:
+            _settle(written)
+        self._written.clear()
+        at = self._loop.time() + (seconds or _LOOK)
+        if self._timer is not None:
+            if seconds and at >= self._timer.when():
+                # The earlier one will ask again.
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        connection = self.connection
+        if connection.tornado_waits or connection.stream.reading():
+            self._nothing_came()
+        else:
+            # A piece has come, and is in the hands of tornado's task: it is still to be counted.
+            self._loop.call_soon(self._nothing_came)
+
+    def _nothing_came(self) -> None:
+        if self.exchange.state is State.DRAINING:
+            self.do(self.exchange.nothing_came(self.now))
+
+    def _respond(self, step: Respond) -> None:
+        self._end_drain()
+        self._guard_writing()
+        stream = self.connection.stream
+        taken = self._hand_over() if step.linger else None
+        if self._length == CHUNKED:
+            # Tornado may go on reading while it writes.
+            most = self.connection.watch.bytes_in + self._setup.settings.max_bytes
+            self.connection.set_max_body_size(most)
+        self._flush(whole=True, close=step.close)
+        self.exchange.responded(self.now)
+        self._finish()
+
+        def over(_: object = None) -> None:
+            self._unguard_writing()
+            if taken is not None:
+                taken.let_go()
+
+        if stream.closed():
+            over()
+            return
+        if self._rests:
+            # A stream whose READ event is still asked for would read all the same, and TLS fails
+            # when somebody else has taken bytes out.
+            stream.io_loop.update_handler(stream.fileno(), IOLoop.WRITE | IOLoop.ERROR)
+        # An empty write is done when all that was written before it is, and tornado closes the
+        # stream then.
+        stream.write(b"").add_done_callback(over)
+
+    def _hand_over(self) -> Any:
+        exchange, connection = self.exchange, self.connection
+        number = descriptor_of(connection.stream.socket)
+        linger = exchange.linger(
+            self.now,
+            # What tornado has read and not passed on yet; 0 if that has another name now.
+            unread=getattr(connection.stream, "_read_buffer_size", 0),
+        )
+        linger.reads = connection.tornado_waits
+        handover = Handover(
+            linger=linger,
+            report=self._setup.reporter.report,
+            most=self._setup.settings.max_lingering,
+            held_as=number,
+        )
+        taken = None if number is None else LINGERER.take(number, handover)
+        if taken is None:
+            exchange.no_descriptor()
+        else:
+            self._rests = connection.tornado_waits
+        return taken
+
+    def _done(self) -> None:
+        self._end_drain()
+        self._unguard_writing()
+        self._flush(whole=self._app_finished)
+        stream = self.connection.stream
+        if stream.closed():
+            self.exchange.response_lost()
+        self._finish()
+
+    def _end_drain(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unguard_closing()
+
+    def _flush(self, *, whole: bool = False, close: bool = False) -> None:
+        """Send what is kept back.
+
+        Args:
+            whole: Whether that is all of the response, if its head is among it.
+            close: Whether the head is to say that the connection will be closed.
+        """
+        head, self._head = self._head, None
+        pieces = b"".join(self._pieces)
+        written = self._written[:]
+        self._pieces.clear()
+        self._written.clear()
+        self._is_writing = True
+        future: asyncio.Future[None] | None = None
+        try:
+            if head is not None:
+                start_line, headers = head
+                if whole:
+                    _add_length(start_line, headers, len(pieces))
+                if close:
+                    headers["Connection"] = "close"
+                future = self.connection.write_headers(start_line, headers, pieces)
+            elif pieces:
+                future = self.connection.write(pieces)
+        except Exception as error:
+            for each in written:
+                _settle(each, error)
+            raise
+        finally:
+            self._is_writing = False
+        for each in written:
+            _follow(each, future)
+
+    def _finish(self) -> None:
+        if self._finished or not self._app_finished:
+            return
+        self._finished = True
+        try:
+            self.connection.finish()
+        finally:
+            self._setup.reporter.report(self.exchange.event(self.now))
+
+    # Tornado's own doings while a complete response is being delivered.
 
     def _guard(self) -> None:
-        """Keep tornado from writing, and from closing: a complete response is being delivered.
+        """Keep tornado from closing: what is kept back must not be lost with it.
 
-        What it would write is a 100 that the client does not need any more, or a bare 400
-        behind the response. What it closes for (the end of the stream, a line too long) must
-        not take a response with it that is still kept back.
+        It closes for the end of the stream, and for a line that is too long.
         """
-        if self._guarded is None:
-            self._guarded = stream = self.connection.stream
-            self._close_before = stream.__dict__.get("close")
-            stream.write = self._write_of_tornado
+        self._guard_writing()
+        if self._close is None:
+            stream = self.connection.stream
+            self._close = stream.close
             stream.close = self._close_of_tornado
 
-    def _unguard(self) -> None:
-        stream, self._guarded = self._guarded, None
-        if stream is not None:
-            del stream.write
-            if self._close_before is None:
-                del stream.close
-            else:
-                stream.close = self._close_before
+    def _unguard_closing(self) -> None:
+        close, self._close = self._close, None
+        if close is not None:
+            stream = self.connection.stream
+            del stream.close
+            if getattr(close, "__self__", None) is not stream:
+                stream.close = close
+
+    def _guard_writing(self) -> None:
+        """Keep off the wire what tornado writes by itself.
+
+        That is a 100 behind the head, and a bare 400 behind the response.
+        """
+        if self._write is None:
+            stream = self.connection.stream
+            self._write = stream.write
+            stream.write = self._write_of_tornado
+
+    def _unguard_writing(self) -> None:
+        if self._write is not None:
+            self._write = None
+            del self.connection.stream.write
+
+    def _write_of_tornado(self, data: bytes) -> asyncio.Future[None]:
+        stream, write = self.connection.stream, self._write
+        is_continue = data.startswith(_CONTINUE) and self._head is None
+        if self._is_writing or not (is_continue or data == _BAD_REQUEST):
+            future: asyncio.Future[None] = write(data)
+            return future
+        if not is_continue:
+            # HTTP1Connection._read_message_inner: it cannot make out the rest of the body. It
+            # closes the connection when this is done: when what we have written is out.
+            if self.exchange.state is State.DRAINING:
+                self.do(self.exchange.body_malformed(self.now))
+            if not stream.closed():
+                flushed: asyncio.Future[None] = stream.write(b"")
+                return flushed
+        written: asyncio.Future[None] = self._loop.create_future()
+        written.set_result(None)
+        return written
 
     def _close_of_tornado(self, exc_info: Any = False) -> None:
-        stream = self.connection.stream
+        exchange, stream = self.exchange, self.connection.stream
         # IOStream.close takes an exception, a triple, or True for the one that is being handled.
         error: object = sys.exc_info()[1] if exc_info is True else exc_info
         if isinstance(error, tuple):
             error = cast("tuple[object, ...]", error)[1]
         if isinstance(error, Exception):
-            self.do(self.exchange.reading_failed(error, self.now))
+            step = exchange.reading_failed(error, self.now)
         else:
-            self._ask_kernel()
-            self.do(self.exchange.peer_gone(Mechanism.UNKNOWN, self.now))
+            seen = ask_the_kernel(stream)
+            if seen is not None:
+                step = exchange.peer_gone(seen, self.now)
+            else:
+                # The server stops, or its body_timeout is over.
+                step = exchange.abandoned(self.now)
+        self.do(step)
         stream.close(exc_info)
 
-    def _write_of_tornado(self, data: bytes) -> asyncio.Future[None]:
-        if data.startswith(b"HTTP/1.1 100"):
-            written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            written.set_result(None)
-            return written
-        # HTTP1Connection._read_message_inner: it cannot make out the rest of the body.
-        self.do(self.exchange.body_malformed(self.now))
-        # It closes the connection when this is done: when what we have written is out.
-        flushed: asyncio.Future[None] = self.connection.stream.write(b"")
-        return flushed
 
-    def _wake(self) -> None:
-        # The loop may be closed by then; there is nobody left to wake.
-        with contextlib.suppress(RuntimeError):
-            self._loop.add_callback(self._tick)
-
-    def _tick(self) -> None:
-        self._disarm()
-        self.do(self._ask_kernel())
-
-    def _ask_kernel(self) -> Step:
-        """Tell the core what the kernel says of the connection; while it is closed, nothing."""
-        exchange, stream = self.exchange, self.connection.stream
-        sock = None if stream is None else stream.socket
-        connection = ask_connection(sock) if exchange.early else None
-        buffered = stream is not None and stream.writing()
-        return exchange.connection_state(connection, self.now, buffered=buffered)
-
-    def _arm(self, seconds: float) -> None:
-        at = self.now + seconds
-        if self._timer is not None:
-            if at >= self._timer_at:
-                # The earlier one will ask again.
-                return
-            self._disarm()
-        self._timer_at = at
-        self._timer = self._loop.call_later(seconds, self._tick)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._loop.remove_timeout(self._timer)
-            self._timer = None
-
-    def _flush(self, *, close: bool) -> None:
-        head, self._head = self._head, None
-        pieces = b"".join(self._pieces)
-        self._pieces.clear()
-        if head is not None:
-            start_line, headers = head
-            if close:
-                headers["Connection"] = "close"
-            self.connection.write_headers(start_line, headers, pieces)
-        elif pieces:
-            self.connection.write(pieces)
-
-    def _finish(self, *, close: bool) -> None:
-        if self._finished or not self._app_finished:
-            return
-        self._finished = True
-        self._ask_kernel()
-        try:
-            self.connection.finish()
-            if close:
-                _close_when_written(self.connection)
-        finally:
-            self._reporter.report(self.exchange.event(self.now))
+async def _all_written(stream: Any) -> None:
+    with contextlib.suppress(iostream.StreamClosedError):
+        await stream.write(b"")
 
 
-def _close_when_written(connection: Any) -> None:
-    # HTTP1Connection.finish closes only if the body is unread, or if the request said so.
-    stream = connection.stream
-    if stream is None or stream.closed():
+def _add_length(
+    start_line: httputil.ResponseStartLine, headers: httputil.HTTPHeaders, length: int
+) -> None:
+    """Give a response that is all there its length.
+
+    Without one the connection's end would be the response's, or a chunk's: some proxies make an
+    error of an end that comes behind a response which they have passed on.
+    """
+    known = "Content-Length" in headers or "Transfer-Encoding" in headers
+    if not known and start_line.code not in _WITHOUT_LENGTH:
+        headers["Content-Length"] = str(length)
+
+
+def _settle(written: asyncio.Future[None], error: BaseException | None = None) -> None:
+    """End a future that the application has, for what tornado has or has not written."""
+    if written.done():
         return
-    if not stream.writing():
-        connection.close()
-        return
-    close: Callable[[], None] = connection.close
-    # An empty write is done when all that was written before it is.
-    written: asyncio.Future[None] = asyncio.ensure_future(stream.write(b""))
+    if error is None:
+        written.set_result(None)
+    else:
+        written.set_exception(error)
+        if isinstance(error, iostream.StreamClosedError):
+            # As HTTP1Connection does with its own: nobody has to look at it.
+            written.exception()
 
-    def then(done: asyncio.Future[None]) -> None:
-        if not done.cancelled():
-            # Looked at: or it would be logged as an exception that was never retrieved.
-            done.exception()
-        close()
 
-    written.add_done_callback(then)
+def _follow(written: asyncio.Future[None], future: asyncio.Future[None] | None) -> None:
+    def end(done: asyncio.Future[None]) -> None:
+        _settle(written, None if done.cancelled() else done.exception())
+
+    if future is None:
+        _settle(written)
+    elif future.done():
+        end(future)
+    else:
+        future.add_done_callback(end)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar, Unpack
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, Unpack, overload
 
 from tornado import httputil, web
 
@@ -17,18 +17,40 @@ from cleanclose.core import (
 from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
+from cleanclose.tornado._delivery import Setup
 
 __all__ = ["install", "skip"]
 
 Application = TypeVar("Application", bound=httputil.HTTPServerConnectionDelegate)
 
 
+Called = Callable[[httputil.HTTPServerRequest], None]
+
+
+@overload
 def install(
     application: Application,
     *,
+    outlets: Sequence[Outlet] | None = ...,
+    **settings: Unpack[SettingsOptions],
+) -> Application: ...
+
+
+@overload
+def install(
+    application: Called,
+    *,
+    outlets: Sequence[Outlet] | None = ...,
+    **settings: Unpack[SettingsOptions],
+) -> httputil.HTTPServerConnectionDelegate: ...
+
+
+def install(
+    application: Any,
+    *,
     outlets: Sequence[Outlet] | None = None,
     **settings: Unpack[SettingsOptions],
-) -> Application:
+) -> Any:
     """An early response reaches a client which is still uploading, and departures are told.
 
     An upload over the server's ``max_body_size`` is answered with 413 like any other error. May
@@ -36,13 +58,16 @@ def install(
 
     Args:
         application: A `tornado.web.Application` or any other
-            `tornado.httputil.HTTPServerConnectionDelegate`.
+            `tornado.httputil.HTTPServerConnectionDelegate`; or what `tornado.httpserver.HTTPServer`
+            takes besides: a callable that gets each request whole, as a
+            `tornado.wsgi.WSGIContainer` is.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
         **settings: The fields of `cleanclose.core.Settings`.
 
     Returns:
-        The same application.
+        The same application. For a callable an application that calls it: that one is to be
+        served.
 
     Raises:
         ValueError: A setting is out of its range.
@@ -51,11 +76,13 @@ def install(
     levels = checked.level_table()
     if checked.quiet_logs:
         install_quiet_logs(levels)
+    if not hasattr(application, "start_request"):
+        application = _Callable(application)
     start_request: StartRequest = application.start_request
     if isinstance(start_request, _StartRequest):
         start_request = start_request.original
     # HTTPServer looks the method up on the instance for each request.
-    application.start_request = _StartRequest(  # type: ignore[method-assign]
+    application.start_request = _StartRequest(
         application,
         start_request,
         checked,
@@ -77,6 +104,52 @@ def skip(handler: web.RequestHandler) -> None:
         connection.leave_alone()
 
 
+class _Callable(httputil.HTTPServerConnectionDelegate):
+    """A callable, made an application: what HTTPServer itself does with one."""
+
+    def __init__(self, called: Called) -> None:
+        self._called = called
+
+    def start_request(
+        self, server_conn: object, request_conn: httputil.HTTPConnection
+    ) -> httputil.HTTPMessageDelegate:
+        """Implements `tornado.httputil.HTTPServerConnectionDelegate.start_request`."""
+        return _Gathered(self._called, request_conn)
+
+
+class _Gathered(httputil.HTTPMessageDelegate):
+    """One request for a callable, which gets it with its body."""
+
+    def __init__(self, called: Called, connection: httputil.HTTPConnection) -> None:
+        self._called = called
+        self._connection = connection
+        self._request: httputil.HTTPServerRequest | None = None
+        self._body = bytearray()
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> None:
+        """The request's head is there."""
+        assert isinstance(start_line, httputil.RequestStartLine)
+        self._request = httputil.HTTPServerRequest(
+            connection=self._connection, start_line=start_line, headers=headers
+        )
+
+    def data_received(self, chunk: bytes) -> None:
+        """A piece of the body is there."""
+        self._body += chunk
+
+    def finish(self) -> None:
+        """The body is complete."""
+        request: Any = self._request
+        request.body = bytes(self._body)
+        # Tornado's own adapter for callables does: it fills the request's arguments.
+        request._parse_body()
+        self._called(request)
+
+
 class _StartRequest:
     """What stands in for the application's method."""
 
@@ -89,9 +162,9 @@ class _StartRequest:
     ) -> None:
         self.original = original
         self._application = application
-        self._settings = settings
-        self._reporter = reporter
-        self._places = Places(reading=settings.max_draining, inside=settings.max_lingering)
+        self._setup = Setup(
+            settings=settings, places=Places(settings.max_draining), reporter=reporter
+        )
 
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
@@ -99,9 +172,7 @@ class _StartRequest:
         return Delegate(
             self._application,
             self.original,
-            self._settings,
-            self._places,
-            self._reporter,
+            self._setup,
             server_conn,
             request_conn,
         )

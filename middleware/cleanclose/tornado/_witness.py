@@ -37,7 +37,7 @@ from cleanclose.core import (
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.surge import idle_before
 
-__all__ = ["TornadoWatch", "WatchedConnection"]
+__all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 
 _SWITCHING_PROTOCOLS: Final = 101
 _clock: Final = time.monotonic
@@ -116,7 +116,7 @@ class TornadoWatch(Watch):
         if self.progress == GONE or self.progress == COMPLETE:
             return
         # Tornado itself looks when its loop runs, which a handler may keep busy.
-        seen = _ask_the_kernel(self._stream)
+        seen = ask_the_kernel(self._stream)
         if seen is not None:
             self.peer_gone(Witness.SOCKET, _clock(), mechanism=seen, late=True)
 
@@ -302,6 +302,11 @@ class WatchedConnection(httputil.HTTPConnection):
         connection: Tornado's own connection.
         watch: What is told of it.
     """
+
+    tornado_waits: bool = False
+    """Whether tornado waits for the application's delegate, and so does not read."""
+    tornado_reads: bool = False
+    """Whether it has begun to read the body: a client that waits for a 100 has got it."""
 
     def __init__(self, connection: Any, watch: TornadoWatch) -> None:
         self._connection = connection
@@ -524,7 +529,7 @@ def _sent(stream: object) -> int | None:
     return getattr(stream, "_total_write_done_index", None)
 
 
-def _ask_the_kernel(stream: Any) -> Mechanism | None:
+def ask_the_kernel(stream: Any) -> Mechanism | None:
     """How the peer has left, if it has: nothing is read, and no error is taken from the socket."""
     sock: Any = stream.socket
     if sock is None or not hasattr(select, "poll"):

@@ -199,17 +199,17 @@ def _drain(read: Callable[[int], bytes], piece: int, drained: Drained) -> Step:
         data = read(size)
         if left is not None:
             left -= len(data)
-        step = drained.drained(len(data), at_end=not data or left == 0)
+        at_end = left == 0 or (not data and isinstance(drained.step(), Read))
+        step = drained.drained(len(data), at_end=at_end)
         if not isinstance(step, Read):
             return step
 
 
-class _EnoughError(Exception):
-    """Nobody waits any longer. No OSError: SocketIO has its own way with those."""
-
-
 class _Patient:
-    """A socket as far as a server's reader knows one, which asks the core before it waits."""
+    """A socket as far as a server's reader knows one, which asks the core before it waits.
+
+    When nobody waits any longer it says that it is at its end: then a reader hands out what it has.
+    """
 
     def __init__(self, sock: Any, drained: Drained) -> None:
         self._sock = sock
@@ -217,16 +217,16 @@ class _Patient:
         self._seconds: float | None = None
 
     def recv(self, size: int, *flags: int) -> bytes:
-        data: bytes = self._wait(self._sock.recv, size, *flags)
+        data: bytes = self._wait(b"", self._sock.recv, size, *flags)
         self._drained.came(len(data))
         return data
 
     def recv_into(self, buffer: Any, *args: int) -> int:
-        size: int = self._wait(self._sock.recv_into, buffer, *args)
+        size: int = self._wait(0, self._sock.recv_into, buffer, *args)
         self._drained.came(size)
         return size
 
-    def _wait(self, receive: Callable[..., Any], *args: Any) -> Any:
+    def _wait(self, nothing: Any, receive: Callable[..., Any], *args: Any) -> Any:
         step = self._drained.step()
         while isinstance(step, Read):
             if step.at_most_seconds != self._seconds:
@@ -236,7 +236,7 @@ class _Patient:
                 return receive(*args)
             except _NOT_YET:
                 step = self._drained.nothing_came()
-        raise _EnoughError
+        return nothing
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -265,8 +265,12 @@ def _drain_through_stand_in(
     setattr(*reader, _Patient(sock, drained))
     try:
         return _drain(stream.read, SMALL_PIECE, drained)
-    except _EnoughError:
-        return drained.step()
+    except Exception:
+        step = drained.step()
+        if isinstance(step, Read):
+            raise
+        # Its reader was not content with an end there.
+        return step
     finally:
         setattr(*reader, sock)
         with contextlib.suppress(OSError):

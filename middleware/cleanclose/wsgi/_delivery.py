@@ -48,6 +48,7 @@ class Delivery:
         response: The server's object behind ``start_response``, if there is one.
         connection: The client's connection, if it is in reach.
         length: The body's length, or `cleanclose.core.CHUNKED`.
+        wishes: Not empty once the application wants its response left alone.
         begin: Makes the exchange, once a response begins while the body is incomplete.
         report: Receives the lingerer's event.
         most: How many connections may linger.
@@ -60,6 +61,7 @@ class Delivery:
         response: object,
         connection: ClientConnection | None,
         length: int,
+        wishes: list[bool],
         begin: Callable[[Delivery], Exchange],
         report: Callable[[Event], None],
         most: int,
@@ -73,6 +75,7 @@ class Delivery:
         self.pending: deque[bytes] = deque()
         self.has_read = False
         self._begin = begin
+        self._wishes = wishes
         self._report = report
         self._most = most
         self.stream: Any = watch.environ["wsgi.input"]
@@ -81,18 +84,16 @@ class Delivery:
         self.framed = closes and (
             length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
         )
-        self._skipped = False
+        self._error: Exception | None = None
+        self._cut_short = False
         self._left = None if length == CHUNKED else length
         self._declared: int | None = None
+        self._has_drained = False
         self._untold = 0
         self._ahead = 0
         self._let_go: Callable[[], None] | None = None
 
     # What the application calls.
-
-    def leave_alone(self) -> None:
-        """The per-response opt-out."""
-        self._skipped = True
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
@@ -113,9 +114,13 @@ class Delivery:
 
     def _exchange(self) -> Exchange:
         if self.exchange is None:
-            self.exchange = self._begin(self)
-            if self._skipped:
-                self.exchange.leave_alone()
+            self.exchange = exchange = self._begin(self)
+            if self._wishes:
+                exchange.leave_alone()
+            if self._error is not None:
+                exchange.reading_failed(self._error, time.monotonic())
+            if self._cut_short:
+                exchange.peer_gone(Mechanism.EOF, time.monotonic())
         return self.exchange
 
     def _write(self, data: bytes) -> object:
@@ -167,6 +172,8 @@ class Delivery:
         self.watch.body_failed(error)
         if self.exchange is not None:
             self.exchange.reading_failed(error, time.monotonic())
+        else:
+            self._error = error
 
     def _is_taken(self) -> bool:
         """Whether the server itself has read the rest of the body."""
@@ -179,6 +186,7 @@ class Delivery:
         complete = at_end if self._left is None else self._left <= 0
         exchange = self.exchange
         if exchange is None:
+            self._cut_short = at_end and not complete
             return None
         now = time.monotonic()
         step = exchange.body_received(size, complete, now)
@@ -283,10 +291,12 @@ class Delivery:
         if exchange is None:
             return
         exchange.app_ended(time.monotonic())
+        let_go, self._let_go = self._let_go, None
         if not all_sent:
+            # The server may still have an answer of its own to send.
             exchange.response_lost()
-        elif self.server.closes_last and self._let_go is not None:
-            self._let_go()
+        elif let_go is not None:
+            let_go()
 
     @property
     def early(self) -> bool:
@@ -307,6 +317,7 @@ class Delivery:
         exchange = self.exchange
         assert exchange is not None
         if isinstance(step, Read):
+            self._has_drained = True
             try:
                 step = drain(self.stream, self.connection, self)
             except Exception as error:  # noqa: BLE001 - the core knows what it means
@@ -327,6 +338,9 @@ class Delivery:
         exchange, connection = self.exchange, self.connection
         if not step.linger or exchange is None or connection is None:
             return
+        connection.end_reading()
+        if not self._has_drained and self._left is not None and exchange.may_read:
+            self._count_buffered(exchange)
         linger = exchange.linger(time.monotonic())
         # The server sends, and closes.
         linger.reads = may_block
@@ -340,13 +354,20 @@ class Delivery:
         closes = self.server.closes_anyway or self.response is not None
 
         def let_go() -> None:
-            self._let_go = None
             connection.take_away(closes=closes)
             taken.let_go()
 
-        if self.server.when_closing is None or not self.server.when_closing(self.response, let_go):
+        if self.server.when_closing is not None:
+            self.server.when_closing(self.response, let_go)
+        elif self.server.closes_last:
             self._let_go = let_go
-        connection.end_reading()
+
+    def _count_buffered(self, exchange: Exchange) -> None:
+        """Count what came with the request's head, in the server's own buffer."""
+        # Behind it the server finds the end; what a server raises for that is nobody's concern.
+        with contextlib.suppress(Exception):
+            size = len(self.stream.read(min(self._left or 0, _UNTOLD)))
+            exchange.body_received(size, False, time.monotonic())
 
     def force_close(self) -> None:
         """Tell the server not to use the connection again, if there is a way."""

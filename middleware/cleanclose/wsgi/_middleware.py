@@ -51,7 +51,7 @@ __all__ = ["CleanCloseMiddleware", "skip"]
 
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_ENVIRON_KEY: Final = "cleanclose.exchange"
+_SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
@@ -287,12 +287,15 @@ class CleanCloseMiddleware:
             # Not needed by whoever knows the length; and Werkzeug says that the client has left
             # only where it looks after the length by itself.
             environ.pop("wsgi.input_terminated", None)
+        # A list, which copies of the environ share.
+        wishes = environ[_SKIP_KEY] = list[bool]()
         delivery = Delivery(
             watch,
             server,
             response,
             connection,
             length,
+            wishes,
             self._begin,
             self.reporter.report,
             self._settings.max_lingering,
@@ -307,7 +310,6 @@ class CleanCloseMiddleware:
             ):
                 delivery.force_close()
 
-        environ[_ENVIRON_KEY] = delivery
         chunks = server.trailers is not None and length == CHUNKED
         environ["wsgi.input"] = watch.input = WitnessedInput(
             delivery.stream, delivery, finish if chunks else None
@@ -383,8 +385,10 @@ class CleanCloseMiddleware:
         with self._lock:
             if self._places is None:
                 count = watch.server.threads
+                # More than one, where the server says so but not how many.
+                several = 2 if watch.environ.get("wsgi.multithread") else None
                 self._places = Places.for_workers(
-                    None if count is None else count(watch.environ, response),
+                    several if count is None else count(watch.environ, response),
                     most=self._settings.max_draining,
                     greenlets=connection is not None and connection.greenlets,
                 )
@@ -400,9 +404,9 @@ def skip(environ: Environ) -> None:
         environ: The request's environ (``request.environ`` in Flask, ``request.META`` in
             Django).
     """
-    delivery = environ.get(_ENVIRON_KEY)
-    if isinstance(delivery, Delivery):
-        delivery.leave_alone()
+    wishes = environ.get(_SKIP_KEY)
+    if isinstance(wishes, list):
+        wishes.append(True)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _length(watch: WsgiWatch) -> int:

@@ -23,6 +23,7 @@ from cleanclose.core import (
     TruncatedBodyError,
     Watch,
     Witness,
+    plain_socket,
     response_length,
     trace_id,
     wsgi_server,
@@ -335,8 +336,7 @@ def _peek(sock: Any) -> Mechanism | None:
     """
     if sock is None or _PEEK is None:
         return Mechanism.UNKNOWN
-    # gevent's sockets would wait by themselves; the one inside does not.
-    inner = getattr(sock, "_sock", sock)
+    inner = plain_socket(sock)
     try:
         # A socket with a time-out waits for as long, whatever the flags say.
         if inner.gettimeout() and not readable(inner, 0):

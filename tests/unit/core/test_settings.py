@@ -8,7 +8,7 @@ import pytest
 
 from cleanclose.core import Settings
 
-NUMBERS = ["respond_after", "max_seconds", "idle_seconds", "hold_seconds", "min_rate"]
+NUMBERS = ["max_seconds", "idle_seconds", "hold_seconds", "min_rate"]
 COUNTS = ["max_bytes", "max_draining", "max_lingering"]
 
 
@@ -17,6 +17,13 @@ COUNTS = ["max_bytes", "max_draining", "max_lingering"]
 def test_a_number_out_of_its_range_is_named(name: str, value: object) -> None:
     options: Any = {name: value}
     with pytest.raises(ValueError, match=f"^{name} must be .*0 or more"):
+        Settings(**options)
+
+
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "1", True])
+def test_a_time_to_drain_out_of_its_range_is_named(value: object) -> None:
+    options: Any = {"respond_after": value}
+    with pytest.raises(ValueError, match=r"^respond_after must be .*0 or more"):
         Settings(**options)
 
 
@@ -35,15 +42,16 @@ def test_statuses_out_of_their_range_are_named(value: object) -> None:
         Settings(**options)
 
 
-def test_fewer_places_than_readers_make_no_sense() -> None:
-    with pytest.raises(ValueError, match="max_lingering must be a whole number of 100 or more"):
-        Settings(max_lingering=99)
+@pytest.mark.parametrize("name", ["max_draining", "max_lingering"])
+def test_no_places_are_out_of_range(name: str) -> None:
+    options: Any = {name: 0}
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of 1 or more"):
+        Settings(**options)
 
 
-def test_blocking_servers_have_shorter_limits_which_can_be_overridden() -> None:
-    assert Settings.for_blocking().max_seconds == 5
-    assert Settings.for_blocking().idle_seconds == 1
-    assert Settings.for_blocking(max_seconds=7).max_seconds == 7
+def test_a_body_is_drained_as_long_as_it_is_worth_it_or_as_set() -> None:
+    assert Settings().respond_after is None
+    assert Settings(respond_after=0.5).respond_after == 0.5
 
 
 def test_an_unknown_setting_is_an_error() -> None:

@@ -288,7 +288,7 @@ class Exchange:
             now: The time.
         """
         self._received += size
-        if self._state is State.DRAINING:
+        if self.treated:
             self._drained += size
             if size:
                 self._idle_since = now
@@ -355,9 +355,18 @@ class Exchange:
 
     # What the shim has done, and the time.
 
-    def linger(self, now: float) -> Linger:
-        """What the lingerer is to know of this exchange's connection, whose event it reports."""
+    def linger(self, now: float, *, unread: int = 0) -> Linger:
+        """What the lingerer is to know of this exchange's connection, whose event it reports.
+
+        Args:
+            now: The time.
+            unread: Bytes that the server has taken from the connection, and that nobody will get.
+        """
         self.handed_over = True
+        if self._length != CHUNKED:
+            unread = min(unread, self._length - self._received)
+        self._received += unread
+        self._drained += unread
         left = None if self._length == CHUNKED else self._length - self._received
         return Linger(
             self._settings,

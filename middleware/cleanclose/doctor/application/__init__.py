@@ -1,0 +1,6 @@
+"""``cleanclose doctor module:app``: an application of the user's, started here and tried.
+
+The command runs in one process (`command`, `run`, `cases`, `findings`, `report`); the application
+runs in others, on the user's own server, with `served` around it. The two sides meet in a file of
+JSON lines (`journal`) and over loopback connections.
+"""

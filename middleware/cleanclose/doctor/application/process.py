@@ -1,0 +1,233 @@
+"""Start a program on a loopback port and end it, with everything below it, whatever happens."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+from cleanclose.doctor.application import routes
+from cleanclose.doctor.output import Trouble
+
+__all__ = ["Program", "free_port", "is_free", "serves"]
+
+_EVERY: Final = 0.02
+# Ends the groups that are registered when its standard input ends: when we are gone, killed too.
+_REAPER: Final = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == '+' else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class _Reaper:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def tell(self, sign: Literal["+", "-"], group: int) -> None:
+        with self._lock:
+            if self._process is None:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+                    [sys.executable, "-I", "-S", "-c", _REAPER],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                    text=True,
+                )
+                atexit.register(self._finish)
+            assert self._process.stdin is not None
+            # Without the reaper only a doctor that is killed leaves something behind.
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(f"{sign}{group}\n")
+                self._process.stdin.flush()
+
+    def _finish(self) -> None:
+        if self._process is not None:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self._process.communicate(timeout=5)
+
+
+_reaper: Final = _Reaper()
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could bind this loopback port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def serves(port: int) -> bool:
+    """Whether the application answers on a loopback port, itself or behind a proxy.
+
+    Args:
+        port: The port.
+    """
+    request = f"GET {routes.READY} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1.0) as probe:
+            probe.sendall(request.encode())
+            answered: bytes = probe.recv(12)
+            while probe.recv(65536):
+                pass
+            return answered[:6] == b"HTTP/1" and b" 200" in answered
+    except OSError:
+        return False
+
+
+class Program:
+    """A program that serves on a loopback port, as a context manager.
+
+    Args:
+        name: What messages call it.
+        command: Makes the command line from the port.
+        folder: Where its output goes.
+        environment: Variables on top of ours.
+        port: The port; None for a free one.
+        stop_seconds: How long it has after SIGTERM before its group gets SIGKILL.
+        cwd: Its working directory; None for ours.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Callable[[int], Sequence[str]],
+        *,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        port: int | None = None,
+        stop_seconds: float = 2.0,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self._command = command
+        self._environment = dict(environment or {})
+        self._wanted_port = port
+        self._stop_seconds = stop_seconds
+        self._cwd = cwd
+        descriptor, path = tempfile.mkstemp(prefix=f"{name}-", suffix=".log", dir=folder)
+        os.close(descriptor)
+        self._log = Path(path)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Lock()
+        self.port = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, is_ready: Callable[[int], bool], seconds: float) -> None:
+        """Start it and wait until it is ready.
+
+        Args:
+            is_ready: Asked again and again, with the port.
+            seconds: How long it has.
+
+        Raises:
+            Trouble: It ended, or was not ready in time.
+        """
+        for attempt in (1, 2, 3):
+            self.port = self._wanted_port or free_port()
+            self._spawn()
+            try:
+                self._wait(is_ready, seconds)
+                return
+            except Trouble:
+                # Somebody was faster with the port.
+                lost = "in use" in self.log_text().lower() and self._wanted_port is None
+                if attempt == 3 or not lost:
+                    raise
+                self.stop()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL for whatever of its group is left."""
+        with self._stopping:
+            process, self._process = self._process, None
+        if process is None:
+            return
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(self._stop_seconds)
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            _reaper.tell("-", process.pid)
+
+    def log_text(self) -> str:
+        """What it has written so far to its standard output and error."""
+        return self._log.read_text("utf-8", errors="replace")
+
+    def last_words(self) -> str:
+        """The last line of its output that says something, for a message."""
+        lines = [line.strip() for line in self.log_text().splitlines() if line.strip()]
+        return lines[-1][:300] if lines else "it wrote nothing"
+
+    def _spawn(self) -> None:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - what the user asked for
+                list(self._command(self.port)),
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        _reaper.tell("+", self._process.pid)
+
+    def _wait(self, is_ready: Callable[[int], bool], seconds: float) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if is_ready(self.port):
+                return
+            if self._process.poll() is not None:
+                raise Trouble(f"{self.name} ended before it was ready: {self.last_words()}")
+            time.sleep(_EVERY)
+        raise Trouble(f"{self.name} was not ready within {seconds:g} s: {self.last_words()}")

@@ -1,0 +1,266 @@
+"""One side: the application on its server, bare or wrapped, and what the cases do to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cleanclose.doctor.application import routes, served_names
+from cleanclose.doctor.application.cases import Case
+from cleanclose.doctor.application.journal import JOURNAL, Entry, JournalReader
+from cleanclose.doctor.application.process import Program, serves
+from cleanclose.doctor.application.resets import ResetWatch
+from cleanclose.doctor.application.results import (
+    Answer,
+    Event,
+    Line,
+    Request,
+    Result,
+    Side,
+    SideReport,
+)
+from cleanclose.doctor.application.servers import Server
+from cleanclose.doctor.application.target import Interface
+from cleanclose.doctor.output import Trouble
+
+__all__ = ["RunningSide"]
+
+_BEGUN_SECONDS: Final = 0.5
+_OVER_SECONDS: Final = 1.0
+_QUIET_SECONDS: Final = 0.1
+_STOP_SECONDS: Final = 0.5
+"""Nothing that a server still has to do is worth more."""
+_SILENT: Final = ("early answer", "proxy", "http2")
+"""The groups of cases in which nobody asks for what is logged."""
+_TRACEBACK: Final = "Traceback (most recent call last)"
+# The request line in quotes with the status behind it; Tornado has them the other way round.
+_ACCESS_STATUS: Final = re.compile(r'"[A-Z]+ /[^"]*" (\d{3}|-)|\b(\d{3}) [A-Z]+ /')
+_COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class RunningSide:
+    """A server with the application, as a context manager.
+
+    Args:
+        side: Which side.
+        target: The user's application, as they named it.
+        interface: What it is.
+        server: The server.
+        options: The user's own options for it.
+        folder: Where files go.
+        port: The port; None for a free one.
+        resets: Hears of the resets that the kernel sends, where it can be asked.
+    """
+
+    def __init__(
+        self,
+        side: Side,
+        target: str,
+        interface: Interface,
+        server: Server,
+        options: Sequence[str],
+        *,
+        folder: Path,
+        port: int | None = None,
+        resets: ResetWatch | None = None,
+    ) -> None:
+        self.side: Side = side
+        self._resets = resets
+        self.server = server
+        descriptor, path = tempfile.mkstemp(prefix=f"journal-{side}-", dir=folder)
+        with open(descriptor, "wb"):
+            pass
+        self._journal = JournalReader(Path(path))
+        self._pending: list[Entry] = []
+        self._was_silent = False
+        self.program = Program(
+            server.name,
+            lambda port: [sys.executable, *server.command(port, interface, options)],
+            folder=folder,
+            environment={
+                JOURNAL: path,
+                served_names.TARGET: target,
+                served_names.WRAPPED: "1" if side == "wrapped" else "0",
+            },
+            port=port,
+            stop_seconds=_STOP_SECONDS,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that the server serves on."""
+        return self.program.port
+
+    def start(self, seconds: float) -> None:
+        """Start the server and wait until the application serves.
+
+        Args:
+            seconds: How long it has.
+
+        Raises:
+            Trouble: It does not.
+        """
+        try:
+            self.program.start(serves, seconds)
+        except Trouble:
+            why = self._lifespan_trouble()
+            if why is None:
+                raise
+            raise Trouble(why) from None
+        self._journal.new()
+
+    def _lifespan_trouble(self) -> str | None:
+        states = [entry for entry in self._journal.new() if entry["kind"] == "lifespan"]
+        failed = [entry for entry in states if entry["state"] in ("failed", "raised")]
+        if failed:
+            return f"The application's lifespan failed at its start: {failed[-1]['error']}"
+        if states and not any(entry["state"] == "complete" for entry in states):
+            return "The application's lifespan did not come to the end of its start."
+        return None
+
+    def run(self, case: Case, *, port: int | None = None) -> Result:
+        """Put the application through one case.
+
+        Args:
+            case: The case.
+            port: Where the client connects; None for the server itself, a proxy's otherwise.
+        """
+        quiet = case.group not in _SILENT
+        self._pending = []
+        if quiet and self._was_silent:
+            # What the case before has left to say is not this one's.
+            self._settle(quiet=True)
+            self._pending = []
+        self._was_silent = not quiet
+        self._journal.new()
+        written = len(self.program.log_text())
+        began = time.monotonic()
+        answers: list[Answer] = []
+        for _ in range(case.tries):
+            try:
+                answer = case.act(port or self.port, lambda: self._wait_begun(case.id))
+            except OSError as error:
+                answer = Answer(kind="lost", detail=f"no connection: {error}")
+            answers.append(answer)
+            # One loss is a finding; and what hangs would hang again.
+            if answer.kind in ("lost", "hung") or case.expected not in (None, answer.status):
+                break
+        entries = self._settle(quiet=quiet)
+        text = self.program.log_text()[written:]
+        if not self.program.alive:
+            raise Trouble(f"{self.server.name} has ended: {self.program.last_words()}")
+        resets = self._resets.sent_from(self.port, began) if self._resets else ()
+        return _result(case, self.side, tuple(answers), entries, text, resets)
+
+    def report(self, results: Sequence[Result]) -> SideReport:
+        """Sum up: the results, and the counters of a wrapped application.
+
+        Args:
+            results: What the cases had for results.
+        """
+        return SideReport(
+            side=self.side,
+            results=tuple(results),
+            counters=self._counters() if self.side == "wrapped" else None,
+        )
+
+    def _counters(self) -> dict[str, Any] | None:
+        url = f"http://127.0.0.1:{self.port}{routes.COUNTERS}"
+        # Not by way of a proxy that the environment names.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with contextlib.suppress(OSError, ValueError), opener.open(url, timeout=5.0) as answer:
+            counters: dict[str, Any] = json.load(answer)
+            return counters
+        return None
+
+    def _wait_begun(self, case: str) -> None:
+        self._pending += self._journal.wait(
+            lambda found: any(
+                entry["kind"] == "begin" and entry["case"] == case for entry in found
+            ),
+            _BEGUN_SECONDS,
+        )
+
+    def _settle(self, *, quiet: bool) -> list[Entry]:
+        """Everything that was written about the case, once the application is done with it.
+
+        Args:
+            quiet: Whether to wait until nothing comes any more.
+        """
+        found = self._pending
+        found += self._journal.wait(lambda new: _is_over(found + new), _OVER_SECONDS)
+        if not quiet:
+            return found
+        size = -1
+        quiet_since = time.monotonic()
+        deadline = quiet_since + _OVER_SECONDS
+        while time.monotonic() < min(quiet_since + _QUIET_SECONDS, deadline):
+            new = self._journal.new()
+            found += new
+            written = len(self.program.log_text())
+            if new or written != size:
+                size, quiet_since = written, time.monotonic()
+            time.sleep(0.02)
+        return found
+
+
+def _is_over(entries: Sequence[Entry]) -> bool:
+    kinds = [str(entry["kind"]) for entry in entries]
+    return kinds.count("begin") <= kinds.count("end")
+
+
+def _result(
+    case: Case,
+    side: Side,
+    answers: tuple[Answer, ...],
+    entries: Sequence[Entry],
+    text: str,
+    resets: tuple[str, ...],
+) -> Result:
+    lines = tuple(
+        Line(**{key: value for key, value in entry.items() if key != "kind"})
+        for entry in entries
+        if entry["kind"] == "log"
+    )
+    logged = sum(line.error is not None and line.visible for line in lines)
+    plain = _COLOUR.sub("", text)
+    statuses = [_ACCESS_STATUS.search(line) for line in plain.splitlines()]
+    return Result(
+        case=case.id,
+        title=case.title,
+        group=case.group,
+        side=side,
+        where=case.where,
+        expected=case.expected,
+        answers=answers,
+        resets=resets,
+        lines=lines,
+        # An exception's causes have tracebacks of their own below the same record.
+        tracebacks=0 if logged else text.count(_TRACEBACK),
+        access=tuple(match[1] or match[2] for match in statuses if match),
+        events=tuple(
+            Event(name=entry["name"], fields=entry["fields"])
+            for entry in entries
+            if entry["kind"] == "event"
+        ),
+        requests=tuple(
+            Request(
+                path=entry["path"],
+                read=entry["read"],
+                read_to_end=entry["read_to_end"],
+                expected=entry["expected"],
+                status=entry["status"],
+            )
+            for entry in entries
+            if entry["kind"] == "end"
+        ),
+        smuggled=sum(entry["kind"] == "smuggled" for entry in entries),
+    )

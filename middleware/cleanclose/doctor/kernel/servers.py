@@ -1,0 +1,115 @@
+"""What a server's command line says of its backlog and its keep-alive timeout."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["SERVERS", "ServerSettings", "settings_of"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """A server, as far as it is known from outside.
+
+    Args:
+        server: Its name.
+        backlog: How long an accept queue it asks the kernel for.
+        keep_alive: Seconds that it keeps an idle connection open; None if it has no such setting.
+        from_defaults: The settings of these two that its command line does not have: the values
+            are its defaults, unless a configuration file or a variable says otherwise.
+    """
+
+    server: str
+    backlog: int | None
+    keep_alive: float | None
+    from_defaults: Sequence[str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Server:
+    backlog: int | None
+    keep_alive: float | None
+    backlog_options: Sequence[str] = ("--backlog",)
+    keep_alive_options: Sequence[str] = ()
+
+
+SERVERS: Final[Mapping[str, _Server]] = MappingProxyType(
+    {
+        "uvicorn": _Server(
+            backlog=2048, keep_alive=5, keep_alive_options=("--timeout-keep-alive",)
+        ),
+        "gunicorn": _Server(backlog=2048, keep_alive=2, keep_alive_options=("--keep-alive",)),
+        "hypercorn": _Server(backlog=100, keep_alive=5, keep_alive_options=("--keep-alive",)),
+        "granian": _Server(backlog=1024, keep_alive=None),
+        "waitress": _Server(
+            backlog=1024, keep_alive=120, keep_alive_options=("--channel-timeout",)
+        ),
+    }
+)
+"""The servers by the names of their programs and modules, each with its own defaults."""
+
+_NAMES: Final[Mapping[str, str]] = MappingProxyType(
+    {**{name: name for name in SERVERS}, "waitress-serve": "waitress"}
+)
+
+
+def settings_of(command: Sequence[str]) -> ServerSettings | None:
+    """Read a server's settings off its command line.
+
+    Args:
+        command: The words; gunicorn and others that rename their processes leave one long word.
+
+    Returns:
+        The settings; None if it is no server of `SERVERS`.
+    """
+    words = [word for each in command for word in each.split(" ")] if len(command) == 1 else command
+    name = _server_name(words)
+    if name is None:
+        return None
+    server = SERVERS[name]
+    backlog = _option(words, server.backlog_options)
+    keep_alive = _option(words, server.keep_alive_options)
+    missing = [
+        setting
+        for setting, found, default in (
+            ("backlog", backlog, server.backlog),
+            ("keep_alive", keep_alive, server.keep_alive),
+        )
+        if found is None and default is not None
+    ]
+    return ServerSettings(
+        server=name,
+        backlog=server.backlog if backlog is None else int(backlog),
+        keep_alive=server.keep_alive if keep_alive is None else keep_alive,
+        from_defaults=tuple(missing),
+    )
+
+
+def _server_name(words: Sequence[str]) -> str | None:
+    # The interpreter, `-m`, and the program: a later word may be anything.
+    for word in words[:4]:
+        stem = re.sub(r"(\.exe|\.py|:)+$", "", PurePath(word).name)
+        if stem in _NAMES:
+            return _NAMES[stem]
+        parent = PurePath(word).parent.name
+        if stem == "__main__" and parent in _NAMES:
+            return _NAMES[parent]
+    return None
+
+
+def _option(words: Sequence[str], names: Sequence[str]) -> float | None:
+    found: float | None = None
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name not in names:
+            continue
+        if not equals:
+            value = words[at + 1] if at + 1 < len(words) else ""
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            found = float(value)
+    return found

@@ -1,0 +1,173 @@
+"""What the commands have in common: where they write, how they fail, and how they end.
+
+People get tables on standard output; programs get one JSON document there, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NoReturn, cast
+
+import click
+from rich.console import Console
+from rich.terminal_theme import DIMMED_MONOKAI
+
+__all__ = [
+    "EXIT_CLEAN",
+    "EXIT_FINDINGS",
+    "EXIT_TROUBLE",
+    "Trouble",
+    "console",
+    "print_json",
+    "print_json_line",
+    "record_pictures",
+    "save_picture",
+]
+
+EXIT_CLEAN: Final = 0
+"""Everything was looked at, and nothing was found."""
+EXIT_FINDINGS: Final = 1
+"""Something was found."""
+EXIT_TROUBLE: Final = 2
+"""It could not be found out."""
+
+PICTURE_WIDTH: Final = 92
+"""Columns of a picture. Less than that breaks addresses of tables in two."""
+
+
+class Trouble(click.ClickException):
+    """The command cannot do what it was asked for.
+
+    Args:
+        message: One sentence for the user: what is wrong and, if there is a way, what helps.
+    """
+
+    exit_code = EXIT_TROUBLE
+
+
+class _Console(Console):
+    """A console whose reader may leave (``| head``) without that looking like a finding."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        self.quiet = True
+        discard_output()
+        raise SystemExit(EXIT_TROUBLE)
+
+
+@dataclasses.dataclass(slots=True)
+class _Recorder:
+    wanted: bool = False
+    recorded: Console | None = None
+
+
+_recorder: Final = _Recorder()
+
+
+def console(json: bool) -> Console:
+    """Make the console that a command writes to.
+
+    Colour and width are what rich finds out: none where ``NO_COLOR`` is set or where nobody
+    looks, 80 columns where there is no terminal.
+
+    Args:
+        json: Whether standard output belongs to a JSON document: then this console is standard
+            error, for progress and remarks.
+    """
+    if json:
+        return _Console(stderr=True)
+    if not _recorder.wanted:
+        return _Console()
+    made = _recorder.recorded or _Console(
+        record=True, width=PICTURE_WIDTH, color_system="truecolor", force_terminal=False
+    )
+    _recorder.recorded = made
+    return made
+
+
+def record_pictures() -> None:
+    """Make every console from now on one that `save_picture` can draw."""
+    _recorder.wanted = True
+    _recorder.recorded = None
+
+
+def save_picture(path: Path, title: str) -> None:
+    """Draw what the console has shown as an SVG.
+
+    Args:
+        path: The file to write.
+        title: What stands above it: the command line.
+
+    Raises:
+        Trouble: The file cannot be written.
+    """
+    recorded, _recorder.wanted, _recorder.recorded = _recorder.recorded, False, None
+    if recorded is None:
+        click.echo("There is no picture: this run showed nothing for people.", err=True)
+        return
+    svg = recorded.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id=path.stem)
+    # The picture must not load fonts from somewhere when it is looked at.
+    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    try:
+        path.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise Trouble(f"The picture cannot be written to {path}: {error.strerror}.") from error
+
+
+def print_json(obj: object) -> None:
+    """Print one JSON document: keys sorted, two spaces, ASCII.
+
+    Args:
+        obj: Mappings, sequences, dataclasses, enums (their values), dates (ISO 8601), plain values.
+
+    Raises:
+        TypeError: There is something else in it.
+        ValueError: There is a number in it that JSON has no word for.
+    """
+    _write(json.dumps(_plain(obj), indent=2, sort_keys=True, allow_nan=False))
+
+
+def print_json_line(obj: object) -> None:
+    """Print one JSON document on one line, at once: for what goes on and on.
+
+    Args:
+        obj: What `print_json` takes.
+    """
+    _write(json.dumps(_plain(obj), sort_keys=True, allow_nan=False))
+    sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Let what is still to be written go nowhere: nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _write(text: str) -> None:
+    click.echo(text)
+
+
+def _plain(obj: object) -> Any:
+    # Two type checkers disagree about what isinstance() makes of an object that holds others.
+    anything = cast("Any", obj)
+    if isinstance(obj, enum.Enum):
+        return _plain(obj.value)
+    if isinstance(obj, datetime):
+        return obj.isoformat()
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        return {each.name: _plain(getattr(obj, each.name)) for each in dataclasses.fields(obj)}
+    if isinstance(obj, Mapping):
+        return {str(_plain(key)): _plain(value) for key, value in anything.items()}
+    if isinstance(obj, set | frozenset):
+        return sorted((_plain(each) for each in anything), key=str)
+    if isinstance(obj, Sequence) and not isinstance(obj, str | bytes):
+        return [_plain(each) for each in anything]
+    return obj

@@ -1,0 +1,1 @@
+"""Hello-world applications as their frameworks' own pages have them, for the doctor."""

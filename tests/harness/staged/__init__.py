@@ -1,0 +1,1 @@
+"""Broken connections, staged on real servers and proxies, for what these write about them."""

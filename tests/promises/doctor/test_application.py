@@ -1,0 +1,310 @@
+"""`cleanclose doctor module:app` on real servers: it finds what is there, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+ROOT: Final = Path(__file__).parents[3]
+CLEANCLOSE: Final = (sys.executable, "-c", "from cleanclose.doctor.main import main; main()")
+HELLO: Final = "tests.harness.apps.hello"
+LIMIT: Final = 30.0
+"""Seconds within which an examination ends."""
+
+pytestmark = [pytest.mark.stacks, pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def report(self) -> dict[str, Any]:
+        report: dict[str, Any] = json.loads(self.out)
+        return report
+
+
+def doctor(*arguments: str) -> Ran:
+    began = time.monotonic()
+    finished = subprocess.run(
+        [*CLEANCLOSE, "doctor", *arguments],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return Ran(finished.returncode, finished.stdout, finished.stderr, time.monotonic() - began)
+
+
+def found(report: dict[str, Any], side: str, *, where: str = "server") -> set[str]:
+    return {
+        finding["id"]
+        for finding in report["findings"]
+        if finding["side"] == side and finding["where"] == where
+    }
+
+
+def lost(report: dict[str, Any], side: str) -> set[str]:
+    """The early answers on the doctor's own routes that have not arrived."""
+    return {
+        case["id"]
+        for case in report["sides"][side]["cases"]
+        if case["group"] == "early answer"
+        and any(answer["status"] != case["expected"] for answer in case["answers"])
+    }
+
+
+ALL_STRICT: Final = {"early-strict", "early-close", "early-chunked", "early-large", "early-slow"}
+LOST: Final = "early-answer-lost"
+NOISE: Final = "departure-logged-as-error"
+SHORT: Final = "short-upload-accepted"
+HIDDEN: Final = "upstream-failure-hidden"
+HTTP_2: Final = "http2-answer-lost"
+
+APPS: Final = {
+    # The framework: its interface, its usual server, and what that is known for.
+    "flask": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN, NOISE}),
+    "fastapi": ("asgi", "uvicorn", {LOST, NOISE}),
+    "django": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN, NOISE}),
+    "starlette": ("asgi", "uvicorn", {LOST, NOISE}),
+    "tornado": ("tornado", "tornado", {LOST, NOISE}),
+    "quart": ("asgi", "uvicorn", {LOST}),
+    "litestar": ("asgi", "uvicorn", {LOST}),
+    "falcon": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN}),
+    "bottle": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN}),
+    "pyramid": ("wsgi", "gunicorn", {LOST, SHORT, HIDDEN}),
+}
+
+
+@pytest.mark.parametrize("framework", APPS)
+def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
+    framework: str,
+) -> None:
+    interface, server, known = APPS[framework]
+    ran = doctor(f"{HELLO}.on_{framework}:app", "--json", "--no-proxies")
+    assert ran.status == 1, ran.err
+    report = ran.report
+    assert (report["interface"], report["server"]["name"]) == (interface, server)
+    assert report["framework"].lower() == framework
+    assert found(report, "bare") == known, report["findings"]
+    assert found(report, "wrapped") == set()
+    assert found(report, "wrapped", where="application") == set()
+    assert ran.seconds < LIMIT
+
+
+SERVERS: Final = [
+    # The application, the server with its options, what it is known for, the answers it loses.
+    ("starlette", ("hypercorn",), {LOST, NOISE, HTTP_2}, ALL_STRICT),
+    ("starlette", ("granian",), {LOST, NOISE}, ALL_STRICT),
+    ("starlette", ("gunicorn",), {LOST, NOISE}, ALL_STRICT),
+    ("starlette", ("daphne",), set[str](), set[str]()),
+    (
+        "flask",
+        ("gunicorn", "--", "--worker-class=gthread", "--threads=4"),
+        {LOST, SHORT, HIDDEN, NOISE},
+        ALL_STRICT,
+    ),
+    ("flask", ("waitress",), set[str](), set[str]()),
+    ("flask", ("granian",), {LOST, SHORT}, ALL_STRICT),
+    (
+        "flask",
+        ("cheroot",),
+        {LOST, SHORT, HIDDEN, NOISE},
+        {"early-strict", "early-close", "early-chunked", "early-slow"},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("framework", "server", "known", "loses"),
+    SERVERS,
+    ids=["-".join((framework, *server)) for framework, server, *_ in SERVERS],
+)
+def test_each_server_has_its_own_defects(
+    framework: str, server: tuple[str, ...], known: set[str], loses: set[str]
+) -> None:
+    """The rows of the matrix: what a bare server loses there, it loses here."""
+    target = f"{HELLO}.on_{framework}:app"
+    ran = doctor(target, "--json", "--no-proxies", f"--server={server[0]}", *server[1:])
+    assert ran.status in (0, 1), ran.err
+    report = ran.report
+    # Whether hypercorn hangs or resets is a race.
+    assert found(report, "bare") - {"connection-hung"} == known, report["findings"]
+    # Whether so small a body, or one behind a 100, is still on its way by then is a race.
+    races = {"early-leftover", "early-expect"} if loses else set[str]()
+    assert lost(report, "bare") - races == loses
+    # Over HTTP/2, which is another promise, hypercorn may lose the connection all the same.
+    assert found(report, "wrapped") <= {HTTP_2} & known, report["findings"]
+    assert lost(report, "wrapped") == set()
+    assert ran.status == bool(known)
+    assert ran.seconds < LIMIT
+
+
+def test_behind_nginx_the_answer_becomes_a_bad_gateway(require_program: Any) -> None:
+    """Bare it is a race between nginx' writing and the server's reset, so it is run until lost."""
+    require_program("nginx")
+    report: dict[str, Any] = {}
+    for _ in range(6):
+        report = doctor(f"{HELLO}.on_tornado:app", "--json").report
+        assert found(report, "wrapped", where="nginx") == set()
+        if found(report, "bare", where="nginx"):
+            break
+    assert found(report, "bare", where="nginx") == {"bad-gateway"}
+
+
+def test_it_aims_at_a_real_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example service: it refuses without a token, early, and bare gunicorn loses that."""
+    monkeypatch.setenv("CLEANCLOSE", "0")
+    ran = doctor(
+        "example_apps.uploads_flask:make_app()",
+        "--json",
+        "--no-proxies",
+        "--run=bare",
+        "--path=/files",
+        "--method=put",
+        "--header=Authorization: Bearer wrong",
+        "--body-size=9M",
+    )
+    report = ran.report
+    assert ran.status == 1, ran.err
+    cases = {case["id"]: case for case in report["sides"]["bare"]["cases"]}
+    assert cases["app-plain"]["answers"][0]["status"] == 401
+    assert list(report["sides"]) == ["bare"]
+    assert LOST in found(report, "bare", where="application")
+
+
+@pytest.mark.parametrize("example", ["tornado", "fastapi", "flask"])
+def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) -> None:
+    target = f"example_apps.uploads_{example}:make_app()"
+    ran = doctor(target, "--json", "--no-proxies", "--path=/files", "--method=PUT")
+    report = ran.report
+    assert (ran.status, report["findings"]) == (0, []), ran.err
+    assert list(report["sides"]) == ["wrapped"]
+    assert "has the middleware in it already" in report["notes"][0]
+    assert lost(report, "wrapped") == set()
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "status"), [("never", 0), ("error", 1), ("warning", 1)], ids=str
+)
+def test_fail_on_decides_the_exit_status(fail_on: str, status: int) -> None:
+    target = f"{HELLO}.on_bottle:app"
+    ran = doctor(target, "--run=bare", "--no-proxies", f"--fail-on={fail_on}")
+    assert ran.status == status
+    assert LOST in ran.out
+    assert "\x1b" not in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80
+
+
+TROUBLES: Final = [
+    ("no_such_module:app", (), "There is no module no_such_module"),
+    (f"{HELLO}.on_flask:application", (), "has no application"),
+    ("on_flask.py:app", (), "write module:app, without .py"),
+    (f"{HELLO}.fails_to_import:app", (), "RuntimeError: the settings are wrong"),
+    (f"{HELLO}.needs_another:app", (), "needs the module no_such_module_anywhere"),
+    (f"{HELLO}.leaves_python:app", (), "ended Python"),
+    (f"{HELLO}.troubles:no_application", (), "neither an ASGI, nor a WSGI, nor a Tornado"),
+    (f"{HELLO}.troubles:fails()", (), "ValueError: there is no configuration"),
+    (f"{HELLO}.troubles:never_answers", ("--timeout=1",), "did not answer POST / within 1 s"),
+    (f"{HELLO}.troubles:lifespan_fails", (), "lifespan failed at its start: no database here"),
+    (f"{HELLO}.troubles:lifespan_hangs", ("--start-timeout=4",), "did not come to the end"),
+    (f"{HELLO}.troubles:needs_lifespan", ("--server=daphne",), "runs no lifespan"),
+    (f"{HELLO}.on_flask:app", ("--server=uvicorn",), "uvicorn does not serve a WSGI"),
+    (f"{HELLO}.on_flask:app", ("--server=cheroot", "--", "--threads=2"), "takes no options"),
+    (f"{HELLO}.on_flask:app", ("--", "--no-such-option"), "gunicorn ended before it was ready"),
+    (f"{HELLO}.on_flask:app", ("--path=x",), "begins with a slash"),
+    (f"{HELLO}.on_flask:app", ("--header=nonsense",), "is no header"),
+    (f"{HELLO}.on_flask:app", ("--body-size=1G",), "is no size"),
+]
+
+
+@pytest.mark.parametrize(("target", "options", "sentence"), TROUBLES, ids=str)
+def test_what_cannot_be_examined_is_told_in_one_sentence(
+    target: str, options: tuple[str, ...], sentence: str
+) -> None:
+    ran = doctor(target, *options)
+    assert ran.status == 2
+    assert sentence in ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+    assert left_behind() == []
+
+
+def test_a_port_in_use_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ran = doctor(f"{HELLO}.on_flask:app", f"--port={port}")
+    assert (ran.status, ran.err) == (2, f"Error: Port {port} is in use.\n")
+
+
+def test_an_application_that_needs_its_lifespan_gets_it() -> None:
+    ran = doctor(f"{HELLO}.troubles:make()", "--json", "--no-proxies", "--run=wrapped")
+    assert ran.status == 0, ran.err
+    statuses = {
+        answer["status"]
+        for case in ran.report["sides"]["wrapped"]["cases"]
+        if case["id"] == "app-plain"
+        for answer in case["answers"]
+    }
+    assert statuses == {200}
+
+
+def left_behind() -> list[str]:
+    """The processes that still serve for some doctor that has ended."""
+    commands: list[str] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes().split(b"\0")
+            parents = [line for line in environment if line.startswith(b"DOCTOR_TEST=")]
+            if parents == [f"DOCTOR_TEST={os.getpid()}".encode()]:
+                commands.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue
+    return commands
+
+
+@pytest.fixture(autouse=True)
+def marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process that a test starts can be told from others."""
+    monkeypatch.setenv("DOCTOR_TEST", str(os.getpid()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+def test_no_process_is_left_behind(number: signal.Signals) -> None:
+    # Not this test process itself, nor what others of its tests have started.
+    before = left_behind()
+    with subprocess.Popen(
+        [*CLEANCLOSE, "doctor", f"{HELLO}.on_flask:app"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not any("gunicorn" in command for command in left_behind()):
+            assert time.monotonic() < deadline, "no server has been started"
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    if number is signal.SIGKILL:
+        while left_behind() != before:
+            assert time.monotonic() < deadline, left_behind()
+            time.sleep(0.05)
+    else:
+        assert (process.returncode, err.strip()) == (2, "Stopped before it was done.")
+    assert left_behind() == before
