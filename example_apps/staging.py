@@ -447,6 +447,7 @@ class NginxProxy(Proxy):
         upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
             each request, which is its classic default, or 1.1 with connections that are kept.
         http_2: Whether it speaks HTTP/2 without TLS, and only that, to its clients.
+        forwarded: Whether it tells the server who has asked, as most configurations have it.
     """
 
     PROGRAM = "nginx"
@@ -458,11 +459,13 @@ class NginxProxy(Proxy):
         request_buffering: bool = True,
         upstream_http: Literal["1.0", "1.1"] = "1.0",
         http_2: bool = False,
+        forwarded: bool = False,
     ) -> None:
         super().__init__(upstream_port)
         self.request_buffering = request_buffering
         self.upstream_http = upstream_http
         self.http_2 = http_2
+        self.forwarded = forwarded
 
     def _arguments(self) -> tuple[str, ...]:
         return ("-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log")
@@ -481,6 +484,7 @@ class NginxProxy(Proxy):
         # Without a `user` line a master that root has started gives its workers to another
         # user, who cannot write into this folder.
         user = "user root root;" if os.geteuid() == 0 else ""
+        client = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
         text = f"""
             {user}
             worker_processes 1;
@@ -507,6 +511,7 @@ class NginxProxy(Proxy):
                         proxy_pass http://app;
                         proxy_http_version {self.upstream_http};
                         proxy_set_header Connection {'""' if keep else "close"};
+                        {client if self.forwarded else ""}
                         proxy_request_buffering {"on" if self.request_buffering else "off"};
                     }}
                 }}

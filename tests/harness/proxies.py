@@ -59,17 +59,24 @@ class HaproxyProxy(_FileProxy):
             buffers (16 KiB), before it passes the request on (``option http-buffer-request``).
         keep_alive: Whether it keeps connections to the upstream, as it does by default, or closes
             each after its response (``option http-server-close``).
+        forwarded: Whether it tells the server who has asked (``option forwardfor``).
     """
 
     PROGRAM = "haproxy"
     FILE = "haproxy.cfg"
 
     def __init__(
-        self, upstream_port: int, *, request_buffering: bool = False, keep_alive: bool = True
+        self,
+        upstream_port: int,
+        *,
+        request_buffering: bool = False,
+        keep_alive: bool = True,
+        forwarded: bool = False,
     ) -> None:
         super().__init__(upstream_port)
         self.request_buffering = request_buffering
         self.keep_alive = keep_alive
+        self.forwarded = forwarded
 
     def _arguments(self) -> tuple[str, ...]:
         return ("-db", "-f", self.FILE)
@@ -85,6 +92,7 @@ class HaproxyProxy(_FileProxy):
                 option httplog
                 option {"http-keep-alive" if self.keep_alive else "http-server-close"}
                 {"option http-buffer-request" if self.request_buffering else ""}
+                {"option forwardfor" if self.forwarded else ""}
                 timeout connect 5s
                 timeout client 60s
                 timeout server 60s
