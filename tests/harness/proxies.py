@@ -386,7 +386,11 @@ class H2oProxy(_FileProxy):
 PROXIES: Final[Mapping[str, Callable[[int], Proxy]]] = {
     "nginx": NginxProxy,
     "nginx-unbuffered": partial(NginxProxy, request_buffering=False, upstream_http="1.1"),
+    "nginx-forwarded": partial(
+        NginxProxy, request_buffering=False, upstream_http="1.1", forwarded=True
+    ),
     "haproxy": HaproxyProxy,
+    "haproxy-forwarded": partial(HaproxyProxy, forwarded=True),
     "caddy": CaddyProxy,
     "traefik": TraefikProxy,
     "envoy": EnvoyProxy,
@@ -397,7 +401,8 @@ PROXIES: Final[Mapping[str, Callable[[int], Proxy]]] = {
     "lighttpd-streaming": partial(LighttpdProxy, request_buffering=False),
     "h2o": H2oProxy,
 }
-"""Every proxy as its makers ship it, and two of those that buffer without their buffering."""
+"""Every proxy as its makers ship it; two of those that buffer, without their buffering; and those
+that do not say that they are there, told to say it."""
 
 
 def _address(port: int) -> Mapping[str, object]:
