@@ -42,6 +42,15 @@ _METHODS: Final = frozenset(
 """What ``http.request.method`` may be. Whatever else a client has made up is ``_OTHER``."""
 
 
+_LISTENING: Final[weakref.WeakSet[OpenTelemetryOutlet]] = weakref.WeakSet()
+"""The outlets that are there: the last one takes the listener along."""
+
+
+def _stop_listening() -> None:
+    if not _LISTENING and _departure_seen in DEPARTURE_LISTENERS:
+        DEPARTURE_LISTENERS.remove(_departure_seen)
+
+
 class OpenTelemetryOutlet:
     """An outlet that counts in metrics of OpenTelemetry and writes on the current span.
 
@@ -69,8 +78,11 @@ class OpenTelemetryOutlet:
             raise TypeError(f"spans must be True or False, not {spans!r}")
         self._instruments = _instruments_of(meter_provider or metrics.get_meter_provider())
         self._spans = spans
-        if spans and _departure_seen not in DEPARTURE_LISTENERS:
-            DEPARTURE_LISTENERS.append(_departure_seen)
+        if spans:
+            _LISTENING.add(self)
+            weakref.finalize(self, _stop_listening).atexit = False
+            if _departure_seen not in DEPARTURE_LISTENERS:
+                DEPARTURE_LISTENERS.append(_departure_seen)
 
     def __call__(self, event: Event, /) -> None:
         """Count one event, and write it on the current span if there is one."""

@@ -1,6 +1,6 @@
 """What Linux says of one TCP connection, as plain values: no socket is touched here.
 
-`cleanclose.core.kernel.ask_connection` gets the bytes, `cleanclose.core.exchange` knows what
+`cleanclose.core.kernel.ask_connection` gets the bytes, `cleanclose.core.deliver.linger` knows what
 they mean for a response.
 """
 

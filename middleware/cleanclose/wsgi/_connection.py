@@ -37,7 +37,7 @@ __all__ = [
     "readable",
 ]
 
-PIECE: Final = 64 * 1024
+PIECE: Final = 256 * 1024
 SMALL_PIECE: Final = 16 * 1024
 UWSGI_BUFFER: Final = 4096
 """uWSGI's buffer-size, by default: as much of a body can have come with the request's head."""
@@ -99,7 +99,8 @@ class ClientConnection:
                 peer: Any = same.getpeername()
         except OSError:
             return False
-        return isinstance(peer, tuple) and [str(part) for part in peer[:2]] == [address, port]  # pyright: ignore[reportUnknownVariableType]
+        # A path, on a socket of the file system.
+        return not isinstance(peer, str) and (str(peer[0]), str(peer[1])) == (address, port)
 
     @property
     def greenlets(self) -> bool:
@@ -264,7 +265,7 @@ def _drain_through_stand_in(
     before = sock.gettimeout()
     setattr(*reader, _Patient(sock, drained))
     try:
-        return _drain(stream.read, SMALL_PIECE, drained)
+        return _drain(stream.read, PIECE, drained)
     except Exception:
         step = drained.step()
         if isinstance(step, Read):
