@@ -351,7 +351,7 @@ class Proxy:
     """
 
     PROGRAM: ClassVar[str]
-    """What has to be installed, and what messages call it."""
+    """What is started, and what messages call it."""
 
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
@@ -386,6 +386,11 @@ class Proxy:
     def url(self) -> str:
         """The proxy's address for HTTP clients, without a slash at the end."""
         return self.server.url
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What has to be installed."""
+        return (self.PROGRAM,)
 
     @property
     def folder(self) -> Path:

@@ -278,12 +278,14 @@ class ApacheProxy(_FileProxy):
 
 
 class VarnishProxy(Proxy):
-    """Varnish on a loopback port in front of an upstream port, as a context manager.
-
-    It compiles its configuration, so gcc must be there.
-    """
+    """Varnish on a loopback port in front of an upstream port, as a context manager."""
 
     PROGRAM = "varnishd"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """It compiles its configuration."""
+        return (*super().programs, "gcc")
 
     def _arguments(self) -> tuple[str, ...]:
         return (
