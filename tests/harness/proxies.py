@@ -20,6 +20,7 @@ from example_apps.staging import NginxProxy, Proxy
 from tests.harness.waiting import until
 
 __all__ = [
+    "FROM_PACKAGES",
     "PROXIES",
     "ApacheProxy",
     "CaddyProxy",
@@ -405,6 +406,9 @@ PROXIES: Final[Mapping[str, Callable[[int], Proxy]]] = {
 }
 """Every proxy as its makers ship it; two of those that buffer, without their buffering; and those
 that do not say that they are there, told to say it."""
+
+FROM_PACKAGES: Final = frozenset({"caddy", "traefik", "envoy"})
+"""Those that the dependency group ``stacks`` brings."""
 
 
 def _address(port: int) -> Mapping[str, object]:

@@ -18,7 +18,7 @@ from cleanclose.doctor import Outcome, Upload, reader, strict
 from cleanclose.doctor.wire import Fault
 from tests.harness.apps import routes
 from tests.harness.processes import ServerProcess
-from tests.harness.proxies import PROXIES, HaproxyProxy
+from tests.harness.proxies import FROM_PACKAGES, PROXIES, HaproxyProxy
 from tests.harness.scenarios import GUARD, KIB, MIB
 from tests.harness.servers_asgi import ROWS as ASGI_ROWS
 from tests.harness.servers_wsgi import ROWS as WSGI_ROWS
@@ -33,6 +33,15 @@ PIECES: Final = 32
 """So many pieces has an upload of 8 MiB that takes its time."""
 
 CLIENTS: Final = (strict, reader)
+
+
+def named(*names: str) -> list[object]:
+    """Proxies for a test, marked where a package brings them."""
+    marks = {name: [pytest.mark.stacks] if name in FROM_PACKAGES else [] for name in names}
+    return [pytest.param(name, marks=marks[name]) for name in names]
+
+
+ALL: Final = named(*PROXIES)
 
 
 def threaded(threads: int) -> Stack:
@@ -99,7 +108,7 @@ def check(serve: Serve, tally: Tally, row: Stack, proxy: str, one: Upload) -> No
     assert not smuggled(server)
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", ALL)
 @pytest.mark.parametrize("row", SERVERS, ids=str)
 def test_the_refusal_arrives_at_full_speed(
     serve: Serve, tally: Tally, row: Stack, proxy: str
@@ -115,7 +124,7 @@ def test_the_refusal_arrives_at_full_speed(
     assert not smuggled(server)
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", ALL)
 @pytest.mark.parametrize("seconds", [2, 6])
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_a_slow_upload(serve: Serve, tally: Tally, row: Stack, proxy: str, seconds: int) -> None:
@@ -124,6 +133,7 @@ def test_a_slow_upload(serve: Serve, tally: Tally, row: Stack, proxy: str, secon
 
 @pytest.mark.slow
 @pytest.mark.full
+@pytest.mark.stacks
 @pytest.mark.parametrize(
     "row", [stack("uvicorn-httptools"), threaded(160), stack("tornado")], ids=str
 )
@@ -147,7 +157,7 @@ def test_an_upload_of_twenty_seconds(serve: Serve, tally: Tally, row: Stack) -> 
 
 
 @pytest.mark.negative_control
-@pytest.mark.parametrize("proxy", [name for name in PROXIES if name != "lighttpd"])
+@pytest.mark.parametrize("proxy", named(*(name for name in PROXIES if name != "lighttpd")))
 def test_without_the_middleware_the_refusal_is_lost(serve: Serve, tally: Tally, proxy: str) -> None:
     """A race between the proxy's writing and the server's reset: run until it is lost.
 
@@ -168,13 +178,13 @@ def test_without_the_middleware_the_refusal_is_lost(serve: Serve, tally: Tally, 
     assert passed < tries
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", ALL)
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_a_large_answer(serve: Serve, tally: Tally, row: Stack, proxy: str) -> None:
     check(serve, tally, row, proxy, replace(upload(), path=routes.REFUSE_LARGE))
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", ALL)
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_a_connection_that_is_used_on(serve: Serve, row: Stack, proxy: str) -> None:
     """Uploads and GETs in turns: no answer is another request's, whichever connection it took."""
@@ -213,7 +223,7 @@ def clean_but_for_a_100(outcome: Outcome) -> bool:
     return outcome.transcript.faults in ((), (Fault.UNASKED_CONTINUE,))
 
 
-@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("proxy", ALL)
 @pytest.mark.parametrize("row", [*THREE, stack("uvicorn-h11")], ids=str)
 def test_a_client_that_waits_for_a_100(serve: Serve, row: Stack, proxy: str) -> None:
     """Whoever answers its Expect, and whether the server sees it or not."""
@@ -233,6 +243,7 @@ def test_a_client_that_waits_for_a_100(serve: Serve, row: Stack, proxy: str) -> 
 
 
 @pytest.mark.negative_control
+@pytest.mark.stacks
 def test_caddys_second_100_is_its_own(serve: Serve) -> None:
     """It comes without the middleware as well, and for an upload that is accepted."""
     port = serve.behind(serve(stack("uvicorn-httptools"), wrapped=False), "caddy").port
@@ -263,7 +274,9 @@ def test_beyond_a_limit_some_proxies_find_the_refusal(
     assert_clean(outcomes)
 
 
-@pytest.mark.parametrize("proxy", ["haproxy", "haproxy-forwarded", "traefik", "envoy", "squid"])
+@pytest.mark.parametrize(
+    "proxy", named("haproxy", "haproxy-forwarded", "traefik", "envoy", "squid")
+)
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_beyond_a_limit_others_pass_it_to_a_client_that_reads(
     serve: Serve, tally: Tally, row: Stack, proxy: str
@@ -276,6 +289,7 @@ def test_beyond_a_limit_others_pass_it_to_a_client_that_reads(
     assert seen == {413: 2}
 
 
+@pytest.mark.stacks
 def test_half_of_the_threads_wait_for_one_proxy(serve: Serve) -> None:
     """All of its clients have its address, and there are four threads."""
     port = serve.behind(serve(stack("gunicorn-gthread")), "caddy").port
