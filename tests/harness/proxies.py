@@ -138,7 +138,8 @@ class CaddyProxy(_FileProxy):
                     protocols h1 h2c
                 }}
             }}
-            http://127.0.0.1:{port} {{
+            # Any host: whatever it takes for a request gets to the server, and shows there.
+            http://:{port} {{
                 bind 127.0.0.1
                 reverse_proxy {scheme}://127.0.0.1:{self.upstream_port}
             }}

@@ -252,6 +252,22 @@ def test_caddys_second_100_is_its_own(serve: Serve) -> None:
     assert outcome.transcript.faults == (Fault.UNASKED_CONTINUE,)
 
 
+@pytest.mark.negative_control
+@pytest.mark.stacks
+def test_caddy_takes_the_rest_of_a_body_for_requests(serve: Serve) -> None:
+    """2.11.7 does, where the answer comes early; what it takes for one gets to the server.
+
+    Why all the others here ask the server what it has seen.
+    """
+    server = serve(stack("uvicorn-httptools"), wrapped=False)
+    port = serve.behind(server, "caddy").port
+    for _ in range(20):
+        reader(replace(upload(2), port=port, timeout=5.0))
+        if smuggled(server):
+            return
+    pytest.fail("it never did")
+
+
 def beyond(serve: Serve, row: Stack, proxy: str) -> Upload:
     """64 MiB, of which the server takes 256 KiB."""
     server = serve(row, settings={"max_bytes": 256 * KIB})
