@@ -111,14 +111,18 @@ class CaddyProxy(_FileProxy):
     Args:
         upstream_port: The loopback port that requests go to.
         http_2: Whether it speaks HTTP/2 (h2c) to the upstream.
+        read_body: The seconds that a client has for its body (``timeouts``); None for no limit.
     """
 
     PROGRAM = "caddy"
     FILE = "Caddyfile"
 
-    def __init__(self, upstream_port: int, *, http_2: bool = False) -> None:
+    def __init__(
+        self, upstream_port: int, *, http_2: bool = False, read_body: float | None = None
+    ) -> None:
         super().__init__(upstream_port)
         self.http_2 = http_2
+        self.read_body = read_body
 
     def _arguments(self) -> tuple[str, ...]:
         return ("run", "--config", self.FILE, "--adapter", "caddyfile")
@@ -130,12 +134,14 @@ class CaddyProxy(_FileProxy):
 
     def _configuration(self, port: int) -> str:
         scheme = "h2c" if self.http_2 else "http"
+        timeouts = f"timeouts {{\nread_body {self.read_body}s\n}}" if self.read_body else ""
         return f"""
             {{
                 admin off
                 auto_https off
                 servers {{
                     protocols h1 h2c
+                    {timeouts}
                 }}
             }}
             # Any host: whatever it takes for a request gets to the server, and shows there.
@@ -225,11 +231,11 @@ class EnvoyProxy(_FileProxy):
             ],
         }
         protocol = "http2_protocol_options" if self.http_2 else "http_protocol_options"
-        options = {
+        options: dict[str, object] = {
             "@type": f"{types}.upstreams.http.v3.HttpProtocolOptions",
             "explicit_http_config": {protocol: {}},
         }
-        cluster = {
+        cluster: dict[str, object] = {
             "name": "app",
             "load_assignment": {
                 "cluster_name": "app",

@@ -70,8 +70,8 @@ LIMITS: Final = (
         cases=frozenset({"expect-8"}),
     ),
     Limit(
-        why="Caddy, Traefik, Envoy and Squid cut a client that still sends when they have passed on "
-        "an answer, and a process with one thread waits half a second at most: give it more.",
+        why="Caddy, Traefik, Envoy and Squid cut a client that still sends when they have passed "
+        "on an answer, and a process with one thread waits half a second at most: give it more.",
         servers=frozenset({"gunicorn-sync", "werkzeug-unthreaded", "wsgiref"}),
         ways=frozenset({"Caddy", "Traefik", "Envoy", "Squid"}),
         cases=frozenset({"slow-8", "expect-8"}),

@@ -18,7 +18,7 @@ from cleanclose.doctor import Outcome, Upload, reader, strict
 from cleanclose.doctor.wire import Fault
 from tests.harness.apps import routes
 from tests.harness.processes import ServerProcess
-from tests.harness.proxies import FROM_PACKAGES, PROXIES, HaproxyProxy
+from tests.harness.proxies import FROM_PACKAGES, PROXIES, CaddyProxy, HaproxyProxy
 from tests.harness.scenarios import GUARD, KIB, MIB
 from tests.harness.servers_asgi import ROWS as ASGI_ROWS
 from tests.harness.servers_wsgi import ROWS as WSGI_ROWS
@@ -69,7 +69,8 @@ def upload(seconds: float = 0.0, *, size: int = 8 * MIB, chunked: bool = False) 
 def at_once(tries: Sequence[tuple[Client, Upload]]) -> list[Outcome]:
     """What came of uploads that were sent at the same time."""
     with ThreadPoolExecutor(len(tries)) as pool:
-        return list(pool.map(lambda each: each[0](each[1]), tries))
+        running = [pool.submit(client, one) for client, one in tries]
+    return [each.result() for each in running]
 
 
 def each_way(port: int, one: Upload) -> list[tuple[Client, Upload]]:
@@ -266,6 +267,19 @@ def test_caddy_takes_the_rest_of_a_body_for_requests(serve: Serve) -> None:
         if smuggled(server):
             return
     pytest.fail("it never did")
+
+
+@pytest.mark.stacks
+@pytest.mark.parametrize("row", THREE, ids=str)
+def test_caddy_may_end_what_would_be_beyond_the_limits(serve: Serve, row: Stack) -> None:
+    """As its page advises: then nothing of the body is taken for a request."""
+    server = serve(row, settings={"max_seconds": 2.0})
+    make = partial(CaddyProxy, read_body=1)
+    port = serve.behind(server, "caddy read_body", make).port
+    outcomes = at_once(each_way(port, upload(6)))
+    assert 413 not in what_came(outcomes)
+    assert all(len(outcome.transcript.responses) <= 1 for outcome in outcomes)
+    assert not smuggled(server)
 
 
 def beyond(serve: Serve, row: Stack, proxy: str) -> Upload:
