@@ -42,9 +42,9 @@ def counters_from_zero() -> None:
 
 
 @pytest.fixture(scope="session")
-def server_pool() -> Iterator[ServerPool]:
+def server_pool(require_program: Callable[[str], str]) -> Iterator[ServerPool]:
     """The servers of this test process."""
-    pool = ServerPool()
+    pool = ServerPool(require_program)
     yield pool
     pool.close()
 

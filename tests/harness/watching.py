@@ -74,3 +74,8 @@ def get_json(server: ServerProcess, path: str) -> object:
     response = outcome.response
     assert response is not None, str(outcome)
     return json.loads(response.body)
+
+
+def smuggled(server: ServerProcess) -> int:
+    """How many pieces of bodies the application was given as requests."""
+    return cast("Mapping[str, int]", get_json(server, routes.SEEN))["smuggled"]
