@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
+from tests.harness.asking import get_json
 from tests.harness.leavers import How, connected, leave, leave_at, request
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.tap import PATH_VARIABLE, read_tap
@@ -97,7 +97,7 @@ class Site:
         return self._counted - before
 
     def _count(self) -> float:
-        counters: dict[str, float] = httpx.get(f"{self._server.url}/").json()
+        counters: dict[str, float] = get_json(self._server.port)
         return sum(
             value
             for name, value in counters.items()

@@ -7,11 +7,11 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
 from cleanclose.doctor.wire import Transcript, read_transcript
+from tests.harness.asking import get_json
 from tests.harness.stacks import gunicorn
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def last_event(server: ServerProcess) -> dict[str, Any]:
     """The last event. A worker may report it after the client has seen the end."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        told = httpx.get(f"{server.url}/events").json()["events"]
+        told = get_json(server.port, "/events")["events"]
         if told:
             event: dict[str, Any] = told[-1]
             return event

@@ -13,11 +13,11 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import httpx
 import pytest
 
 from cleanclose.doctor import Upload, strict
 from tests.harness.apps import evidence, routes
+from tests.harness.asking import get_json
 from tests.harness.leavers import request
 from tests.harness.processes import ServerProcess
 from tests.harness.scenarios import KIB, MIB
@@ -86,7 +86,7 @@ def start(
 
 
 def events(server: ServerProcess) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.get(f"{server.url}{evidence.EVENTS}").json()
+    found: list[dict[str, Any]] = get_json(server.port, evidence.EVENTS)
     return found
 
 
