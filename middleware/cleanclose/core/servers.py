@@ -406,7 +406,8 @@ _WSGI: Final[Mapping[str, Server]] = {
         closes_anyway=True,
         keeps_quiet=True,
         descriptor="uwsgi.connection_fd",
-        # core/corerouter and plugins/http: with the end of what the worker sends all is over.
+        # plugins/http: with the end of what the worker sends all is over. The router, and other
+        # proxies, tell their client's port; http-socket has no REMOTE_PORT.
         relays=True,
         threads=_threads_of_uwsgi,
     ),

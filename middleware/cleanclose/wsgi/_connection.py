@@ -92,7 +92,7 @@ class ClientConnection:
 
         Args:
             address: The client's, as the server has it.
-            port: The client's.
+            port: The client's; None if the server does not tell it.
         """
         try:
             with socket.socket(fileno=os.dup(self.number)) as same:
@@ -100,7 +100,9 @@ class ClientConnection:
         except OSError:
             return False
         # A path, on a socket of the file system.
-        return not isinstance(peer, str) and (str(peer[0]), str(peer[1])) == (address, port)
+        if isinstance(peer, str):
+            return False
+        return peer[0] == address and port in (None, str(peer[1]))
 
     @property
     def greenlets(self) -> bool:

@@ -339,17 +339,16 @@ def test_who_may_not_have_it_and_is_silent_is_cut(connection: Connection | None)
 
 
 def test_the_kernel_is_asked_until_the_response_has_arrived() -> None:
-    it = linger()
-    asked = [it.asks_kernel]
-    it.let_go(0.0)
-    asked.append(it.asks_kernel)
+    assert not linger().asks_kernel
+    it = lingering()
+    assert it.asks_kernel
     assert it.step(0.0) == Discard(ASK_AGAIN)
     assert it.kernel_says(ON_ITS_WAY, 1.0) == Discard(ASK_AGAIN)
-    asked.append(it.asks_kernel)
-    it.kernel_says(ARRIVED, 2.0)
-    asked.append(it.asks_kernel)
-    assert asked == [False, True, True, False]
-    assert it.step(2.0) == Discard(about(3.0))
+    assert it.asks_kernel
+    assert it.kernel_says(ARRIVED, 2.0) == Discard(about(3.0))
+    arrived = lingering()
+    arrived.kernel_says(ARRIVED, 2.0)
+    assert not arrived.asks_kernel
 
 
 def test_who_waits_for_a_100_closes_when_it_has_its_answer() -> None:
