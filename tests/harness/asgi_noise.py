@@ -59,6 +59,8 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
         "--timeout=120",
         "--graceful-timeout=1",
         "--no-control-socket",
+        # By default it cancels what goes on for three seconds behind its client's back.
+        "--asgi-disconnect-grace-period=60",
     ),
     "daphne": (*_PYTHON, "daphne", "-b", "127.0.0.1", "-p", "{port}"),
     "granian": (*_PYTHON, "granian", "--interface=asgi", "--host=127.0.0.1", "--port={port}"),
