@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -31,6 +30,7 @@ from tests.harness.serving import Serve, Tally
 from tests.harness.stacks import Stack
 from tests.harness.tls import Certificate, certificate, tls_upload
 from tests.harness.verdicts import arrived, assert_clean, assert_delivered, repeat
+from tests.harness.waiting import until
 from tests.harness.watching import CUT, DRAINED, SLACK, Watch, check_no_confusion
 
 if TYPE_CHECKING:
@@ -538,7 +538,4 @@ def get_counts(server: ServerProcess) -> dict[str, int]:
 
 
 def until_logged(server: ServerProcess, text: str, times: int) -> None:
-    deadline = time.monotonic() + SLACK
-    while server.log_text().count(text) < times:
-        assert time.monotonic() < deadline, server.log_text()[-4000:]
-        time.sleep(0.05)
+    until(lambda: server.log_text().count(text) >= times, lambda: server.log_text()[-4000:])

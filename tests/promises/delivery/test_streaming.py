@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import pytest
@@ -13,6 +12,7 @@ from tests.harness.scenarios import FRAMING, GUARD, MIB
 from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, STACKS, Stack
 from tests.harness.verdicts import assert_clean
+from tests.harness.waiting import until
 from tests.harness.watching import get_json
 
 pytestmark = pytest.mark.timeout(GUARD)
@@ -52,14 +52,13 @@ def test_work_behind_the_response_is_done(serve: Serve, stack: Stack, close: boo
     )
     assert outcome.status == 413, str(outcome)
     assert_clean([outcome])
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
+
+    def is_done() -> bool:
         after = get_json(server, routes.SEEN)
         assert isinstance(after, dict)
-        if after["background"] == before["background"] + 1:
-            return
-        time.sleep(0.1)
-    pytest.fail("the background work was never finished")
+        return bool(after["background"] == before["background"] + 1)
+
+    until(is_done, "the background work was never finished")
 
 
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
