@@ -64,7 +64,8 @@ def read_tap(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any
     records: list[Mapping[str, Any]] = []
     events: list[Mapping[str, Any]] = []
     if path.exists():
-        for line in path.read_text("utf-8").splitlines():
+        # Behind the last end of a line somebody may be writing.
+        for line in path.read_text("utf-8").rpartition("\n")[0].splitlines():
             entry: dict[str, Any] = json.loads(line)
             if _NOTE not in entry:
                 (events if "event" in entry else records).append(entry)

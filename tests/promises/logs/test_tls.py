@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 import trustme
 
-from tests.harness.apps.noise_asgi import GATE, UPSTREAM_PORT, WORKS
+from tests.harness.apps.noise_asgi import CAME, GATE, UPSTREAM_PORT, WORKS
 from tests.harness.asgi_noise import HOWS, WARNING, asgi_stack, together
 from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.paths import ROOT
@@ -136,7 +136,8 @@ class Client:
                 length, body = (MIB, b"x" * 60000) if method == "POST" else (None, b"")
                 head = request(method, path, length=length, headers=headers)
                 read = name == "stream"
-                once = partial(noted, tap, WORKS, who) if path == "/work" else None
+                place = {"/read": CAME, "/work": WORKS}.get(path)
+                once = partial(noted, tap, place, who) if place and visits is ASGI else None
                 jobs += [
                     partial(self.leave_without_goodbye, how, head + body, read=read, once=once)
                 ]
