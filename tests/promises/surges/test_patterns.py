@@ -53,7 +53,8 @@ class Site:
         return [event for event in read_tap(self.tap)[1] if event["event"] == "departure_surge"]
 
     def departures(self) -> int:
-        return sum("phase" in event for event in read_tap(self.tap)[1])
+        """Of clients, and of those who were refused: with one answer lost, that is one as well."""
+        return sum("phase" in event or "outcome" in event for event in read_tap(self.tap)[1])
 
     @contextlib.asynccontextmanager
     async def connected(
