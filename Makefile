@@ -77,7 +77,7 @@ test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
 
 # One try of each scenario with the lowest versions: they either work or they do not.
 test-all: $(if $(AFTER_TEST),,test) test-rest ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
-	CLEANCLOSE_TRIES=1 $(MAKE) test-lowest
+	CLEANCLOSE_TRIES=1 CLEANCLOSE_EXAMPLES=400 $(MAKE) test-lowest
 	$(MAKE) matrix
 
 test-again: $(VENV)/.stamp-test ## Run `make test` many times, half of them under load (AGAIN_ARGS="--runs 20")

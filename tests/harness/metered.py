@@ -7,6 +7,7 @@ import http.client
 import socket
 import sys
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Final
@@ -66,12 +67,19 @@ def cut_upload(port: int, how: How) -> None:
         leave(sock, how)
 
 
-def leave_order(port: int, how: How) -> None:
-    """Order, and leave when the service has read it."""
+def leave_order(port: int, how: How, stays: float = 0.0) -> None:
+    """Order, and leave when the service has read it.
+
+    Args:
+        port: The service's port.
+        how: How to leave.
+        stays: Seconds of patience: for a picture, which wants clients of all ages.
+    """
     with connected(port) as sock:
         _wait_for_continue(sock, request("POST", "/orders", length=5, headers=_EXPECT))
         sock.sendall(b"order")
         until_read(sock)
+        time.sleep(stays)
         leave(sock, how)
 
 

@@ -52,7 +52,7 @@ class _Patient(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
 
-    def log_message(self, *args: object) -> None: ...
+    def log_message(self, format: str, *args: Any) -> None: ...
 
 
 class Prometheus:

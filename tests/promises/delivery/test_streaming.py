@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -40,8 +42,12 @@ def test_a_streamed_refusal_arrives_in_all_its_pieces(
 def test_work_behind_the_response_is_done(serve: Serve, stack: Stack, close: bool) -> None:
     """The app's task outlives its response; lingering neither ends it nor waits for ever."""
     server = serve(stack)
-    before = get_json(server, routes.SEEN)
-    assert isinstance(before, dict)
+
+    def finished() -> int:
+        seen = cast("Mapping[str, int]", get_json(server, routes.SEEN))
+        return seen["background"]
+
+    before = finished()
     outcome = strict(
         Upload(
             port=server.port,
@@ -52,13 +58,7 @@ def test_work_behind_the_response_is_done(serve: Serve, stack: Stack, close: boo
     )
     assert outcome.status == 413, str(outcome)
     assert_clean([outcome])
-
-    def is_done() -> bool:
-        after = get_json(server, routes.SEEN)
-        assert isinstance(after, dict)
-        return bool(after["background"] == before["background"] + 1)
-
-    until(is_done, "the background work was never finished")
+    until(lambda: finished() == before + 1, "the background work was never finished")
 
 
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
