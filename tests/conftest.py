@@ -118,7 +118,7 @@ def pytest_collection_finish() -> None:
 def _row_of(item: pytest.Item) -> str:
     spec: object = getattr(item, "callspec", None)
     params: dict[str, object] = getattr(spec, "params", {})
-    return str(params.get("row", ""))
+    return str(params.get("row") or params.get("stack") or "")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -181,11 +181,15 @@ def test_a_child_keeps_no_connection_open() -> None:
         give(server)
         assert client.recv(1) == b""
         reading, writing = os.pipe()
+        here, there = os.pipe()
         child = os.fork()
         if child == 0:
             os.close(writing)
+            os.write(there, b"!")
             os.read(reading, 1)
             os._exit(0)
+        # What a child does at its beginning it has done.
+        os.read(here, 1)
         LINGERER.stop()
         try:
             # It is closed for good: whoever still had it would take this.

@@ -29,6 +29,7 @@ from cleanclose.core.deliver.table import (
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
 from cleanclose.core.servers import Continue, Server
 from cleanclose.core.settings import Settings
+from tests.harness.made import EXAMPLES
 
 LAZY = Server("lazy", Continue.LAZY)
 LATE = Server("late", Continue.LATE)
@@ -1208,4 +1209,6 @@ class ExchangeMachine(RuleBasedStateMachine):
 
 
 TestAnyOrder = ExchangeMachine.TestCase
-TestAnyOrder.settings = hypothesis_settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = hypothesis_settings(
+    max_examples=EXAMPLES, stateful_step_count=30, deadline=None
+)

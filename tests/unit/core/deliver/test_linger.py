@@ -30,6 +30,7 @@ from cleanclose.core.deliver.linger import (
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome
 from cleanclose.core.settings import Settings
 from cleanclose.core.tcp_info import Connection, TcpInfo, TcpState, connection_of
+from tests.harness.made import EXAMPLES
 
 FACTS = Facts(framework="wsgi", server="any", method="POST")
 LARGE = 64 * 1024 * 1024
@@ -681,4 +682,6 @@ class LingerMachine(RuleBasedStateMachine):
 
 
 TestAnyOrder = LingerMachine.TestCase
-TestAnyOrder.settings = hypothesis_settings(max_examples=300, stateful_step_count=30, deadline=None)
+TestAnyOrder.settings = hypothesis_settings(
+    max_examples=EXAMPLES, stateful_step_count=30, deadline=None
+)

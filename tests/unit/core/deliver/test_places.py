@@ -7,10 +7,12 @@ import threading
 from collections import Counter
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cleanclose.core.deliver.places import Places
+from tests.harness.made import EXAMPLES
 
 
 @pytest.mark.parametrize(("most", "share"), [(0, 0), (1, 1), (2, 1), (3, 1), (4, 2), (100, 50)])
@@ -110,3 +112,4 @@ class PlacesMachine(RuleBasedStateMachine):
 
 
 TestAnyOrder = PlacesMachine.TestCase
+TestAnyOrder.settings = settings(max_examples=EXAMPLES // 2, deadline=None)
