@@ -20,7 +20,6 @@ from cleanclose.core import (
     Exchange,
     Outlet,
     Places,
-    Reporter,
     Settings,
     SettingsOptions,
     asgi_server,
@@ -33,6 +32,7 @@ from cleanclose.core import (
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.linger import can_linger
+from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
@@ -77,9 +77,7 @@ class CleanCloseMiddleware:
         self.app = app
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
-        self._reporter = Reporter(
-            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
-        )
+        self._reporter = make_reporter(outlets, self._settings)
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
 

@@ -1,4 +1,13 @@
-"""The shared core: no framework, no I/O, no clock of its own."""
+"""The shared core: no framework, no I/O, no clock of its own.
+
+`Surge` is an old name of `cleanclose.surge.Surge`, which is imported when somebody asks for it:
+the core itself needs no detector.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from cleanclose.core.counters import reset, snapshot
 from cleanclose.core.deliver.exchange import Connection, Exchange
@@ -64,8 +73,7 @@ from cleanclose.core.servers import (
     wsgi_response,
     wsgi_server,
 )
-from cleanclose.core.settings import Settings, SettingsOptions
-from cleanclose.core.surge import Surge, SurgeThresholds
+from cleanclose.core.settings import Settings, SettingsOptions, SurgeThresholds
 from cleanclose.core.tcp_info import Connection as TcpConnection
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import (
@@ -79,6 +87,9 @@ from cleanclose.core.watch import (
     client_gone,
     current,
 )
+
+if TYPE_CHECKING:
+    from cleanclose.surge import Surge
 
 __all__ = [
     "CHUNKED",
@@ -163,3 +174,9 @@ __all__ = [
     "wsgi_response",
     "wsgi_server",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Surge":
+        return importlib.import_module("cleanclose.surge").Surge
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,13 +17,20 @@ from typing import Any, Final, Protocol, cast
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import DepartureSurge, Event, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
-from cleanclose.core.surge import Surge
 from cleanclose.core.watch import Watch
 
-__all__ = ["LOGGER_NAME", "Ids", "LineOutlet", "Outlet", "Reporter", "StructlogOutlet"]
+__all__ = [
+    "LOGGER_NAME",
+    "Detector",
+    "Ids",
+    "LineOutlet",
+    "Outlet",
+    "Reporter",
+    "StructlogOutlet",
+]
 
 LOGGER_NAME: Final = "cleanclose"
 """The logger of the lines about events."""
@@ -281,6 +288,26 @@ def _callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
     return found
 
 
+class Detector(Protocol):
+    """What looks for what departures have in common: `cleanclose.surge.Surge` is one."""
+
+    @property
+    def sample_at(self) -> float:
+        """`request_begins` is to be asked about a request that begins at this time or later."""
+        ...
+
+    def request_begins(self, now: float) -> bool:
+        """Whether the request that begins now is one of the samples."""
+        ...
+
+    def request_over(self, facts: Facts, now: float) -> None:
+        """A request that is a sample is over, and its client has not left."""
+
+    def see(self, event: Event, now: float) -> Sequence[DepartureSurge]:
+        """An event has been sent: the warnings that follow from it."""
+        ...
+
+
 class Reporter:
     """Counts an event, then hands it to the outlets.
 
@@ -301,7 +328,7 @@ class Reporter:
         *,
         levels: Levels | None = None,
         counters: Counters = PROCESS,
-        surge: Surge | None = None,
+        surge: Detector | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._surge = surge
@@ -357,7 +384,7 @@ class Reporter:
         except Exception as error:  # noqa: BLE001 - the request must not hear of it
             self._failed(surge, error)
 
-    def _see(self, surge: Surge, event: Event) -> list[DepartureSurge]:
+    def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
         try:
             return surge.see(event, self._clock())
         except Exception as error:  # noqa: BLE001 - the request must not hear of it

@@ -15,6 +15,7 @@ from cleanclose.core import (
     SettingsOptions,
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
 from cleanclose.tornado._delivery import Setup
@@ -86,7 +87,7 @@ def install(
         application,
         start_request,
         checked,
-        Reporter(outlets, levels=levels, surge=checked.surge_detector()),
+        make_reporter(outlets, checked),
     )
     return application
 

@@ -35,7 +35,7 @@ from cleanclose.core import (
     trace_id,
 )
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.surge import idle_before
+from cleanclose.core.tcp_info import idle_before
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 

@@ -18,7 +18,6 @@ from cleanclose.core import (
     Exchange,
     Outlet,
     Places,
-    Reporter,
     Server,
     Settings,
     SettingsOptions,
@@ -33,6 +32,7 @@ from cleanclose.core import (
 )
 from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.linger import can_linger
+from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
@@ -84,9 +84,7 @@ class CleanCloseMiddleware:
     ) -> None:
         self.app = app
         self._settings = Settings(**settings)
-        self.reporter = Reporter(
-            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
-        )
+        self.reporter = make_reporter(outlets, self._settings)
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()

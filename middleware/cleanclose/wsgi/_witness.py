@@ -30,7 +30,7 @@ from cleanclose.core import (
 )
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.surge import idle_before
+from cleanclose.core.tcp_info import idle_before
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 

@@ -20,13 +20,13 @@ from cleanclose.core import (
     Outcome,
     Reporter,
     StructlogOutlet,
-    Surge,
     UploadDrained,
     reset,
     snapshot,
 )
 from cleanclose.core.counters import Counters
 from cleanclose.core.watch import Watch
+from cleanclose.surge import Surge
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="POST", client="127.0.0.1")
 
