@@ -1,10 +1,10 @@
 """structlog: processors for an application's own chain.
 
-`QuietDepartures`: the log lines of your own about a client that left, quietly. `ecs` and
+`QuietLogs`: the log lines of your own about a client that left, quietly. `ecs` and
 `GoogleCloud`: the names that Elastic and Google Cloud have for an event's fields.
 
-The log filter (`cleanclose.integrations.stdlib`) looks at what servers and frameworks log by
-`logging`. `QuietDepartures` is the same for tracebacks that an application logs through
+The log filter (`cleanclose.quiet`) looks at what servers and frameworks log by
+`logging`. `QuietLogs` is the same for tracebacks that an application logs through
 structlog.
 """
 
@@ -31,7 +31,7 @@ from cleanclose.integrations.schemas import (
     google_severity,
 )
 
-__all__ = ["GoogleCloud", "QuietDepartures", "ecs"]
+__all__ = ["GoogleCloud", "QuietDepartures", "QuietLogs", "ecs"]
 
 _LEVELS: Final = {
     "warn": logging.WARNING,
@@ -42,7 +42,7 @@ _LEVELS: Final = {
 """The methods whose events are looked at. What is called critical stays so."""
 
 
-class QuietDepartures:
+class QuietLogs:
     """A processor that lowers events whose exceptions are a departed client's, all of them.
 
     Such an event has the ``level`` of the departure's event, ``original_level``, no ``exc_info``
@@ -113,6 +113,10 @@ class QuietDepartures:
             return level >= self._min_level
         is_enabled_for = getattr(logger, "isEnabledFor", None)
         return bool(is_enabled_for(level)) if callable(is_enabled_for) else True
+
+
+QuietDepartures = QuietLogs
+"""The old name of `QuietLogs`."""
 
 
 def _is_level(value: object) -> bool:

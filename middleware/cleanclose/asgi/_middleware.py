@@ -30,8 +30,8 @@ from cleanclose.core import (
     names_caddy,
     wants_continue,
 )
-from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.linger import can_linger
+from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]

@@ -109,7 +109,7 @@ class Settings:
             Default: all of them.
         quiet_logs: Whether the records that servers and frameworks log about a client's
             departure are lowered to the level of its event
-            (`cleanclose.integrations.stdlib.install_quiet_logs`). Default True.
+            (`cleanclose.quiet.install_quiet_logs`). Default True.
         graded_levels: Whether a departure that cost work (in the middle of an upload, of the
             handler or of the response) is info instead of debug. Default False.
         levels: Rows of the table of levels (`cleanclose.core.levels.DEFAULT`) to be replaced,

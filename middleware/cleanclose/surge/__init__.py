@@ -3,8 +3,8 @@
 `Surge` does no I/O and reads no clock. It is told of events, and of some of the requests that came
 to their end as usual. What it keeps is bounded, whatever it is told.
 
-`detector` gathers and asks, `bands` and `shares` are the questions that are put to a full window
-(`look`), `bursts` the one about this process itself; `memory` has what is usual, `episodes` what has
+`detector` gathers and asks. `bands` and `shares` are the questions that are put to a full window
+(`look`), `bursts` those about this process itself. `memory` has what is usual, `episodes` what has
 been told, `statistics` the tails and intervals. `making` is the one line of a shim.
 
 How it decides

@@ -14,7 +14,7 @@ from cleanclose.core import (
     Settings,
     SettingsOptions,
 )
-from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest

@@ -30,8 +30,8 @@ from cleanclose.core import (
     wants_continue,
     wsgi_response,
 )
-from cleanclose.integrations.stdlib import install_quiet_logs
 from cleanclose.linger import can_linger
+from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
