@@ -21,7 +21,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "surge": ("core",),
     "quiet": ("core",),
     **dict.fromkeys(SHIMS, ("core", "linger", "surge", "quiet")),
-    "doctor": ("core", *SHIMS),
+    "testing": ("core",),
+    "doctor": ("core", "testing", *SHIMS),
     "integrations": ("core",),
 }
 """Each package, and which others it may import."""

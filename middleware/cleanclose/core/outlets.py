@@ -23,6 +23,7 @@ from cleanclose.core.levels import Levels
 from cleanclose.core.watch import Watch
 
 __all__ = [
+    "LISTENERS",
     "LOGGER_NAME",
     "Detector",
     "Ids",
@@ -308,8 +309,12 @@ class Detector(Protocol):
         ...
 
 
+LISTENERS: Final[list[Outlet]] = []
+"""Outlets of the process: called behind those of each reporter."""
+
+
 class Reporter:
-    """Counts an event, then hands it to the outlets.
+    """Counts an event, then hands it to the outlets, and to `LISTENERS`.
 
     Args:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
@@ -350,7 +355,7 @@ class Reporter:
         if event is None:
             return
         self._counters.count(event)
-        for outlet in self._outlets:
+        for outlet in (*self._outlets, *LISTENERS):
             try:
                 outlet(event)
             except Exception as error:  # noqa: BLE001 - the request must not hear of it

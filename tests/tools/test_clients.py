@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from cleanclose.doctor import Fault, Outcome, Upload, curl, http_client, reader, strict
-from cleanclose.doctor.clients import Abort, body_digest, body_pieces
+from cleanclose.testing import Fault, Seen, Upload, curl, http_client, reader, strict
+from cleanclose.testing.uploads import Abort, body_digest, body_pieces
 
 KIB, MIB = 1024, 1024 * 1024
 REFUSED = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nbig\n"
@@ -23,7 +23,7 @@ CLOSING = REFUSED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Client = Callable[[Upload], Outcome]
+Client = Callable[[Upload], Seen]
 Script = Callable[["Peer"], None]
 
 RAW = [pytest.param(strict, id="strict"), pytest.param(reader, id="reader")]
