@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import cleanclose.core
 from tests.harness.paths import ROOT
 
 MIDDLEWARE = ROOT / "middleware" / "cleanclose"
@@ -29,12 +30,8 @@ ARROWS: dict[str, tuple[str, ...]] = {
 PACKAGES = {
     name: (INTEGRATIONS if name == "integrations" else MIDDLEWARE) / name for name in ARROWS
 }
-OLD_NAMES = {
-    ("middleware/cleanclose/core/__init__.py", "cleanclose.surge"),
-    ("integrations/cleanclose/integrations/stdlib.py", "cleanclose.quiet"),
-}
-"""Where old names stand for those of a package that may not be imported there otherwise. The core
-looks its one up when somebody asks for it."""
+OLD_NAMES = {("integrations/cleanclose/integrations/stdlib.py", "cleanclose.quiet")}
+"""Where old names stand for those of a package that may not be imported there otherwise."""
 
 
 def imported_modules(path: Path, package: str) -> set[str]:
@@ -120,6 +117,14 @@ def test_packages_import_each_other_along_the_arrows(name: str) -> None:
             and not any(is_in(module, package) for package in allowed)
             and not any(path == old and is_in(module, new) for old, new in OLD_NAMES)
         }
+        assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def test_our_outlets_need_nothing_of_the_core_but_its_front_door() -> None:
+    """So what they are made of is there for everybody's."""
+    public = {"cleanclose.core", *(f"cleanclose.core.{name}" for name in cleanclose.core.__all__)}
+    for path, modules in package_imports("integrations").items():
+        wrong = {module for module in modules if is_in(module, "cleanclose.core")} - public
         assert not wrong, f"{path} imports {sorted(wrong)}"
 
 

@@ -32,15 +32,17 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from cleanclose.core import (
+    KERNEL_COUNTERS,
     ClientDeparted,
     DepartureSurge,
     Event,
+    KernelFigures,
     Outcome,
     Phase,
     UploadDrained,
+    kernel_figures,
     snapshot,
 )
-from cleanclose.core.kernel import COUNTERS, KernelFigures, kernel_figures
 
 __all__ = ["StatusPage", "render"]
 
@@ -542,7 +544,7 @@ def _row(name: str, value: str, more: str = "") -> str:
 
 def _kernel_tables(kernel: Mapping[str, Any]) -> str:
     counters = "".join(
-        _row(name, _number(value), COUNTERS.get(name, ""))
+        _row(name, _number(value), KERNEL_COUNTERS.get(name, ""))
         for name, value in kernel["counters"].items()
     )
     cards = f'<div class="card"><h3>resets</h3><table>{counters}</table></div>'

@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from cleanclose.core import Flood, Levels
-from cleanclose.core.floods import DEFAULT_FLOOD
-from cleanclose.core.outlets import LOGGER_NAME, Ids, LineOutlet
+from cleanclose.core import DEFAULT_FLOOD, LOGGER_NAME, Flood, Ids, Levels, LineOutlet
 from cleanclose.quiet import (
     LOGGERS,
     QuietLogs,

@@ -18,11 +18,15 @@ from typing import Any, Final, cast
 
 import structlog
 
-from cleanclose.core import Event, Levels
-from cleanclose.core.counters import PROCESS
-from cleanclose.core.floods import FOLDED
-from cleanclose.core.levels import row_of_departure
-from cleanclose.core.records import fields_of, verdict_of_errors
+from cleanclose.core import (
+    FOLDED,
+    Event,
+    Levels,
+    count_quieted_record,
+    fields_of,
+    row_of_departure,
+    verdict_of_errors,
+)
 from cleanclose.integrations.schemas import (
     ECS_VERSION,
     ecs_fields,
@@ -98,7 +102,7 @@ class QuietLogs:
         level = self._levels.of_row(row_of_departure(verdict))
         if level >= original:
             return event_dict
-        PROCESS.count_quieted_record()
+        count_quieted_record()
         if "_record" not in event_dict and not self._is_on(logger, level):
             raise structlog.DropEvent
         event_dict.pop("exc_info", None)

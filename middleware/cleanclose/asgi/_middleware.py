@@ -10,26 +10,13 @@ from typing import Any, Final, Unpack
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
-from cleanclose.core import (
-    COMPLETE,
-    CURRENT,
-    NO_BODY,
-    OPEN,
-    PROXY_FIELDS,
-    Connection,
-    Exchange,
-    Outlet,
-    Places,
-    Settings,
-    SettingsOptions,
-    asgi_server,
-    asgi_socket,
-    body_length,
-    is_called_by_server,
-    is_multiplexed,
-    names_caddy,
-    wants_continue,
-)
+from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.servers import asgi_server, asgi_socket, is_called_by_server
+from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter

@@ -20,6 +20,7 @@ from cleanclose.core.counters import PROCESS, Counters
 from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
+from cleanclose.core.listening import listen
 from cleanclose.core.watch import Watch
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Outlet",
     "Reporter",
     "StructlogOutlet",
+    "on_event",
 ]
 
 LOGGER_NAME: Final = "cleanclose"
@@ -311,6 +313,23 @@ class Detector(Protocol):
 
 LISTENERS: Final[list[Outlet]] = []
 """Outlets of the process: called behind those of each reporter."""
+
+
+def on_event(outlet: Outlet) -> Callable[[], None]:
+    """Hear of the events of all middleware in this process, whatever its outlets are.
+
+    Args:
+        outlet: Called with each event, behind the outlets. If it listens already, it is not
+            called twice.
+
+    Returns:
+        A function that ends this; it may be called more than once.
+
+    Raises:
+        TypeError: It cannot be called, or would have to be awaited.
+    """
+    _callables("outlets", (outlet,))
+    return listen(LISTENERS, outlet)
 
 
 class Reporter:

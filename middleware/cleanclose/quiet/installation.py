@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import MethodType
 from typing import Final
 
 from cleanclose.core.levels import Levels
-from cleanclose.core.watch import DEPARTURE_LISTENERS
+from cleanclose.core.watch import on_departure
 from cleanclose.quiet.filter import QuietLogs
 
 __all__ = ["LOGGERS", "install_quiet_logs", "uninstall_quiet_logs"]
@@ -61,6 +61,7 @@ class _Installation:
         self._lock = threading.RLock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
+        self._stop_listening: Callable[[], None] | None = None
 
     def add(self, levels: Levels | None, owners: Mapping[str, str | None]) -> None:
         with self._lock:
@@ -70,8 +71,8 @@ class _Installation:
             for name in owners:
                 if isinstance(logging.root.manager.loggerDict.get(name), logging.Logger):
                     self._attach(name)
-            if self._missing and self.attach_missing not in DEPARTURE_LISTENERS:
-                DEPARTURE_LISTENERS.append(self.attach_missing)
+            if self._missing:
+                self._stop_listening = on_departure(self.attach_missing)
 
     def attach_missing(self) -> None:
         """Now somebody may log about a departure: the loggers that did not exist get the filter.
@@ -95,8 +96,8 @@ class _Installation:
                     logger.removeFilter(self._filter)
             self._filter.owners.clear()
             self._missing.clear()
-            if self.attach_missing in DEPARTURE_LISTENERS:
-                DEPARTURE_LISTENERS.remove(self.attach_missing)
+            if self._stop_listening is not None:
+                self._stop_listening()
 
     def _attach(self, name: str) -> None:
         logging.getLogger(name).addFilter(self._filter)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 from cleanclose.core.events import Event
-from cleanclose.core.outlets import LISTENERS
+from cleanclose.core.outlets import on_event
 
 __all__ = ["CapturedEvents", "capture_events"]
 
@@ -89,8 +89,8 @@ def capture_events() -> Generator[CapturedEvents]:
     that one logs.
     """
     captured = CapturedEvents()
-    LISTENERS.append(captured)
+    stop = on_event(captured)
     try:
         yield captured
     finally:
-        LISTENERS.remove(captured)
+        stop()

@@ -7,13 +7,9 @@ from typing import Any, TypeVar, Unpack, overload
 
 from tornado import httputil, web
 
-from cleanclose.core import (
-    Outlet,
-    Places,
-    Reporter,
-    Settings,
-    SettingsOptions,
-)
+from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.outlets import Reporter
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection

@@ -8,28 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
-from cleanclose.core import (
-    CHUNKED,
-    CURRENT,
-    NO_BODY,
-    OPEN,
-    PROXY_FIELDS,
-    Connection,
-    Exchange,
-    Outlet,
-    Places,
-    Server,
-    Settings,
-    SettingsOptions,
-    Side,
-    Verdict,
-    body_length,
-    is_servers_own,
-    mark,
-    names_caddy,
-    wants_continue,
-    wsgi_response,
-)
+from cleanclose.core import Outlet, Settings, SettingsOptions, Side, Verdict
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.judge import mark
+from cleanclose.core.servers import Server, is_servers_own, wsgi_response
+from cleanclose.core.watch import CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter

@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from cleanclose.asgi._witness import WebSocketWatch
-from cleanclose.core import CURRENT, Witness
+from cleanclose.core import Witness
 from cleanclose.core.records import verdict_of_errors
+from cleanclose.core.watch import CURRENT
 from cleanclose.quiet import QuietLogs
 
 IN_VAIN = "socket.send() raised exception."

@@ -11,17 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from cleanclose.core import (
-    Levels,
-    Mechanism,
-    Phase,
-    Side,
-    Verdict,
-    Witness,
-    mark,
-    reset,
-    snapshot,
-)
+from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness, reset, snapshot
+from cleanclose.core.judge import mark
 from cleanclose.integrations.structlog import QuietLogs
 
 LIVE = True

@@ -19,7 +19,6 @@ import uvicorn
 
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import (
-    CURRENT,
     Facts,
     Levels,
     Mechanism,
@@ -28,11 +27,11 @@ from cleanclose.core import (
     Verdict,
     Watch,
     Witness,
-    mark,
     reset,
     snapshot,
 )
-from cleanclose.core.watch import DEPARTURE_LISTENERS
+from cleanclose.core.judge import mark
+from cleanclose.core.watch import CURRENT, DEPARTURE_LISTENERS
 from cleanclose.quiet import (
     LOGGERS,
     QuietLogs,

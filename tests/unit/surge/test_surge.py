@@ -23,13 +23,13 @@ from cleanclose.core import (
     Facts,
     Outcome,
     Phase,
-    Reporter,
     Settings,
     Side,
     SurgeThresholds,
     Witness,
 )
 from cleanclose.core.counters import Counters
+from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import TcpInfo, TcpState, idle_before
 from cleanclose.core.watch import Watch
 from cleanclose.surge import Surge, make_reporter

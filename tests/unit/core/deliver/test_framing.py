@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanclose.core import CHUNKED, NO_BODY, body_length, response_length, wants_continue
+from cleanclose.core.deliver.framing import (
+    CHUNKED,
+    NO_BODY,
+    body_length,
+    response_length,
+    wants_continue,
+)
 
 
 def length(
