@@ -33,6 +33,16 @@ PACKAGES = {
 OLD_NAMES = {("integrations/cleanclose/integrations/stdlib.py", "cleanclose.quiet")}
 """Where old names stand for those of a package that may not be imported there otherwise."""
 
+MOST_OF_A_FILE = 550
+MOST_OF_A_FUNCTION = 50
+"""Lines."""
+STILL_TOO_LONG = {
+    "middleware/cleanclose/asgi/_witness.py",
+    "middleware/cleanclose/core/deliver/exchange.py",
+    "middleware/cleanclose/core/servers.py",
+}
+"""Files to be taken apart. Whoever does that takes them out here."""
+
 
 def imported_modules(path: Path, package: str) -> set[str]:
     """Name every module that a file imports, also inside functions, in absolute form."""
@@ -126,6 +136,37 @@ def test_our_outlets_need_nothing_of_the_core_but_its_front_door() -> None:
     for path, modules in package_imports("integrations").items():
         wrong = {module for module in modules if is_in(module, "cleanclose.core")} - public
         assert not wrong, f"{path} imports {sorted(wrong)}"
+
+
+def product_files() -> dict[str, str]:
+    return {
+        str(path.relative_to(ROOT)): path.read_text("utf-8")
+        for folder in PACKAGES.values()
+        for path in sorted(folder.rglob("*.py"))
+    }
+
+
+def long_functions(text: str) -> set[str]:
+    return {
+        node.name
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno >= MOST_OF_A_FUNCTION
+    }
+
+
+def test_no_file_of_the_product_is_too_long_to_be_read_at_once() -> None:
+    long = {
+        path for path, text in product_files().items() if len(text.splitlines()) > MOST_OF_A_FILE
+    }
+    assert long == STILL_TOO_LONG
+
+
+def test_no_function_of_the_product_is_longer_than_a_screen() -> None:
+    long = {
+        path: found for path, text in product_files().items() if (found := long_functions(text))
+    }
+    assert not long
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-lowest.txt"])
