@@ -196,6 +196,9 @@ class CleanCloseMiddleware:
             started=watch.started,
             received=watch.bytes_in,
         )
+        if watch.departure is not None:
+            # Nobody is left to deliver to.
+            exchange.peer_gone(watch.departure.mechanism, time.monotonic())
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
         return Delivery(

@@ -317,6 +317,7 @@ class UploadWatch(HttpWatch):
         Afterwards it has to be taken out again: it refers to this watch, which is a cycle.
         """
         if self.delivery is None:
+            self.ask()
             self.delivery = self._begin_delivery(self, self._pending)
             self.send_to = self.delivery.send
         return self.delivery

@@ -88,6 +88,9 @@ class Delivery:
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
+        if self.server.keeps_quiet and not self.watch.body_complete and not self._wishes:
+            headers = [pair for pair in headers if pair[0].lower() != "connection"]
+            headers.append(("Connection", "close"))
         try:
             self.watch.start_response(status, headers, exc_info)
         finally:
