@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import hypothesis
 import pytest
 
-from cleanclose.core import Outlet, Reporter, reset
+from cleanclose.core import Outlet, reset
+from cleanclose.core.outlets import Reporter
 from tests.harness import isolation, selection
 from tests.harness.processes import find_program
 

@@ -13,27 +13,13 @@ from typing import Final, cast
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import Message, Receive, Scope, Send
-from cleanclose.core import (
-    CHUNKED,
-    COMPLETE,
-    GONE,
-    OPEN,
-    STREAMING,
-    UNKNOWN,
-    End,
-    Facts,
-    Mechanism,
-    Phase,
-    Server,
-    Side,
-    Verdict,
-    Watch,
-    Witness,
-    asgi_server,
-    ask_connection,
-    judge,
-    trace_id,
-)
+from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
+from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.judge import judge
+from cleanclose.core.kernel import ask_connection
+from cleanclose.core.servers import UNKNOWN, Server, asgi_server
+from cleanclose.core.tracing import trace_id
+from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING, End
 
 __all__ = ["HttpWatch", "UploadWatch", "WebSocketWatch"]
 

@@ -1,5 +1,14 @@
-"""The tornado shim: ``install(application)``."""
+"""The tornado shim: ``install(application)``.
 
-from cleanclose.tornado._install import install, skip
+In a handler: `leave_alone` sends this one response as if nothing were installed, `client_gone`
+asks whether the client has left.
+"""
 
-__all__ = ["install", "skip"]
+from cleanclose.core.watch import client_gone
+from cleanclose.tornado._install import install
+from cleanclose.tornado._install import skip as leave_alone
+
+__all__ = ["client_gone", "install", "leave_alone", "skip"]
+
+skip = leave_alone
+"""The old name of `leave_alone`."""

@@ -1,5 +1,15 @@
-"""The WSGI shim: ``app.wsgi_app = CleanCloseMiddleware(app.wsgi_app)``."""
+"""The WSGI shim: ``app.wsgi_app = CleanCloseMiddleware(app.wsgi_app)``.
 
-from cleanclose.wsgi._middleware import CleanCloseMiddleware, skip
+In a handler: `leave_alone` sends this one response as if there were no middleware, `client_gone`
+asks whether the client has left. A body that is cut short raises `TruncatedBodyError`.
+"""
 
-__all__ = ["CleanCloseMiddleware", "skip"]
+from cleanclose.core.errors import TruncatedBodyError
+from cleanclose.core.watch import client_gone
+from cleanclose.wsgi._middleware import CleanCloseMiddleware
+from cleanclose.wsgi._middleware import skip as leave_alone
+
+__all__ = ["CleanCloseMiddleware", "TruncatedBodyError", "client_gone", "leave_alone", "skip"]
+
+skip = leave_alone
+"""The old name of `leave_alone`."""

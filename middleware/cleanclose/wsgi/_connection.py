@@ -21,7 +21,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from cleanclose.core import Read, Server, Step, cooperates_with
+from cleanclose.core.deliver.table import Read, Step
+from cleanclose.core.servers import Server, cooperates_with
 from cleanclose.linger import descriptor_of
 
 if sys.platform != "win32":

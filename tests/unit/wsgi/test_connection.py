@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cleanclose.core import Done, Read, Respond, Step, wsgi_response
-from cleanclose.core.servers import Continue, Server
+from cleanclose.core.deliver.table import Done, Read, Respond, Step
+from cleanclose.core.servers import Continue, Server, wsgi_response
 from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
 
 MIB = 1024 * 1024

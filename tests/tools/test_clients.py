@@ -14,8 +14,8 @@ from dataclasses import replace
 
 import pytest
 
-from cleanclose.doctor import Fault, Outcome, Upload, curl, http_client, reader, strict
-from cleanclose.doctor.clients import Abort, body_digest, body_pieces
+from cleanclose.testing import Fault, Seen, Upload, curl, http_client, reader, strict
+from cleanclose.testing.uploads import Abort, body_digest, body_pieces
 from tests.harness.leavers import until_read
 from tests.harness.waiting import LIMIT
 
@@ -25,7 +25,7 @@ CLOSING = REFUSED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Client = Callable[[Upload], Outcome]
+Client = Callable[[Upload], Seen]
 Script = Callable[["Peer"], None]
 
 RAW = [pytest.param(strict, id="strict"), pytest.param(reader, id="reader")]
