@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Final
 
@@ -129,7 +129,7 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def _served(name: str, way: str) -> Iterator[Server]:
+def _served(name: str, way: str) -> Generator[Server]:
     port = _free_port()
     command = [sys.executable, "-m", *SERVERS[name](port, way)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -42,7 +42,7 @@ def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterabl
 class Refuse(web.RequestHandler):
     def prepare(self) -> None:
         self.set_status(413 if self.request.method == "POST" else 200)
-        self.finish(BODY)
+        self.finish(BODY)  # pyright: ignore[reportUnknownMemberType]
 
     def data_received(self, chunk: bytes) -> None:
         """Refused, unread."""

@@ -1,6 +1,6 @@
 """How often random departures raise a warning, and how soon the seven patterns do.
 
-``python -m benchmarks.surge`` simulates days of traffic and tells `cleanclose.core.Surge` of it,
+``python -m benchmarks.surge`` simulates days of traffic and tells `cleanclose.surge.Surge` of it,
 on a clock of its own. Nothing is sent anywhere.
 
 The random departures are made as unlike coin tosses as real ones are: few routes and networks
@@ -39,12 +39,12 @@ from cleanclose.core import (
     Outcome,
     Phase,
     Side,
-    Surge,
     SurgeThresholds,
     UploadDrained,
     Verdict,
     Witness,
 )
+from cleanclose.surge import Surge
 
 __all__ = ["PATTERNS", "Day", "Traffic", "delay", "main", "random_day"]
 

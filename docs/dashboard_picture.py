@@ -97,7 +97,7 @@ def act(port: int, chance: random.Random, *, busy: bool) -> None:
         case 0:
             metered.cut_upload(port, chance.choice(("rst", "fin")))
         case 1:
-            metered.leave_order(port, "fin", after=chance.uniform(0.05, 0.4))
+            metered.leave_order(port, "fin", stays=chance.uniform(0.05, 0.4))
         case 2:
             metered.leave_report(port, "rst")
         case 3:

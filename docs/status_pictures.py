@@ -22,13 +22,13 @@ from cleanclose.core import (
     Mechanism,
     Outcome,
     Phase,
-    Reporter,
     Side,
     UploadDrained,
     UpstreamReset,
     Verdict,
     reset,
 )
+from cleanclose.core.outlets import Reporter
 from cleanclose.integrations.status import StatusPage, render
 
 FOLDER: Final = Path(__file__).parent

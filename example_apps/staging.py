@@ -48,8 +48,13 @@ class StartError(RuntimeError):
 
 
 def find_program(name: str) -> str | None:
-    """The path of an installed program, also of one that only an administrator's PATH has."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_PATHS))
+    """The path of an installed program.
+
+    One that a package brought into this Python's environment comes before the system's; one that
+    only an administrator's PATH has is found as well.
+    """
+    places = (str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath))
+    path = os.pathsep.join((*places, *_SYSTEM_PATHS))
     return shutil.which(name, path=path)
 
 
@@ -346,7 +351,7 @@ class Proxy:
     """
 
     PROGRAM: ClassVar[str]
-    """What has to be installed, and what messages call it."""
+    """What is started, and what messages call it."""
 
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
@@ -381,6 +386,11 @@ class Proxy:
     def url(self) -> str:
         """The proxy's address for HTTP clients, without a slash at the end."""
         return self.server.url
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What has to be installed."""
+        return (self.PROGRAM,)
 
     @property
     def folder(self) -> Path:
@@ -441,6 +451,8 @@ class NginxProxy(Proxy):
         request_buffering: Whether nginx takes in the whole request before it passes it on.
         upstream_http: The version that nginx speaks to the upstream: 1.0 with a connection for
             each request, which is its classic default, or 1.1 with connections that are kept.
+        http_2: Whether it speaks HTTP/2 without TLS, and only that, to its clients.
+        forwarded: Whether it tells the server who has asked, as most configurations have it.
     """
 
     PROGRAM = "nginx"
@@ -451,10 +463,14 @@ class NginxProxy(Proxy):
         *,
         request_buffering: bool = True,
         upstream_http: Literal["1.0", "1.1"] = "1.0",
+        http_2: bool = False,
+        forwarded: bool = False,
     ) -> None:
         super().__init__(upstream_port)
         self.request_buffering = request_buffering
         self.upstream_http = upstream_http
+        self.http_2 = http_2
+        self.forwarded = forwarded
 
     def _arguments(self) -> tuple[str, ...]:
         return ("-p", f"{self.folder}{os.sep}", "-c", "nginx.conf", "-e", "error.log")
@@ -473,6 +489,7 @@ class NginxProxy(Proxy):
         # Without a `user` line a master that root has started gives its workers to another
         # user, who cannot write into this folder.
         user = "user root root;" if os.geteuid() == 0 else ""
+        client = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
         text = f"""
             {user}
             worker_processes 1;
@@ -494,11 +511,12 @@ class NginxProxy(Proxy):
                     {"keepalive 8;" if keep else ""}
                 }}
                 server {{
-                    listen 127.0.0.1:{port};
+                    listen 127.0.0.1:{port}{" http2" if self.http_2 else ""};
                     location / {{
                         proxy_pass http://app;
                         proxy_http_version {self.upstream_http};
                         proxy_set_header Connection {'""' if keep else "close"};
+                        {client if self.forwarded else ""}
                         proxy_request_buffering {"on" if self.request_buffering else "off"};
                     }}
                 }}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import hypothesis
 import pytest
 
-from cleanclose.core import Outlet, Reporter, reset
+from cleanclose.core import Outlet, reset
+from cleanclose.core.outlets import Reporter
 from tests.harness import isolation, selection
 from tests.harness.processes import find_program
 
@@ -42,9 +43,9 @@ def counters_from_zero() -> None:
 
 
 @pytest.fixture(scope="session")
-def server_pool() -> Iterator[ServerPool]:
+def server_pool(require_program: Callable[[str], str]) -> Iterator[ServerPool]:
     """The servers of this test process."""
-    pool = ServerPool()
+    pool = ServerPool(require_program)
     yield pool
     pool.close()
 
@@ -118,7 +119,7 @@ def pytest_collection_finish() -> None:
 def _row_of(item: pytest.Item) -> str:
     spec: object = getattr(item, "callspec", None)
     params: dict[str, object] = getattr(spec, "params", {})
-    return str(params.get("row", ""))
+    return str(params.get("row") or params.get("stack") or "")
 
 
 @pytest.hookimpl(wrapper=True)

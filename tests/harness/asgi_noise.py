@@ -8,7 +8,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,8 @@ from tests.harness.apps.noise_asgi import BUSY, GATE, UPSTREAM_PORT
 from tests.harness.leavers import How, connected, leave, request
 from tests.harness.processes import ServerProcess
 from tests.harness.stacks import Stack
-from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.tap import PATH_VARIABLE, noted, read_tap
+from tests.harness.waiting import LIMIT, until
 
 __all__ = [
     "HOWS",
@@ -35,7 +35,6 @@ __all__ = [
 
 HOWS: Final[tuple[How, ...]] = ("rst", "fin")
 WARNING: Final = 30
-PATIENCE: Final = 15.0
 
 _PYTHON: Final = (sys.executable, "-m")
 _UVICORN: Final = (
@@ -60,6 +59,8 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
         "--timeout=120",
         "--graceful-timeout=1",
         "--no-control-socket",
+        # By default it cancels what goes on for three seconds behind its client's back.
+        "--asgi-disconnect-grace-period=60",
     ),
     "daphne": (*_PYTHON, "daphne", "-b", "127.0.0.1", "-p", "{port}"),
     "granian": (*_PYTHON, "granian", "--interface=asgi", "--host=127.0.0.1", "--port={port}"),
@@ -134,10 +135,11 @@ class Observed:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something is so."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, f"{what}\n{self.server.log_text()[-4000:]}"
-            time.sleep(0.02)
+        until(condition, lambda: f"{what}\n{self.server.log_text()[-4000:]}")
+
+    def noted(self, what: str, who: str) -> bool:
+        """Whether a request is where it has to be: `noise_asgi.CAME`, ``WORKS`` or ``HOLDS``."""
+        return noted(self.path, what, who)
 
 
 def _by_request(
@@ -187,7 +189,7 @@ def said_by(port: int, path: str, headers: tuple[tuple[str, str], ...] = ()) -> 
 
 def open_websocket(port: int, path: str, request_id: str) -> socket.socket:
     """A websocket whose handshake is over."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
     sock.sendall(request("GET", path, headers=(*_UPGRADE, ("X-Request-ID", request_id))))
     head = b""
     while b"\r\n\r\n" not in head:
@@ -199,14 +201,32 @@ def open_websocket(port: int, path: str, request_id: str) -> socket.socket:
     return sock
 
 
-def leave_websocket(port: int, path: str, request_id: str, how: How, *, read: int = 0) -> None:
-    """Open a websocket, read that many bytes, and leave without a close frame."""
+def leave_websocket(
+    port: int,
+    path: str,
+    request_id: str,
+    how: How,
+    *,
+    read: int = 0,
+    once: Callable[[], bool] | None = None,
+) -> None:
+    """Open a websocket, read that many bytes, and leave without a close frame.
+
+    Args:
+        port: The server's port.
+        path: The path.
+        request_id: The request's id.
+        how: How to leave.
+        read: How many bytes to read before.
+        once: What has to be so before, besides.
+    """
     sock = open_websocket(port, path, request_id)
     while read > 0:
         data = sock.recv(min(read, 65536))
         assert data
         read -= len(data)
-    time.sleep(0.15)
+    if once is not None:
+        until(once, "what this client waits for never came")
     leave(sock, how)
 
 

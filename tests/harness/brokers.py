@@ -11,13 +11,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Final
 
 from example_apps.staging import RabbitMq
 from tests.harness.processes import ServerProcess, find_program
+from tests.harness.waiting import until
 
 __all__ = [
     "MARIADB",
@@ -84,10 +84,7 @@ def postgresql() -> Generator[ServerProcess]:
             name="postgresql",
         ) as server:
             # It accepts, and refuses, before it has started.
-            deadline = time.monotonic() + _STARTING
-            while "ready to accept connections" not in server.log_text():
-                assert time.monotonic() < deadline, server.log_text()
-                time.sleep(0.02)
+            until(lambda: "ready to accept connections" in server.log_text(), server.log_text)
             yield server
 
 

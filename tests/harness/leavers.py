@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Final, Literal, NamedTuple
+
+from tests.harness.waiting import LIMIT, until
 
 __all__ = ["How", "connected", "leave", "leave_at", "request", "until_read"]
 
 How = Literal["rst", "fin"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
-_OPEN: Final = (1, 8)
-"""TCP_ESTABLISHED and TCP_CLOSE_WAIT of net/tcp_states.h: not closed by the server."""
+_ESTABLISHED: Final = 1
+"""TCP_ESTABLISHED of net/tcp_states.h."""
+_OPEN: Final = (_ESTABLISHED, 8)
+"""The same and TCP_CLOSE_WAIT: not closed by the server."""
 _SOCK_DIAG: Final = 4
 """NETLINK_SOCK_DIAG of linux/netlink.h."""
 _BY_FAMILY: Final = 20
@@ -30,11 +33,6 @@ _QUERY: Final = struct.Struct("=BBxxI2s2s4s12x4s12x4xII")
 """struct inet_diag_req_v2 of linux/inet_diag.h, for one socket."""
 _ANSWER: Final = struct.Struct("=xB2x48x4xI4x4xI")
 """State, rqueue and inode of struct inet_diag_msg."""
-_EVERY: Final = 0.02
-"""Seconds between two looks."""
-_UNREAD_FOR: Final = 5.0
-"""Seconds after which a server is taken to want no more than it has read."""
-_UNACCEPTED_FOR: Final = 20.0
 
 
 def request(
@@ -58,7 +56,7 @@ def request(
 @contextlib.contextmanager
 def connected(port: int) -> Generator[socket.socket]:
     """A connection to a server on this port."""
-    sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=LIMIT)
     try:
         yield sock
     finally:
@@ -66,14 +64,24 @@ def connected(port: int) -> Generator[socket.socket]:
 
 
 def leave(sock: socket.socket, how: How) -> None:
-    """Close the connection: with a reset, or with a FIN."""
+    """Close the connection, with a reset or with a FIN, and see it arrive at the other end.
+
+    Args:
+        sock: A connection within this machine.
+        how: How to leave.
+
+    Raises:
+        AssertionError: The other end's kernel never noticed.
+    """
+    ends = _ends(sock)
     if how == "rst":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
     sock.close()
+    until(lambda: _noticed(ends), "the other end has not noticed that this one left")
 
 
 def until_read(sock: socket.socket) -> None:
-    """Wait until the server has read what was sent, or some of it if it wants no more.
+    """Wait until the server has read what was sent.
 
     A reset throws away what it has not read, the request's head as well: to a server that was busy
     for as long as the client was there, such a client has never come.
@@ -83,24 +91,36 @@ def until_read(sock: socket.socket) -> None:
             others cannot be asked about a server's end.
 
     Raises:
-        AssertionError: It has not accepted the connection.
+        AssertionError: It has not read it, or has not even accepted the connection.
     """
-    began = time.monotonic()
-    while (waits := _waiting_for_the_server(sock)) is not None:
-        waited = time.monotonic() - began
-        if waits == "read" and waited > _UNREAD_FOR:
-            return
-        assert waited < _UNACCEPTED_FOR, "the server has not even accepted the connection"
-        time.sleep(_EVERY)
+    ends = _ends(sock)
+    until(lambda: _is_read(ends), lambda: f"the server has not read it: {_other_end(ends)}")
 
 
-def _waiting_for_the_server(sock: socket.socket) -> Literal["accept", "read"] | None:
-    found = _server_end(sock)
-    if found is None or found.state not in _OPEN:
+class _Ends(NamedTuple):
+    here: tuple[str, int]
+    there: tuple[str, int]
+
+
+def _is_read(ends: _Ends | None) -> bool:
+    found = _other_end(ends)
+    return found is None or found.state not in _OPEN or (found.inode != 0 and found.unread == 0)
+
+
+def _noticed(ends: _Ends | None) -> bool:
+    found = _other_end(ends)
+    return found is None or found.state != _ESTABLISHED
+
+
+def _ends(sock: socket.socket) -> _Ends | None:
+    """Both addresses; None where nobody can be asked about them."""
+    if sock.family != socket.AF_INET or not hasattr(socket, "AF_NETLINK"):
         return None
-    if found.inode == 0:
-        return "accept"
-    return "read" if found.unread else None
+    try:
+        return _Ends(sock.getsockname(), sock.getpeername())
+    except OSError:
+        # The other end has reset it.
+        return None
 
 
 class _End(NamedTuple):
@@ -109,11 +129,11 @@ class _End(NamedTuple):
     inode: int
 
 
-def _server_end(sock: socket.socket) -> _End | None:
+def _other_end(ends: _Ends | None) -> _End | None:
     """The other end of a connection within this machine, as sock_diag(7) has it."""
-    if not hasattr(socket, "AF_NETLINK"):
+    if ends is None:
         return None
-    (here, port), (there, other_port) = sock.getsockname(), sock.getpeername()
+    (here, port), (there, other_port) = ends
     header = _HEADER.pack(_HEADER.size + _QUERY.size, _BY_FAMILY, _REQUEST, 0, 0)
     query = _QUERY.pack(
         *(socket.AF_INET, socket.IPPROTO_TCP, _ALL),
@@ -133,17 +153,23 @@ def _server_end(sock: socket.socket) -> _End | None:
 
 
 def leave_at(
-    port: int, head: bytes, how: How, *, body: bytes = b"", after: float = 0.2, read: int = 0
+    port: int,
+    head: bytes,
+    how: How,
+    *,
+    body: bytes = b"",
+    read: int = 0,
+    once: Callable[[], bool] | None = None,
 ) -> None:
-    """Send, wait for a moment or for the first bytes of the response, and leave.
+    """Send, wait until that is read, or for the first bytes of the response, and leave.
 
     Args:
         port: The server's port.
         head: The request's head.
         how: How to leave.
         body: The part of the body that is sent.
-        after: Seconds between the last byte that was read, by the server or here, and the leaving.
         read: How many bytes of the response to read before.
+        once: What has to be so before, besides: that a handler works, for example.
     """
     with connected(port) as sock:
         sock.sendall(head + body)
@@ -154,5 +180,6 @@ def leave_at(
                 break
             left -= len(data)
         until_read(sock)
-        time.sleep(after)
+        if once is not None:
+            until(once, "what this client waits for never came")
         leave(sock, how)

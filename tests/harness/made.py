@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Final
 
 from cleanclose.core import (
@@ -18,8 +19,10 @@ from cleanclose.core import (
     Witness,
 )
 
-__all__ = ["FACTS", "departed", "drained", "facts", "upstream", "verdict"]
+__all__ = ["EXAMPLES", "FACTS", "departed", "drained", "facts", "upstream", "verdict"]
 
+EXAMPLES: Final = int(os.environ.get("CLEANCLOSE_EXAMPLES", "100"))
+"""How many ways each state machine is led through; `make test-all` takes more."""
 FACTS: Final = Facts(framework="asgi", server="uvicorn", method="GET", client="192.0.2.1")
 
 

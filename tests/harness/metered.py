@@ -16,6 +16,7 @@ from example_apps.metered import MAX_BYTES
 from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess
+from tests.harness.waiting import LIMIT
 
 __all__ = [
     "cut_upload",
@@ -46,7 +47,8 @@ def metered_service(folder: Path, prices: str) -> ServerProcess:
         ),
         env={
             "PROMETHEUS_MULTIPROC_DIR": str(folder),
-            "ORDER_SECONDS": "2",
+            # More than a client takes to leave.
+            "ORDER_SECONDS": "4",
             "PRICES": prices,
             "PORT": "{port}",
         },
@@ -65,19 +67,19 @@ def cut_upload(port: int, how: How) -> None:
         leave(sock, how)
 
 
-def leave_order(port: int, how: How, after: float = 0.1) -> None:
-    """Order, and leave before the answer.
+def leave_order(port: int, how: How, stays: float = 0.0) -> None:
+    """Order, and leave when the service has read it.
 
     Args:
         port: The service's port.
         how: How to leave.
-        after: How many seconds after the service has read the order.
+        stays: Seconds of patience: for a picture, which wants clients of all ages.
     """
     with connected(port) as sock:
         _wait_for_continue(sock, request("POST", "/orders", length=5, headers=_EXPECT))
         sock.sendall(b"order")
         until_read(sock)
-        time.sleep(after)
+        time.sleep(stays)
         leave(sock, how)
 
 
@@ -95,7 +97,7 @@ def leave_report(port: int, how: How) -> None:
 
 def refused_upload(port: int) -> int:
     """Send an upload that is too large all the way; return the status of the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     with contextlib.closing(connection):
         connection.request("PUT", "/files", b"x" * (4 * _MIB + MAX_BYTES))
         answer = connection.getresponse()
@@ -105,7 +107,7 @@ def refused_upload(port: int) -> int:
 
 def visit(port: int, method: str, path: str, body: bytes | None = None) -> int:
     """Make an ordinary request; return the status of the answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     with contextlib.closing(connection):
         connection.request(method, path, body)
         answer = connection.getresponse()

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Generator
 from typing import Final
 
-from tests.harness.leavers import How, leave
+from tests.harness.leavers import How, leave, until_read
+from tests.harness.waiting import LIMIT
 
 __all__ = ["CUT_CHUNKED", "CUT_LENGTH", "Quitter", "quitter"]
 
@@ -61,15 +62,13 @@ class Quitter:
             except OSError:
                 return
             with contextlib.suppress(OSError):
-                sock.settimeout(10)
+                sock.settimeout(LIMIT)
                 if not self._first:
                     sock.recv(65536)
                 if self._says:
                     sock.sendall(self._says)
                     # A reset throws away what the client has not read.
-                    sock.settimeout(0.2)
-                    with contextlib.suppress(TimeoutError):
-                        sock.recv(65536)
+                    until_read(sock)
             leave(sock, self._how)
 
 

@@ -6,8 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import httpx
-
+from tests.harness.asking import get_json, status_of
 from tests.harness.leavers import leave_at, request
 from tests.harness.processes import ServerProcess
 from tests.harness.stacks import Stack, gunicorn
@@ -58,7 +57,7 @@ TORNADO: Final = Stack(
 
 def counted(server: ServerProcess) -> dict[str, float]:
     """The server's counters, added up over their labels."""
-    values: dict[str, float] = httpx.get(f"{server.url}/", timeout=20).json()
+    values: dict[str, float] = get_json(server.port)
     sums: dict[str, float] = {}
     for name, value in values.items():
         family = name.partition("{")[0].removeprefix("cleanclose_").removesuffix("_total")
@@ -84,9 +83,9 @@ def crowd(server: ServerProcess, each: int, *, at_once: int = 6) -> int:
     """
     upload = request("POST", "/read", length=1000)
     kinds: list[dict[str, Any]] = [
-        {"head": upload, "body": b"some", "after": 0.02},
-        {"head": request("GET", "/work"), "after": 0.05},
-        {"head": request("GET", "/stream"), "read": 100_000, "after": 0},
+        {"head": upload, "body": b"some"},
+        {"head": request("GET", "/work")},
+        {"head": request("GET", "/stream"), "read": 100_000},
     ]
     clients = [kind for kind in kinds for _ in range(each)]
 
@@ -100,7 +99,4 @@ def crowd(server: ServerProcess, each: int, *, at_once: int = 6) -> int:
 
 def quietly_get(server: ServerProcess, path: str) -> int | None:
     """The status of a GET; None if its response breaks off."""
-    try:
-        return httpx.get(server.url + path, timeout=20).status_code
-    except httpx.HTTPError:
-        return None
+    return status_of(server.port, path)

@@ -1,43 +1,65 @@
 """What ``make test`` runs, and what only ``make test-all`` does: one rule, and nobody's choice.
 
-``make test`` runs each value of each parameter of a test once: every server, every client, every
-scenario, every framing, but not each with each. ``make test-all`` runs all combinations. So every
-test function is run by both, and a new one needs no mark.
+``make test`` runs each value of each parameter of a test once: every client, every scenario, every
+framing, but not each with each. Servers are dear: what a run costs is how many of them it starts.
+So each of them is there once in a file, and once in its negative controls, with tests that take
+turns. ``make test-all`` runs all combinations. So every test function is run by both, and a new one
+needs no mark.
 
 Of the combinations of one test, in the order of their parameters, the one with the most values
-that have not been there yet is taken next, until none brings a new one. The others are marked
-``full``. Units are never marked: they take no time. A test may be marked ``full`` by hand where
-all of it says nothing about a change (an installation from the package index).
+that have not been there yet is taken next, of equals the one whose server has been there least,
+until none brings a new one. The others are marked ``full``. Units are never marked: they take no
+time. A test may be marked ``full`` by hand where all of it says nothing about a change (an
+installation from the package index).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import pytest
 
-__all__ = ["mark_what_only_a_full_run_needs", "needed"]
+from tests.harness.stacks import Stack
 
-Value = tuple[str, str]
-"""A parameter's name and one of its values."""
+__all__ = ["Value", "mark_what_only_a_full_run_needs", "needed"]
+
+
+class Value(NamedTuple):
+    """A parameter's name and one of its values."""
+
+    name: str
+    value: str
+    is_server: bool = False
+
 
 _FOLDERS: Final = ("tests/promises/", "tests/tools/")
+_SERVERS: Final = ("server", "stack", "row")
+"""Parameters whose values are servers; others are if they are a `Stack`."""
 
 
-def needed(combinations: Sequence[Iterable[Value]]) -> set[int]:
+def needed(combinations: Sequence[Iterable[Value]], seen: Counter[Value]) -> set[int]:
     """The places of combinations that have each value at least once.
 
     Args:
         combinations: The parameters' values of each.
+        seen: How often each server has been chosen for the tests before; counted on.
     """
     left = {place: frozenset(values) for place, values in enumerate(combinations)}
     wanted: set[Value] = {value for values in left.values() for value in values}
+    wanted -= {value for value in wanted if seen[value]}
     taken: set[int] = set()
-    while wanted:
+    while left and (wanted or not taken):
         # `max` takes the first of equals: every process of a run makes the same choice.
-        place = max(left, key=lambda place: len(left[place] & wanted))
-        wanted -= left.pop(place)
+        place = max(
+            left,
+            key=lambda place: (len(left[place] & wanted), -sum(map(seen.__getitem__, left[place]))),
+        )
+        values = left.pop(place)
+        wanted -= values
+        seen.update(value for value in values if value.is_server)
         taken.add(place)
     return taken
 
@@ -48,14 +70,21 @@ def mark_what_only_a_full_run_needs(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if item.nodeid.startswith(_FOLDERS):
             tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    seen: dict[tuple[Path, bool], Counter[Value]] = {}
     for combinations in tests.values():
-        chosen = needed([_values(item) for item in combinations])
+        first = combinations[0]
+        is_control = first.get_closest_marker("negative_control") is not None
+        in_file = seen.setdefault((first.path, is_control), Counter())
+        chosen = needed([_values(item) for item in combinations], in_file)
         for place, item in enumerate(combinations):
-            if place not in chosen and len(combinations) > 1:
+            if place not in chosen:
                 item.add_marker(pytest.mark.full)
 
 
 def _values(item: pytest.Item) -> frozenset[Value]:
     spec: object = getattr(item, "callspec", None)
     params: dict[str, object] = getattr(spec, "params", {})
-    return frozenset((name, repr(value)) for name, value in params.items())
+    return frozenset(
+        Value(name, repr(value), name in _SERVERS or isinstance(value, Stack))
+        for name, value in params.items()
+    )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from tests.harness.processes import ServerProcess
-from tests.harness.proxies import NginxProxy
+from tests.harness.proxies import PROXIES, NginxProxy, Proxy
 from tests.harness.stacks import Stack
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ class _Key(NamedTuple):
 class ServerPool:
     """The servers that run now. The one that was not asked for the longest makes room."""
 
-    def __init__(self) -> None:
+    def __init__(self, require_program: Callable[[str], str]) -> None:
+        self._require_program = require_program
         self._servers: OrderedDict[_Key, ServerProcess] = OrderedDict()
-        self._proxies: dict[tuple[int, bool, str], NginxProxy] = {}
+        self._proxies: dict[tuple[int, str], Proxy] = {}
 
     def server(
         self,
@@ -56,15 +58,13 @@ class ServerPool:
         self._servers.move_to_end(key)
         return server
 
-    def proxy(
-        self, server: ServerProcess, *, buffering: bool, upstream_http: Literal["1.0", "1.1"]
-    ) -> NginxProxy:
-        """A running nginx in front of this server."""
-        key = (server.port, buffering, upstream_http)
+    def proxy(self, server: ServerProcess, name: str, make: Callable[[int], Proxy]) -> Proxy:
+        """A running proxy in front of this server, which goes with it."""
+        key = (server.port, name)
         if key not in self._proxies:
-            proxy = NginxProxy(
-                server.port, request_buffering=buffering, upstream_http=upstream_http
-            )
+            proxy = make(server.port)
+            for program in proxy.programs:
+                self._require_program(program)
             proxy.start()
             self._proxies[key] = proxy
         return self._proxies[key]
@@ -102,15 +102,28 @@ class Serve:
         self._used.setdefault(id(server), (server, server.log_size(), wrapped))
         return server
 
+    def behind(
+        self, server: ServerProcess, name: str, make: Callable[[int], Proxy] | None = None
+    ) -> Proxy:
+        """A proxy in front of this server, which other tests may have used before.
+
+        Args:
+            server: The server.
+            name: One of `tests.harness.proxies.PROXIES`, or another name for what ``make`` gives.
+            make: Makes the proxy.
+        """
+        return self._pool.proxy(server, name, make or PROXIES[name])
+
     def behind_nginx(
         self,
         server: ServerProcess,
         *,
         buffering: bool,
         upstream_http: Literal["1.0", "1.1"] = "1.0",
-    ) -> NginxProxy:
+    ) -> Proxy:
         """An nginx in front of this server."""
-        return self._pool.proxy(server, buffering=buffering, upstream_http=upstream_http)
+        make = partial(NginxProxy, request_buffering=buffering, upstream_http=upstream_http)
+        return self.behind(server, f"nginx {buffering} {upstream_http}", make)
 
     def allow_tracebacks(self) -> None:
         """This test makes the app or the server fail on purpose."""

@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from cleanclose.core import Event
 
-__all__ = ["PATH_VARIABLE", "Tap", "outlets", "read_tap", "tap_logging"]
+__all__ = ["PATH_VARIABLE", "Tap", "note", "noted", "outlets", "read_tap", "tap_logging"]
 
 PATH_VARIABLE: Final = "TEST_TAP"
 """The environment variable that names the file."""
 
 _LOCK: Final = threading.Lock()
+_NOTE: Final = "note"
 
 
 class Tap:
@@ -63,10 +64,24 @@ def read_tap(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any
     records: list[Mapping[str, Any]] = []
     events: list[Mapping[str, Any]] = []
     if path.exists():
-        for line in path.read_text("utf-8").splitlines():
+        # Behind the last end of a line somebody may be writing.
+        for line in path.read_text("utf-8").rpartition("\n")[0].splitlines():
             entry: dict[str, Any] = json.loads(line)
-            (events if "event" in entry else records).append(entry)
+            if _NOTE not in entry:
+                (events if "event" in entry else records).append(entry)
     return records, events
+
+
+def note(what: str, who: str) -> None:
+    """Write that somebody is somewhere, for a test that waits for it."""
+    if PATH_VARIABLE in os.environ:
+        _write({_NOTE: what, "who": who})
+
+
+def noted(path: Path, what: str, who: str) -> bool:
+    """Whether that has been written."""
+    line = json.dumps({_NOTE: what, "who": who})
+    return path.exists() and line in path.read_text("utf-8").splitlines()
 
 
 def _write(entry: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ LIMIT: Final = 60.0
 """Seconds after which nothing comes any more, on the slowest machine."""
 
 
-def until(is_so: Callable[[], bool], what: object = None, seconds: float = LIMIT) -> None:
+def until(is_so: Callable[[], object], what: object = None, seconds: float = LIMIT) -> None:
     """Wait until something is so.
 
     Args:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 from cleanclose.doctor import Fault, Outcome, Upload, strict
 from tests.harness.apps import routes
 from tests.harness.processes import ServerProcess
+from tests.harness.waiting import LIMIT, until
 
 if TYPE_CHECKING:
     pass
-SLACK: Final = 20.0
+SLACK: Final = LIMIT
 """Far above the sum of the caps, and far below for ever."""
 
 DRAINED: Final = 'cleanclose_early_responses_total{outcome="%s"}'
@@ -35,14 +36,13 @@ class Watch:
 
     def grown(self, *names: str) -> bool:
         """Whether these counts have grown by one, taken together, or do so in a while."""
-        deadline = time.monotonic() + SLACK
-        while True:
-            now = self._read()
-            if sum(now[name] - self._before[name] for name in names) == 1:
-                return True
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
+        with contextlib.suppress(AssertionError):
+            until(lambda: self._growth(names) > 0)
+        return self._growth(names) == 1
+
+    def _growth(self, names: Iterable[str]) -> int:
+        now = self._read()
+        return sum(now[name] - self._before[name] for name in names)
 
     def check(self) -> None:
         """The server serves on, and has seen no request that nobody sent."""
@@ -74,3 +74,8 @@ def get_json(server: ServerProcess, path: str) -> object:
     response = outcome.response
     assert response is not None, str(outcome)
     return json.loads(response.body)
+
+
+def smuggled(server: ServerProcess) -> int:
+    """How many pieces of bodies the application was given as requests."""
+    return cast("Mapping[str, int]", get_json(server, routes.SEEN))["smuggled"]

@@ -57,9 +57,19 @@ def uploads(
             if DIRECT in ways:
                 found.append((DIRECT, client, case))
             # Behind a proxy the proxy is the server's client; what is in front of it matters less.
-            if strict and (full or chosen or case.name in ("length-8", "large-8")):
-                found += [(way, client, case) for way in ways if way is not DIRECT]
+            if strict:
+                through = [way for way in ways if way is not DIRECT]
+                found += [
+                    (way, client, case) for way in through if chosen or _goes(case, way, full)
+                ]
     return found
+
+
+def _goes(case: Case, way: Way, full: bool) -> bool:
+    """Whether a case is sent through a proxy, where nobody has chosen."""
+    if way.quick:
+        return full or case.name in ("length-8", "large-8")
+    return full and case.name in ("length-8", "chunked-8", "slow-8")
 
 
 def _named(kind: str, names: Sequence[str], candidates: Sequence[Any]) -> list[Any]:

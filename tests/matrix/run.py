@@ -19,7 +19,18 @@ from typing import Any, Final, Literal
 from cleanclose.doctor.wire import Fault
 from tests.harness.apps import routes
 from tests.harness.processes import ServerProcess, StartError, find_program
-from tests.harness.proxies import CaddyProxy, HaproxyProxy, NginxProxy
+from tests.harness.proxies import (
+    ApacheProxy,
+    CaddyProxy,
+    EnvoyProxy,
+    H2oProxy,
+    HaproxyProxy,
+    LighttpdProxy,
+    NginxProxy,
+    SquidProxy,
+    TraefikProxy,
+    VarnishProxy,
+)
 from tests.harness.stacks import Stack
 from tests.matrix.cases import Case
 from tests.matrix.drivers import Client, Driver, DriverError, Workshop
@@ -43,6 +54,8 @@ class Way:
 
     name: str
     program: str | None = None
+    quick: bool = True
+    """Whether a quick run takes it, too."""
     open: Callable[[int], contextlib.AbstractContextManager[Any]] | None = None
 
     def __str__(self) -> str:
@@ -59,6 +72,18 @@ PROXIES: Final = (
     ),
     Way(name="HAProxy", program="haproxy", open=HaproxyProxy),
     Way(name="Caddy", program="caddy", open=CaddyProxy),
+    *(
+        Way(name=name, program=make.PROGRAM, open=make, quick=False)
+        for name, make in (
+            ("Traefik", TraefikProxy),
+            ("Envoy", EnvoyProxy),
+            ("Squid", SquidProxy),
+            ("Apache", ApacheProxy),
+            ("Varnish", VarnishProxy),
+            ("lighttpd", LighttpdProxy),
+            ("H2O", H2oProxy),
+        )
+    ),
 )
 
 

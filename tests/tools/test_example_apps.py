@@ -20,6 +20,7 @@ from example_apps.uploads import (
     format_digest,
 )
 from tests.harness.processes import ServerProcess
+from tests.harness.waiting import until
 
 LIMIT = MIB
 SMALL = 100_000
@@ -63,6 +64,11 @@ class Site:
         counters: dict[str, int] = json_of(self.send("GET", "/counters"))
         return counters
 
+    def departures(self) -> int:
+        """How many clients have left."""
+        name = "cleanclose_departures_total"
+        return sum(value for key, value in self.counters().items() if key.startswith(name))
+
     def digests(self) -> set[str]:
         """The names of the stored files."""
         return {path.name for path in self.settings.folder.iterdir() if len(path.name) == 64}
@@ -73,10 +79,10 @@ class Site:
 
     def wait_for(self, temporary_files: int) -> None:
         """Wait until there is this number of temporary files."""
-        deadline = time.monotonic() + 10
-        while len(self.temporary_files()) != temporary_files:
-            assert time.monotonic() < deadline, f"{self.temporary_files()}\n{self.log}"
-            time.sleep(0.02)
+        until(
+            lambda: len(self.temporary_files()) == temporary_files,
+            lambda: f"{self.temporary_files()}\n{self.log}",
+        )
 
     @property
     def log(self) -> str:
@@ -196,10 +202,10 @@ def test_400_for_a_malformed_digest(site: Site) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_client_that_leaves_half_way(site: Site, chunked: bool, how: Abort) -> None:
     before = site.digests()
+    departed = site.departures()
     site.upload(900_000, chunked=chunked, abort_after=500_000, abort_how=how)
-    site.wait_for(temporary_files=0)
-    # The server may still have been about to begin when the folder was looked at.
-    time.sleep(0.1)
+    # Before, the server may still have been about to begin.
+    until(lambda: site.departures() > departed, site.counters)
     site.wait_for(temporary_files=0)
     assert site.digests() == before
     assert site.send("GET", "/healthz").status == 200
@@ -214,10 +220,7 @@ def test_the_counters_count(site: Site) -> None:
     name = 'cleanclose_early_responses_total{outcome="delivered"}'
     before = site.counters()[name]
     assert site.upload(LARGE).status == 413
-    deadline = time.monotonic() + 10
-    while site.counters()[name] == before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(lambda: site.counters()[name] != before)
     assert site.counters()[name] == before + 1
 
 

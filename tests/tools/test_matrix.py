@@ -40,7 +40,9 @@ def test_a_tiny_run(tmp_path: Path) -> None:
     assert len(lines) == 2 * 2 * 2
     for line in lines:
         if line["wrapped"]:
-            assert (line["kind"], line["next"]) == ("delivered", "same connection")
+            # So large an upload is answered at once, and its connection is not used again.
+            assert line["kind"] == "delivered"
+            assert line.get("next") in (None, "new connection")
     # What the strict client loses on these two without the middleware.
     assert "lost" in {line["kind"] for line in lines if not line["wrapped"]}
     picture = (tmp_path / "matrix.svg").read_text()

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from tests.harness.processes import (
     run_python,
 )
 from tests.harness.proxies import NginxProxy
+from tests.harness.waiting import until
 
 SERVER = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "{port}")
 
@@ -106,9 +106,7 @@ def test_the_whole_group_is_stopped() -> None:
     with ServerProcess([sys.executable, "-c", code, "{port}"]) as server:
         child = int(server.log_text().split()[1])
         os.kill(child, 0)
-    deadline = time.monotonic() + 10
-    while _runs(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not _runs(child))
     assert not _runs(child)
 
 
@@ -156,9 +154,7 @@ def test_nothing_outlives_a_starter_that_is_killed() -> None:
         pid = int(starter.stdout.readline())
         assert _runs(pid)
         starter.kill()
-    deadline = time.monotonic() + 10
-    while _runs(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not _runs(pid))
     assert not _runs(pid)
 
 
@@ -208,9 +204,7 @@ def test_nginx_stands_in_front(
             with urllib.request.urlopen(f"{proxy.url}/hello") as response:
                 assert response.read() == b"hello"
             # nginx writes the line when it has sent the response.
-            deadline = time.monotonic() + 10
-            while not proxy.access_log() and time.monotonic() < deadline:
-                time.sleep(0.02)
+            until(proxy.access_log)
             assert proxy.access_log() == '200 upstream=200 "GET /hello HTTP/1.1"\n'
             assert "[emerg]" not in proxy.error_log()
             folder = proxy.folder

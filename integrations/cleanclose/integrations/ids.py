@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from cleanclose.core.outlets import Ids
+    from cleanclose.core import Ids
 
 __all__ = ["from_correlation_id", "from_opentelemetry", "from_structlog"]
 

@@ -10,24 +10,30 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider
 
-from cleanclose.core import ClientDeparted, Event, UploadDrained, UpstreamReset, Verdict, current
-from cleanclose.core.counters import (
+from cleanclose.core import (
     COUNTED,
     MEASURED,
     PREFIX,
-    PROCESS,
+    ClientDeparted,
     Counted,
+    Event,
     Measured,
+    UploadDrained,
+    UpstreamReset,
+    Verdict,
+    count_outlet_error,
     counts,
+    current,
     measurements,
+    on_count,
+    on_departure,
 )
-from cleanclose.core.watch import DEPARTURE_LISTENERS
 
 __all__ = ["OpenTelemetryOutlet"]
 
@@ -46,9 +52,9 @@ _LISTENING: Final[weakref.WeakSet[OpenTelemetryOutlet]] = weakref.WeakSet()
 """The outlets that are there: the last one takes the listener along."""
 
 
-def _stop_listening() -> None:
-    if not _LISTENING and _departure_seen in DEPARTURE_LISTENERS:
-        DEPARTURE_LISTENERS.remove(_departure_seen)
+def _stop_listening(stop: Callable[[], None]) -> None:
+    if not _LISTENING:
+        stop()
 
 
 class OpenTelemetryOutlet:
@@ -80,9 +86,8 @@ class OpenTelemetryOutlet:
         self._spans = spans
         if spans:
             _LISTENING.add(self)
-            weakref.finalize(self, _stop_listening).atexit = False
-            if _departure_seen not in DEPARTURE_LISTENERS:
-                DEPARTURE_LISTENERS.append(_departure_seen)
+            stop = on_departure(_departure_seen)
+            weakref.finalize(self, _stop_listening, stop).atexit = False
 
     def __call__(self, event: Event, /) -> None:
         """Count one event, and write it on the current span if there is one."""
@@ -147,8 +152,7 @@ def _instruments_of(provider: MeterProvider) -> _Instruments:
         instruments = _BY_PROVIDER.get(provider)
         if instruments is None:
             instruments = _BY_PROVIDER[provider] = _Instruments(provider)
-            if _count_in_all not in PROCESS.listeners:
-                PROCESS.listeners.append(_count_in_all)
+            on_count(_count_in_all)
         return instruments
 
 
@@ -192,7 +196,7 @@ def _departure_seen() -> None:
         if span.is_recording():
             _write_departure(span, ClientDeparted.name, _verdict_attributes(watch.departure))
     except Exception:  # noqa: BLE001 - the request must not hear of it
-        PROCESS.count_outlet_error()
+        count_outlet_error()
 
 
 def _tell_span(event: Event) -> None:

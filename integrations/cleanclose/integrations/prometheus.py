@@ -17,17 +17,20 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from cleanclose.core import ClientDeparted, Event
-from cleanclose.core.counters import (
+from cleanclose.core import (
     COUNTED,
     MEASURED,
     PREFIX,
-    PROCESS,
+    ClientDeparted,
     Counted,
+    Event,
+    KernelFigures,
+    Listener,
     counts,
+    kernel_figures,
     measurements,
+    on_count,
 )
-from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
 
 __all__ = ["KernelCollector", "PrometheusOutlet", "child_exit"]
 
@@ -148,8 +151,7 @@ def _metrics_in(registry: CollectorRegistry) -> _Metrics:
         metrics = _BY_REGISTRY.get(registry)
         if metrics is None:
             metrics = _BY_REGISTRY[registry] = _Metrics(registry)
-            if _count_in_all not in PROCESS.listeners:
-                PROCESS.listeners.append(_count_in_all)
+            on_count(_count_in_all)
         return metrics
 
 
@@ -173,7 +175,7 @@ def _checked_routes(routes: object) -> frozenset[str]:
 class KernelCollector(Collector):
     """The kernel's own figures (Linux), asked for at each scrape. It registers itself.
 
-    ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.kernel.COUNTERS` by
+    ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.KERNEL_COUNTERS` by
     ``event``: connections reset and turned away, of every process in this container or on this
     machine. ``cleanclose_accept_queue`` and ``cleanclose_accept_queue_limit`` have the accept
     queues of listening sockets by ``listener``, which is an address of this server's own. Where

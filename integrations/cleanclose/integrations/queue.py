@@ -18,9 +18,7 @@ import time
 import weakref
 from typing import Final
 
-from cleanclose.core import Event, Outlet
-from cleanclose.core.counters import PROCESS
-from cleanclose.core.outlets import LOGGER_NAME
+from cleanclose.core import LOGGER_NAME, Event, Outlet, count_outlet_drop, count_outlet_error
 
 __all__ = ["QueuedOutlet"]
 
@@ -68,11 +66,11 @@ class QueuedOutlet:
     def __call__(self, event: Event, /) -> None:
         """Put an event into the queue, or drop it. It waits for nothing."""
         if self._closed:
-            PROCESS.count_outlet_drop()
+            count_outlet_drop()
             return
         with self._changed:
             if self._queue.qsize() >= self._size:
-                PROCESS.count_outlet_drop()
+                count_outlet_drop()
                 return
             if self._thread is None:
                 self._start()
@@ -153,7 +151,7 @@ class QueuedOutlet:
                     self._changed.notify_all()
 
     def _failed(self, error: BaseException) -> None:
-        PROCESS.count_outlet_error()
+        count_outlet_error()
         if not self._reported:
             self._reported = True
             with contextlib.suppress(Exception):

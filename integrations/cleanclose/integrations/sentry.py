@@ -16,10 +16,17 @@ from typing import Any, Final, cast
 import sentry_sdk
 from sentry_sdk.utils import event_from_exception
 
-from cleanclose.core import Event, Levels, Side, UpstreamReset, current
-from cleanclose.core.levels import row_of_departure
-from cleanclose.core.outlets import LOGGER_NAME
-from cleanclose.core.records import errors_in, verdict_of_errors
+from cleanclose.core import (
+    LOGGER_NAME,
+    Event,
+    Levels,
+    Side,
+    UpstreamReset,
+    current,
+    errors_in,
+    row_of_departure,
+    verdict_of_errors,
+)
 
 __all__ = ["BeforeSend", "SentryOutlet", "before_send"]
 

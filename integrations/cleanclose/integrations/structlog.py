@@ -1,10 +1,10 @@
 """structlog: processors for an application's own chain.
 
-`QuietDepartures`: the log lines of your own about a client that left, quietly. `ecs` and
+`QuietLogs`: the log lines of your own about a client that left, quietly. `ecs` and
 `GoogleCloud`: the names that Elastic and Google Cloud have for an event's fields.
 
-The log filter (`cleanclose.integrations.stdlib`) looks at what servers and frameworks log by
-`logging`. `QuietDepartures` is the same for tracebacks that an application logs through
+The log filter (`cleanclose.quiet`) looks at what servers and frameworks log by
+`logging`. `QuietLogs` is the same for tracebacks that an application logs through
 structlog.
 """
 
@@ -18,11 +18,15 @@ from typing import Any, Final, cast
 
 import structlog
 
-from cleanclose.core import Event, Levels
-from cleanclose.core.counters import PROCESS
-from cleanclose.core.floods import FOLDED
-from cleanclose.core.levels import row_of_departure
-from cleanclose.core.records import fields_of, verdict_of_errors
+from cleanclose.core import (
+    FOLDED,
+    Event,
+    Levels,
+    count_quieted_record,
+    fields_of,
+    row_of_departure,
+    verdict_of_errors,
+)
 from cleanclose.integrations.schemas import (
     ECS_VERSION,
     ecs_fields,
@@ -31,7 +35,7 @@ from cleanclose.integrations.schemas import (
     google_severity,
 )
 
-__all__ = ["GoogleCloud", "QuietDepartures", "ecs"]
+__all__ = ["GoogleCloud", "QuietDepartures", "QuietLogs", "ecs"]
 
 _LEVELS: Final = {
     "warn": logging.WARNING,
@@ -42,7 +46,7 @@ _LEVELS: Final = {
 """The methods whose events are looked at. What is called critical stays so."""
 
 
-class QuietDepartures:
+class QuietLogs:
     """A processor that lowers events whose exceptions are a departed client's, all of them.
 
     Such an event has the ``level`` of the departure's event, ``original_level``, no ``exc_info``
@@ -98,7 +102,7 @@ class QuietDepartures:
         level = self._levels.of_row(row_of_departure(verdict))
         if level >= original:
             return event_dict
-        PROCESS.count_quieted_record()
+        count_quieted_record()
         if "_record" not in event_dict and not self._is_on(logger, level):
             raise structlog.DropEvent
         event_dict.pop("exc_info", None)
@@ -113,6 +117,10 @@ class QuietDepartures:
             return level >= self._min_level
         is_enabled_for = getattr(logger, "isEnabledFor", None)
         return bool(is_enabled_for(level)) if callable(is_enabled_for) else True
+
+
+QuietDepartures = QuietLogs
+"""The old name of `QuietLogs`."""
 
 
 def _is_level(value: object) -> bool:

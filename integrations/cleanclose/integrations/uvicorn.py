@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.utils import get_client_addr, get_path_with_query_string
 
-from cleanclose.core import Watch, current
-from cleanclose.core.watch import DEPARTURE_LISTENERS
+from cleanclose.core import Watch, current, on_departure
 
 __all__ = ["AccessFilter"]
 
@@ -48,9 +47,8 @@ class AccessFilter(logging.Filter):
                 with contextlib.suppress(Exception):
                     here._departed()
 
-        DEPARTURE_LISTENERS.append(departed)
         # A filter that is gone must not leave its listener.
-        weakref.finalize(self, DEPARTURE_LISTENERS.remove, departed).atexit = False
+        weakref.finalize(self, on_departure(departed)).atexit = False
 
     @classmethod
     def install(cls) -> AccessFilter:

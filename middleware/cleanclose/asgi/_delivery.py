@@ -12,23 +12,11 @@ import anyio
 
 from cleanclose.asgi._messages import Message, Receive, Send
 from cleanclose.asgi._runtime import Runtime, current_runtime
-from cleanclose.core import (
-    Done,
-    Event,
-    Exchange,
-    Forward,
-    Keep,
-    Mechanism,
-    Read,
-    Respond,
-    Server,
-    State,
-    Step,
-    asgi_socket,
-    close_asgi,
-    is_asgi_stopping,
-    response_length,
-)
+from cleanclose.core import Event, Mechanism
+from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
+from cleanclose.core.servers import Server, asgi_socket, close_asgi, is_asgi_stopping
 from cleanclose.linger import LINGERER, Handover, descriptor_of
 
 __all__ = ["Delivery"]

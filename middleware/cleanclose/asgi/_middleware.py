@@ -11,30 +11,17 @@ from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
-from cleanclose.core import (
-    COMPLETE,
-    CURRENT,
-    NO_BODY,
-    OPEN,
-    PROXY_FIELDS,
-    Connection,
-    Exchange,
-    Outlet,
-    Places,
-    Reporter,
-    Settings,
-    SettingsOptions,
-    Stoppable,
-    asgi_server,
-    asgi_socket,
-    body_length,
-    is_called_by_server,
-    is_multiplexed,
-    names_caddy,
-    wants_continue,
-)
-from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.servers import asgi_server, asgi_socket, is_called_by_server
+from cleanclose.core.stop import Stoppable
+from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
 from cleanclose.linger import can_linger
+from cleanclose.quiet import install_quiet_logs
+from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
@@ -86,9 +73,7 @@ class CleanCloseMiddleware:
         self._stopped_app = None if stoppable is None else StoppedApp(app, stoppable)
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
-        self._reporter = Reporter(
-            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
-        )
+        self._reporter = make_reporter(outlets, self._settings)
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
 
@@ -226,6 +211,9 @@ class CleanCloseMiddleware:
             started=watch.started,
             received=watch.bytes_in,
         )
+        if watch.departure is not None:
+            # Nobody is left to deliver to.
+            exchange.peer_gone(watch.departure.mechanism, time.monotonic())
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
         return Delivery(

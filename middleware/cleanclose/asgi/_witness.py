@@ -14,29 +14,13 @@ from typing import Final, cast
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send
-from cleanclose.core import (
-    CHUNKED,
-    COMPLETE,
-    GONE,
-    OPEN,
-    STREAMING,
-    UNKNOWN,
-    End,
-    Facts,
-    Mechanism,
-    Phase,
-    Server,
-    Side,
-    Verdict,
-    Watch,
-    Witness,
-    asgi_server,
-    asgi_socket,
-    ask_connection,
-    is_asgi_stopping,
-    judge,
-    trace_id,
-)
+from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
+from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.judge import judge
+from cleanclose.core.kernel import ask_connection
+from cleanclose.core.servers import UNKNOWN, Server, asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.core.tracing import trace_id
+from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING, End
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 
@@ -420,6 +404,7 @@ class UploadWatch(HttpWatch):
         Afterwards it has to be taken out again: it refers to this watch, which is a cycle.
         """
         if self.delivery is None:
+            self.ask()
             self.delivery = self._begin_delivery(self, self._pending)
             self.send_to = self.delivery.send
         return self.delivery

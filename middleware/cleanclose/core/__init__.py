@@ -1,27 +1,38 @@
-"""The shared core: no framework, no I/O, no clock of its own."""
+"""What users of cleanclose need besides the one line: events, settings, outlets, counters.
 
-from cleanclose.core.counters import reset, snapshot
-from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import (
-    CHUNKED,
-    NO_BODY,
-    body_length,
-    is_multiplexed,
-    response_length,
-    wants_continue,
-)
-from cleanclose.core.deliver.places import Places
-from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
-from cleanclose.core.deliver.table import (
-    TRANSITIONS,
-    Done,
-    Forward,
-    Happening,
-    Keep,
-    Read,
-    Respond,
-    State,
-    Step,
+- **Events**: `Event` and its classes, the enums that they are made of, `Facts`, `Verdict`.
+- **Settings**: `Settings` has what every shim takes as keyword arguments.
+- **Outlets**: an `Outlet` is anything that is called with an event. `LineOutlet` is the base of
+  those that write lines. What else an outlet needs is here as well, because ours use nothing else:
+  the definitions of what is counted (`COUNTED`, `counts`), the words that lines about departures
+  have (`fields_of`), the judgement of others' exceptions (`verdict_of_errors`), and the hooks
+  `on_departure`, `on_event` and `on_count`.
+- **Counters**: `snapshot`, `reset`; the kernel's own in `kernel_figures`.
+- **In a handler**: `client_gone`, `current`; `TruncatedBodyError`.
+
+The machinery is in the modules of this package: no framework, no I/O, no clock of its own. Names
+of it that this module once had still work (`cleanclose.core._old_names`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cleanclose.core._old_names import look_up
+from cleanclose.core.counters import (
+    COUNTED,
+    MEASURED,
+    PREFIX,
+    Counted,
+    Measured,
+    count_outlet_drop,
+    count_outlet_error,
+    count_quieted_record,
+    counts,
+    measurements,
+    on_count,
+    reset,
+    snapshot,
 )
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import (
@@ -42,98 +53,60 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.floods import Flood
-from cleanclose.core.judge import judge, mark, marked
-from cleanclose.core.kernel import KernelFigures, Listener, ask_connection, kernel_figures
-from cleanclose.core.levels import Levels
-from cleanclose.core.outlets import Outlet, Reporter, StructlogOutlet
-from cleanclose.core.servers import (
-    TORNADO,
-    UNKNOWN,
-    Continue,
-    Server,
-    asgi_server,
-    asgi_socket,
-    close_asgi,
-    cooperates_with,
-    is_asgi_stopping,
-    is_called_by_server,
-    is_called_by_wsgi_server,
-    is_servers_own,
-    plain_socket,
-    wsgi_response,
-    wsgi_server,
+from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood
+
+# An old name that its module's own name would hide.
+from cleanclose.core.judge import judge  # noqa: F401 # pyright: ignore[reportUnusedImport]
+from cleanclose.core.kernel import COUNTERS as KERNEL_COUNTERS
+from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
+from cleanclose.core.levels import Levels, row_of_departure
+from cleanclose.core.outlets import (
+    LOGGER_NAME,
+    Ids,
+    LineOutlet,
+    Outlet,
+    StructlogOutlet,
+    on_event,
 )
-from cleanclose.core.settings import Settings, SettingsOptions
-from cleanclose.core.stop import ClientLeft, Stoppable, Stops
-from cleanclose.core.surge import Surge, SurgeThresholds
-from cleanclose.core.tcp_info import Connection as TcpConnection
-from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import (
-    COMPLETE,
-    CURRENT,
-    GONE,
-    OPEN,
-    STREAMING,
-    End,
-    Watch,
-    client_gone,
-    current,
-    raise_if_gone,
-)
+from cleanclose.core.records import errors_in, fields_of, verdict_of_errors
+from cleanclose.core.settings import Settings, SettingsOptions, SurgeThresholds
+from cleanclose.core.stop import ClientLeft, Stoppable
+from cleanclose.core.watch import Watch, client_gone, current, on_departure, raise_if_gone
 
 __all__ = [
-    "CHUNKED",
-    "COMPLETE",
-    "CURRENT",
-    "GONE",
-    "NO_BODY",
-    "OPEN",
-    "PROXY_FIELDS",
-    "STREAMING",
-    "TORNADO",
-    "TRANSITIONS",
-    "UNKNOWN",
+    "COUNTED",
+    "DEFAULT_FLOOD",
+    "FOLDED",
+    "KERNEL_COUNTERS",
+    "LOGGER_NAME",
+    "MEASURED",
+    "PREFIX",
     "Cap",
     "Cause",
     "ClientDeparted",
     "ClientLeft",
-    "Connection",
-    "Continue",
+    "Counted",
     "DepartureSurge",
-    "Done",
-    "End",
     "Event",
-    "Exchange",
     "Facts",
     "Flood",
-    "Forward",
-    "Happening",
-    "Keep",
+    "Ids",
     "KernelFigures",
     "Levels",
+    "LineOutlet",
     "Listener",
+    "Measured",
     "Mechanism",
     "Outcome",
     "Outlet",
     "Phase",
-    "Places",
-    "Read",
-    "Reporter",
-    "Respond",
     "ResponseUndelivered",
-    "Server",
     "Settings",
     "SettingsOptions",
     "Side",
-    "State",
-    "Step",
     "Stoppable",
-    "Stops",
     "StructlogOutlet",
-    "Surge",
     "SurgeThresholds",
-    "TcpConnection",
     "TruncatedBodyError",
     "TruncatedUpload",
     "UploadDrained",
@@ -141,31 +114,27 @@ __all__ = [
     "Verdict",
     "Watch",
     "Witness",
-    "asgi_server",
-    "asgi_socket",
-    "ask_connection",
-    "body_length",
     "client_gone",
-    "close_asgi",
-    "cooperates_with",
+    "count_outlet_drop",
+    "count_outlet_error",
+    "count_quieted_record",
+    "counts",
     "current",
-    "is_asgi_stopping",
-    "is_called_by_server",
-    "is_called_by_wsgi_server",
-    "is_multiplexed",
-    "is_servers_own",
-    "judge",
+    "errors_in",
+    "fields_of",
     "kernel_figures",
-    "mark",
-    "marked",
-    "names_caddy",
-    "plain_socket",
+    "measurements",
+    "on_count",
+    "on_departure",
+    "on_event",
     "raise_if_gone",
     "reset",
-    "response_length",
+    "row_of_departure",
     "snapshot",
-    "trace_id",
-    "wants_continue",
-    "wsgi_response",
-    "wsgi_server",
+    "verdict_of_errors",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        return look_up(name)

@@ -27,6 +27,7 @@ from cleanclose.core.events import (
     UploadDrained,
     UpstreamReset,
 )
+from cleanclose.core.listening import listen
 
 __all__ = [
     "COUNTED",
@@ -35,8 +36,12 @@ __all__ = [
     "Counted",
     "Counters",
     "Measured",
+    "count_outlet_drop",
+    "count_outlet_error",
+    "count_quieted_record",
     "counts",
     "measurements",
+    "on_count",
     "reset",
     "snapshot",
 ]
@@ -364,3 +369,32 @@ def snapshot() -> dict[str, float]:
 def reset() -> None:
     """Set this process's counters to 0 (for tests)."""
     PROCESS.reset()
+
+
+def count_outlet_error() -> None:
+    """Count an outlet's exception that it has dealt with itself, in a thread of its own, say."""
+    PROCESS.count_outlet_error()
+
+
+def count_outlet_drop() -> None:
+    """Count an event for which an outlet's queue had no room."""
+    PROCESS.count_outlet_drop()
+
+
+def count_quieted_record() -> None:
+    """Count a line of somebody else's whose level was lowered."""
+    PROCESS.count_quieted_record()
+
+
+def on_count(listener: Callable[[Counted], None]) -> Callable[[], None]:
+    """Hear of what this process counts without an event: one for each call.
+
+    Args:
+        listener: Called with what was counted: a quieted record, an outlet's error, an event that
+            was dropped or folded. What it raises is ignored. If it listens already, it is not
+            called twice.
+
+    Returns:
+        A function that ends this; it may be called more than once.
+    """
+    return listen(PROCESS.listeners, listener)

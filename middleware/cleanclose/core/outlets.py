@@ -17,13 +17,23 @@ from typing import Any, Final, Protocol, cast
 import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import DepartureSurge, Event, UpstreamReset
+from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
-from cleanclose.core.surge import Surge
+from cleanclose.core.listening import listen
 from cleanclose.core.watch import Watch
 
-__all__ = ["LOGGER_NAME", "Ids", "LineOutlet", "Outlet", "Reporter", "StructlogOutlet"]
+__all__ = [
+    "LISTENERS",
+    "LOGGER_NAME",
+    "Detector",
+    "Ids",
+    "LineOutlet",
+    "Outlet",
+    "Reporter",
+    "StructlogOutlet",
+    "on_event",
+]
 
 LOGGER_NAME: Final = "cleanclose"
 """The logger of the lines about events."""
@@ -281,8 +291,49 @@ def _callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
     return found
 
 
+class Detector(Protocol):
+    """What looks for what departures have in common: `cleanclose.surge.Surge` is one."""
+
+    @property
+    def sample_at(self) -> float:
+        """`request_begins` is to be asked about a request that begins at this time or later."""
+        ...
+
+    def request_begins(self, now: float) -> bool:
+        """Whether the request that begins now is one of the samples."""
+        ...
+
+    def request_over(self, facts: Facts, now: float) -> None:
+        """A request that is a sample is over, and its client has not left."""
+
+    def see(self, event: Event, now: float) -> Sequence[DepartureSurge]:
+        """An event has been sent: the warnings that follow from it."""
+        ...
+
+
+LISTENERS: Final[list[Outlet]] = []
+"""Outlets of the process: called behind those of each reporter."""
+
+
+def on_event(outlet: Outlet) -> Callable[[], None]:
+    """Hear of the events of all middleware in this process, whatever its outlets are.
+
+    Args:
+        outlet: Called with each event, behind the outlets. If it listens already, it is not
+            called twice.
+
+    Returns:
+        A function that ends this; it may be called more than once.
+
+    Raises:
+        TypeError: It cannot be called, or would have to be awaited.
+    """
+    _callables("outlets", (outlet,))
+    return listen(LISTENERS, outlet)
+
+
 class Reporter:
-    """Counts an event, then hands it to the outlets.
+    """Counts an event, then hands it to the outlets, and to `LISTENERS`.
 
     Args:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
@@ -301,7 +352,7 @@ class Reporter:
         *,
         levels: Levels | None = None,
         counters: Counters = PROCESS,
-        surge: Surge | None = None,
+        surge: Detector | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._surge = surge
@@ -323,7 +374,7 @@ class Reporter:
         if event is None:
             return
         self._counters.count(event)
-        for outlet in self._outlets:
+        for outlet in (*self._outlets, *LISTENERS):
             try:
                 outlet(event)
             except Exception as error:  # noqa: BLE001 - the request must not hear of it
@@ -357,7 +408,7 @@ class Reporter:
         except Exception as error:  # noqa: BLE001 - the request must not hear of it
             self._failed(surge, error)
 
-    def _see(self, surge: Surge, event: Event) -> list[DepartureSurge]:
+    def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
         try:
             return surge.see(event, self._clock())
         except Exception as error:  # noqa: BLE001 - the request must not hear of it

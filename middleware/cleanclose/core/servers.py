@@ -17,7 +17,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType, FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 __all__ = [
     "TORNADO",
@@ -103,6 +103,8 @@ class Server:
         closes_last: Whether a WSGI server has sent everything when it calls the response's
             ``close()``: behind that it only closes the connection.
         closes_anyway: Whether a WSGI server closes the connection behind each response.
+        keeps_quiet: Whether it closes without a ``Connection: close`` in the head, and takes one
+            from the application: Node's fetch takes an end that was not announced for a fault.
         close: How to tell a WSGI server not to use the connection again, and not to read what is
             left of the body, from the object behind ``start_response`` and the ``wsgi.input``;
             before the head goes out if possible.
@@ -144,6 +146,7 @@ class Server:
     ends_with_response: bool = False
     closes_last: bool = False
     closes_anyway: bool = False
+    keeps_quiet: bool = False
     close: Callable[[Any, Any], None] | None = None
     when_closing: Callable[[Any, Callable[[], None]], None] | None = None
     left_attribute: str | None = None
@@ -401,8 +404,10 @@ _WSGI: Final[Mapping[str, Server]] = {
         "uwsgi",
         Continue.LAZY,
         closes_anyway=True,
+        keeps_quiet=True,
         descriptor="uwsgi.connection_fd",
-        # core/corerouter and plugins/http: with the end of what the worker sends all is over.
+        # plugins/http: with the end of what the worker sends all is over. The router, and other
+        # proxies, tell their client's port; http-socket has no REMOTE_PORT.
         relays=True,
         threads=_threads_of_uwsgi,
     ),
@@ -664,16 +669,20 @@ _MOST_WRAPPERS: Final = 64
 
 def _wrapped_by(call: object) -> Iterator[object]:
     function: object = getattr(call, "__func__", call)
-    if isinstance(call, functools.partial):
-        yield from (call.func, *call.args, *call.keywords.values())
+    kind: type = type(call)
+    if issubclass(kind, functools.partial):
+        partial = cast("functools.partial[object]", call)
+        yield from (partial.func, *partial.args, *partial.keywords.values())
     for cell in getattr(function, "__closure__", None) or ():
         with contextlib.suppress(ValueError):
             # An empty one raises.
             if callable(cell.cell_contents):
                 yield cell.cell_contents
-    for owner in (call, getattr(call, "__self__", None)):
-        if hasattr(owner, "__dict__") and not isinstance(owner, type | FunctionType | ModuleType):
-            yield from (each for each in vars(owner).values() if callable(each))
+    own: object = getattr(call, "__self__", None)
+    for owner in (call, own):
+        if not isinstance(owner, type | FunctionType | ModuleType):
+            attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
+            yield from filter(callable, attributes.values())
 
 
 def cooperates_with(sock: object) -> str | None:

@@ -8,11 +8,54 @@ from collections.abc import Collection, Mapping
 from typing import TypedDict
 
 from cleanclose.core.levels import Levels
-from cleanclose.core.surge import Surge, SurgeThresholds
 
-__all__ = ["Settings", "SettingsOptions"]
+__all__ = ["Settings", "SettingsOptions", "SurgeThresholds"]
 
 _MIB = 1024 * 1024
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SurgeThresholds:
+    """When departures count as a surge.
+
+    Args:
+        least: How many departures, or treated early responses, are looked at together at least;
+            from 20 to 500. Default 40.
+        seconds: How many seconds are looked at together at least; above 0. Default 10.
+        risk: The probability with which a look at random departures may call them a surge;
+            from 1e-30 to 1e-3. Default 1e-9.
+        cool_down: For how many seconds after the end of an episode the same cause is not told
+            again; 0 or more. Default 900.
+
+    Raises:
+        ValueError: A value has the wrong type or is out of its range. The message names it and
+            the range.
+    """
+
+    least: int = 40
+    seconds: float = 10.0
+    risk: float = 1e-9
+    cool_down: float = 900.0
+
+    def __post_init__(self) -> None:
+        _check_least(self.least)
+        for name, lowest, highest, wanted in (
+            ("seconds", math.ulp(0.0), math.inf, "above 0"),
+            ("risk", 1e-30, 1e-3, "from 1e-30 to 1e-3"),
+            ("cool_down", 0.0, math.inf, "of 0 or more"),
+        ):
+            value: object = getattr(self, name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not (lowest <= value <= highest and math.isfinite(value))
+            ):
+                raise ValueError(f"{name} must be a finite number {wanted}, not {value!r}")
+
+
+def _check_least(least: object) -> None:
+    if isinstance(least, bool) or not isinstance(least, int) or not 20 <= least <= 500:
+        raise ValueError(f"least must be a whole number from 20 to 500, not {least!r}")
 
 
 class SettingsOptions(TypedDict, total=False):
@@ -66,7 +109,7 @@ class Settings:
             Default: all of them.
         quiet_logs: Whether the records that servers and frameworks log about a client's
             departure are lowered to the level of its event
-            (`cleanclose.integrations.stdlib.install_quiet_logs`). Default True.
+            (`cleanclose.quiet.install_quiet_logs`). Default True.
         graded_levels: Whether a departure that cost work (in the middle of an upload, of the
             handler or of the response) is info instead of debug. Default False.
         levels: Rows of the table of levels (`cleanclose.core.levels.DEFAULT`) to be replaced,
@@ -113,12 +156,6 @@ class Settings:
     def level_table(self) -> Levels:
         """The table of levels with this user's rows."""
         return Levels(graded=self.graded_levels, rows=self.levels)
-
-    def surge_detector(self) -> Surge | None:
-        """A new detector of surges; None if there is to be none."""
-        if isinstance(self.surge, SurgeThresholds):
-            return Surge(self.surge)
-        return Surge() if self.surge else None
 
 
 def _check_number(name: str, value: object) -> None:

@@ -11,7 +11,14 @@ import enum
 import struct
 from typing import Final
 
-__all__ = ["Connection", "TcpInfo", "TcpState", "connection_of", "parse_tcp_info"]
+__all__ = [
+    "Connection",
+    "TcpInfo",
+    "TcpState",
+    "connection_of",
+    "idle_before",
+    "parse_tcp_info",
+]
 
 
 class TcpState(enum.IntEnum):
@@ -139,6 +146,23 @@ def connection_of(info: TcpInfo, queued: int, *, shut: bool = False) -> Connecti
         peer_closed=info.state in _PEER_CLOSED,
         reset=info.state == TcpState.CLOSE,
     )
+
+
+def idle_before(info: TcpInfo | None, age: float) -> float | None:
+    """For how many seconds a connection had been idle when a request came.
+
+    Args:
+        info: What the kernel says of the connection.
+        age: Seconds since the request's start.
+
+    Returns:
+        The seconds; None if it cannot be told: something was sent since the request's start, the
+        request is the connection's first one, or the kernel does not tell.
+    """
+    if info is None or info.silent_for is None or not info.acked_bytes:
+        return None
+    idle = info.silent_for - age
+    return round(idle, 3) if idle > 0 else None
 
 
 def _state(number: int) -> int:

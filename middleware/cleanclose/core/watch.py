@@ -26,6 +26,7 @@ from cleanclose.core.events import (
     Witness,
 )
 from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.listening import listen
 from cleanclose.core.stop import ClientLeft, Stops
 from cleanclose.core.upstreams import chain, library_of, likely_cause_of
 
@@ -40,6 +41,7 @@ __all__ = [
     "Watch",
     "client_gone",
     "current",
+    "on_departure",
     "raise_if_gone",
 ]
 
@@ -75,6 +77,22 @@ GONE: Final = 3
 DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
 """Called whenever a witness sees a peer leave, before anybody logs a word about it. They must not
 raise."""
+
+
+def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
+    """Hear of departures at the moment when a witness sees them.
+
+    The event comes later, when the exchange is over. Now `current` is the exchange, in the thread
+    and the context of whoever was told, and nobody has logged a word about it.
+
+    Args:
+        listener: Called without arguments. It must not raise. If it listens already, it is not
+            called twice.
+
+    Returns:
+        A function that ends this; it may be called more than once.
+    """
+    return listen(DEPARTURE_LISTENERS, listener)
 
 
 class Watch:

@@ -1,9 +1,7 @@
 """Tools that look at a running server from the outside.
 
-:mod:`cleanclose.doctor.wire` reads all the bytes of a connection and names what is wrong with
-them; :mod:`cleanclose.doctor.clients` sends uploads the way different clients do. Both need
-nothing but the standard library, and both are independent of the middleware: they try any
-server, in any language.
+The clients that they send stand in :mod:`cleanclose.testing`; the names here are old ones of
+theirs.
 """
 
 from cleanclose.doctor.clients import (

@@ -114,6 +114,7 @@ class Lingerer:
 
     def __init__(self) -> None:
         self._forget()
+        self._stops_at_exit = False
 
     def _forget(self) -> None:
         # Reentrant: the cyclic collector may hand something over in the middle of anything.
@@ -141,6 +142,7 @@ class Lingerer:
                 entry = _Entry(descriptor, handover)
                 if self._running is None:
                     self._running = _Loop(self._lock, self._ended)
+                    self._stop_at_exit()
                 self._running.add(entry)
                 return Taken(self._running, entry)
             except (OSError, RuntimeError):
@@ -149,6 +151,13 @@ class Lingerer:
                 elif descriptor is not None:
                     descriptor.close()
                 return None
+
+    def _stop_at_exit(self) -> None:
+        # Not on import: what is registered last is called first, and the outlets, which have
+        # something to do at the end themselves, must have got the events by then.
+        if not self._stops_at_exit:
+            self._stops_at_exit = True
+            atexit.register(self.stop)
 
     @property
     def count(self) -> int:
@@ -499,7 +508,6 @@ class _Loop:
 LINGERER: Final = Lingerer()
 """The process's one."""
 
-atexit.register(LINGERER.stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=LINGERER.before_fork,

@@ -8,7 +8,7 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
-from cleanclose.core import Stops
+from cleanclose.core.stop import Stops
 from cleanclose.stop._tasks import current_scope, holder, is_shielded, is_waiting_in, worker_of
 
 __all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]

@@ -1,8 +1,15 @@
-"""The tornado shim: ``install(application)``."""
+"""The tornado shim: ``install(application)``.
 
-from cleanclose.core import ClientLeft, Stoppable, client_gone, raise_if_gone
+In a handler: `leave_alone` sends this one response as if nothing were installed, `client_gone`
+asks whether the client has left, `client_left` waits for that, and `stop_work` ends a block of
+work with it.
+"""
+
+from cleanclose.core.stop import ClientLeft, Stoppable
+from cleanclose.core.watch import client_gone, raise_if_gone
 from cleanclose.stop import StopWork, client_left, stop_work
-from cleanclose.tornado._install import install, skip
+from cleanclose.tornado._install import install
+from cleanclose.tornado._install import skip as leave_alone
 
 __all__ = [
     "ClientLeft",
@@ -11,7 +18,11 @@ __all__ = [
     "client_gone",
     "client_left",
     "install",
+    "leave_alone",
     "raise_if_gone",
     "skip",
     "stop_work",
 ]
+
+skip = leave_alone
+"""The old name of `leave_alone`."""

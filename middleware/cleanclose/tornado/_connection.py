@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from tornado import httputil, iostream
 
-from cleanclose.core import CHUNKED, Keep, response_length
+from cleanclose.core.deliver.framing import CHUNKED, response_length
+from cleanclose.core.deliver.table import Keep
 from cleanclose.tornado._delivery import Delivery, Setup
 from cleanclose.tornado._witness import WatchedConnection
 

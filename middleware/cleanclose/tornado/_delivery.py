@@ -18,26 +18,14 @@ from typing import Any, Final, cast
 from tornado import httputil, iostream
 from tornado.ioloop import IOLoop
 
-from cleanclose.core import (
-    CHUNKED,
-    PROXY_FIELDS,
-    TORNADO,
-    Connection,
-    Done,
-    Exchange,
-    Forward,
-    Keep,
-    Mechanism,
-    Places,
-    Read,
-    Reporter,
-    Respond,
-    Settings,
-    State,
-    Step,
-    names_caddy,
-    wants_continue,
-)
+from cleanclose.core import Mechanism, Settings
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import CHUNKED, wants_continue
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
+from cleanclose.core.outlets import Reporter
+from cleanclose.core.servers import TORNADO
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
 from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
 

@@ -7,15 +7,12 @@ from typing import Any, TypeVar, Unpack, overload
 
 from tornado import httputil, web
 
-from cleanclose.core import (
-    Outlet,
-    Places,
-    Reporter,
-    Settings,
-    SettingsOptions,
-    Stoppable,
-)
-from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.outlets import Reporter
+from cleanclose.core.stop import Stoppable
+from cleanclose.quiet import install_quiet_logs
+from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
 from cleanclose.tornado._delivery import Setup
@@ -95,7 +92,7 @@ def install(
         application,
         start_request,
         checked,
-        Reporter(outlets, levels=levels, surge=checked.surge_detector()),
+        make_reporter(outlets, checked),
     )
     return application
 

@@ -16,26 +16,14 @@ from typing import Any, Final
 
 from tornado import http1connection, httputil, iostream, web, websocket
 
-from cleanclose.core import (
-    COMPLETE,
-    CURRENT,
-    GONE,
-    OPEN,
-    TORNADO,
-    Facts,
-    Mechanism,
-    Phase,
-    Reporter,
-    Side,
-    Verdict,
-    Watch,
-    Witness,
-    current,
-    mark,
-    trace_id,
-)
+from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
+from cleanclose.core.judge import mark
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.surge import idle_before
+from cleanclose.core.outlets import Reporter
+from cleanclose.core.servers import TORNADO
+from cleanclose.core.tcp_info import idle_before
+from cleanclose.core.tracing import trace_id
+from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import Any, Final, Protocol
 
-from cleanclose.core import COMPLETE, CURRENT, GONE, OPEN, ClientLeft, Reporter, Witness
+from cleanclose.core import Witness
+from cleanclose.core.outlets import Reporter
+from cleanclose.core.stop import ClientLeft
+from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._witness import WsgiWatch
 

@@ -21,7 +21,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from cleanclose.core import Read, Server, Step, cooperates_with
+from cleanclose.core.deliver.table import Read, Step
+from cleanclose.core.servers import Server, cooperates_with
 from cleanclose.linger import descriptor_of
 
 if sys.platform != "win32":
@@ -37,7 +38,7 @@ __all__ = [
     "readable",
 ]
 
-PIECE: Final = 64 * 1024
+PIECE: Final = 256 * 1024
 SMALL_PIECE: Final = 16 * 1024
 UWSGI_BUFFER: Final = 4096
 """uWSGI's buffer-size, by default: as much of a body can have come with the request's head."""
@@ -92,14 +93,17 @@ class ClientConnection:
 
         Args:
             address: The client's, as the server has it.
-            port: The client's.
+            port: The client's; None if the server does not tell it.
         """
         try:
             with socket.socket(fileno=os.dup(self.number)) as same:
                 peer: Any = same.getpeername()
         except OSError:
             return False
-        return isinstance(peer, tuple) and [str(part) for part in peer[:2]] == [address, port]  # pyright: ignore[reportUnknownVariableType]
+        # A path, on a socket of the file system.
+        if isinstance(peer, str):
+            return False
+        return peer[0] == address and port in (None, str(peer[1]))
 
     @property
     def greenlets(self) -> bool:
@@ -264,7 +268,7 @@ def _drain_through_stand_in(
     before = sock.gettimeout()
     setattr(*reader, _Patient(sock, drained))
     try:
-        return _drain(stream.read, SMALL_PIECE, drained)
+        return _drain(stream.read, PIECE, drained)
     except Exception:
         step = drained.step()
         if isinstance(step, Read):

@@ -10,20 +10,11 @@ from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
-from cleanclose.core import (
-    CHUNKED,
-    Event,
-    Exchange,
-    Keep,
-    Mechanism,
-    Read,
-    Respond,
-    Server,
-    Step,
-    UploadDrained,
-    is_called_by_wsgi_server,
-    response_length,
-)
+from cleanclose.core import Event, Mechanism, UploadDrained
+from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.deliver.framing import CHUNKED, response_length
+from cleanclose.core.deliver.table import Keep, Read, Respond, Step
+from cleanclose.core.servers import Server, is_called_by_wsgi_server
 from cleanclose.linger import LINGERER, Handover
 from cleanclose.wsgi._connection import ClientConnection, drain
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
@@ -97,6 +88,9 @@ class Delivery:
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
+        if self.server.keeps_quiet and not self.watch.body_complete and not self._wishes:
+            headers = [pair for pair in headers if pair[0].lower() != "connection"]
+            headers.append(("Connection", "close"))
         try:
             self.watch.start_response(status, headers, exc_info)
         finally:

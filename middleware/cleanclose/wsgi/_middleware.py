@@ -8,32 +8,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
-from cleanclose.core import (
-    CHUNKED,
-    CURRENT,
-    NO_BODY,
-    OPEN,
-    PROXY_FIELDS,
-    Connection,
-    Exchange,
-    Outlet,
-    Places,
-    Reporter,
-    Server,
-    Settings,
-    SettingsOptions,
-    Side,
-    Stoppable,
-    Verdict,
-    body_length,
-    is_servers_own,
-    mark,
-    names_caddy,
-    wants_continue,
-    wsgi_response,
-)
-from cleanclose.integrations.stdlib import install_quiet_logs
+from cleanclose.core import Outlet, Settings, SettingsOptions, Side, Verdict
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.judge import mark
+from cleanclose.core.servers import Server, is_servers_own, wsgi_response
+from cleanclose.core.stop import Stoppable
+from cleanclose.core.watch import CURRENT, OPEN
 from cleanclose.linger import can_linger
+from cleanclose.quiet import install_quiet_logs
+from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
@@ -93,9 +79,7 @@ class CleanCloseMiddleware:
         self.app = app
         self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
-        self.reporter = Reporter(
-            outlets, levels=self._settings.level_table(), surge=self._settings.surge_detector()
-        )
+        self.reporter = make_reporter(outlets, self._settings)
         if self._settings.quiet_logs:
             install_quiet_logs(self._settings.level_table(), app=app)
         self._lock = threading.Lock()

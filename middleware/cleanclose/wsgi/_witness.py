@@ -12,25 +12,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from cleanclose.core import (
-    COMPLETE,
-    GONE,
-    OPEN,
-    UNKNOWN,
-    Facts,
-    Mechanism,
-    Server,
-    TruncatedBodyError,
-    Watch,
-    Witness,
-    plain_socket,
-    response_length,
-    trace_id,
-    wsgi_server,
-)
+from cleanclose.core import Facts, Mechanism, TruncatedBodyError, Watch, Witness
+from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.surge import idle_before
+from cleanclose.core.servers import UNKNOWN, Server, plain_socket, wsgi_server
+from cleanclose.core.tcp_info import idle_before
+from cleanclose.core.tracing import trace_id
+from cleanclose.core.watch import COMPLETE, GONE, OPEN
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 

@@ -36,6 +36,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,15 +51,19 @@ from tests.harness.apps import routes
 __all__ = [
     "BIG",
     "BUSY",
+    "CAME",
     "GATE",
+    "HOLDS",
     "PATIENCE",
     "PIECE",
     "SEEN",
     "UPSTREAM_PORT",
+    "WORKS",
     "all_have_left",
     "answer",
     "between_pieces",
     "fail",
+    "note",
     "poll",
     "poll_in_thread",
     "prepare",
@@ -72,7 +77,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-PATIENCE: Final = 8.0
+PATIENCE: Final = 30.0
+"""Seconds after which nobody leaves any more; no test that passes waits for it."""
 PIECE: Final = b"x" * 65536
 BIG: Final = b"x" * (16 << 20)
 UPSTREAM_PORT: Final = "TEST_UPSTREAM_PORT"
@@ -87,11 +93,24 @@ SEEN: Final[dict[str, object]] = {}
 FORKING: Final = threading.Lock()
 FAILED: Final[list[str]] = []
 """The kinds that `fail` has been through with."""
+_WHO: Final = ContextVar("_WHO", default="")
+"""The ``X-Request-ID`` of the request that is dealt with."""
+CAME: Final = "came"
+"""The note that a request has come to the application."""
+WORKS: Final = "works"
+"""The note that its handler works, and does not read any more."""
+HOLDS: Final = "holds"
+"""The note that its handler holds the loop."""
+
+
+def note(what: str) -> None:
+    """Note how far the request is that is dealt with."""
+    tap.note(what, _WHO.get())
 
 
 async def poll(request_id: str) -> None:
     """Wait for `client_gone`, and note whether it came true."""
-    SEEN["polling"] = 1
+    note(WORKS)
     deadline = time.monotonic() + PATIENCE
     while not client_gone() and time.monotonic() < deadline:  # noqa: ASYNC110 - it is polled
         await asyncio.sleep(0.02)
@@ -100,6 +119,7 @@ async def poll(request_id: str) -> None:
 
 def poll_in_thread(request_id: str) -> None:
     """The same, without a loop."""
+    note(WORKS)
     deadline = time.monotonic() + PATIENCE
     while not client_gone() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -112,7 +132,8 @@ def all_have_left() -> bool:
 
 
 async def work_on() -> None:
-    """Work that goes on until all clients have left, and for a moment longer."""
+    """Work that goes on until all clients have left, and for a turn of the loop longer."""
+    note(WORKS)
     deadline = time.monotonic() + 2 * PATIENCE
     while not all_have_left() and time.monotonic() < deadline:  # noqa: ASYNC110 - a file
         await asyncio.sleep(0.02)
@@ -122,6 +143,11 @@ async def work_on() -> None:
 
 def work_in_thread() -> None:
     """Such work that holds a thread."""
+    note(WORKS)
+    _hold()
+
+
+def _hold() -> None:
     deadline = time.monotonic() + 2 * PATIENCE
     while not all_have_left() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -135,7 +161,8 @@ async def between_pieces() -> None:
     """
     await anyio.sleep(0.01)
     if BUSY in os.environ and not all_have_left():
-        work_in_thread()
+        note(HOLDS)
+        _hold()
 
 
 async def fail(kind: str) -> None:
@@ -231,6 +258,8 @@ def prepare(bare: App) -> App:
 
     async def front(scope: Scope, receive: Receive, send: Send) -> None:
         # The server's callables are passed on as they are.
+        _WHO.set(dict(scope.get("headers", ())).get(b"x-request-id", b"").decode())
+        note(CAME)
         match scope.get("path") if scope["type"] == "http" else None:
             case "/seen":
                 await answer(send, json.dumps({**SEEN, "failed": len(FAILED)}).encode())

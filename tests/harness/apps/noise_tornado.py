@@ -39,7 +39,7 @@ from cleanclose.core import client_gone, current
 from tests.harness import tap
 from tests.harness.apps import routes
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 30.0
 """Seconds after which a handler stops waiting for its client to leave."""
 BIG: Final = b"x" * (1 << 20)
 UPSTREAM: Final[list[int]] = []
@@ -66,6 +66,10 @@ class Handler(RequestHandler):
     def closed(self) -> bool:
         connection: Any = self.request.connection
         return connection.stream is None or bool(connection.stream.closed())
+
+    def note_asked(self) -> None:
+        """Note that it has asked a first time."""
+        tap.note("asked", self.request.headers["X-Request-ID"])
 
     async def until_closed(self) -> None:
         SEEN["waiting"] = self.request.path
@@ -179,7 +183,7 @@ class Echoes(Handler):
 class GoneAsync(Handler):
     async def act(self) -> None:
         before = client_gone()
-        SEEN["waiting"] = self.request.path
+        self.note_asked()
         deadline = time.monotonic() + PATIENCE
         while not client_gone() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -194,6 +198,7 @@ class GoneSync(Handler):
 
     def look(self) -> None:
         before = client_gone()
+        self.note_asked()
         deadline = time.monotonic() + PATIENCE
         while not client_gone() and time.monotonic() < deadline:
             time.sleep(0.005)

@@ -39,7 +39,6 @@ import socket
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +47,7 @@ from wsgiref.simple_server import make_server
 from cleanclose.core import client_gone, snapshot
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness import tap
+from tests.harness.waiting import until
 
 MIB: Final = 1024 * 1024
 PIECE: Final = b"x" * 65536
@@ -76,9 +76,7 @@ def wait_at(gate: str) -> None:
     """Wait until the test says go."""
     path = Path(gate)
     path.with_suffix(".entered").touch()
-    deadline = time.monotonic() + 20
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(path.exists, "the gate stayed closed")
 
 
 def counters() -> bytes:

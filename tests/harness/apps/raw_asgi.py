@@ -97,6 +97,8 @@ async def respond(path: str, receive: Receive, send: Send) -> None:
             await answer(send, 413, routes.REFUSAL)
         case routes.REFUSE_STREAMING:
             await refuse_streaming(send)
+        case routes.REFUSE_UNSIZED:
+            await answer(send, 413, routes.REFUSAL, length=False)
         case routes.REFUSE_BACKGROUND:
             await answer(send, 413, routes.REFUSAL)
             await asyncio.sleep(routes.WORK_SECONDS)

@@ -91,6 +91,9 @@ def respond(
         case routes.REFUSE_STREAMING:
             start_response(STATUS[413], [("Content-Type", "text/plain")])
             return refuse_streaming()
+        case routes.REFUSE_UNSIZED:
+            start_response(STATUS[413], [("Content-Type", "text/plain")])
+            return [routes.REFUSAL]
         case routes.REFUSE_BACKGROUND:
             return Working(answer(413, routes.REFUSAL)[0])
         case routes.REFUSE_LATE:

@@ -13,6 +13,7 @@ The environment decides what is served:
 ``/refuse-large``      401 from the headers alone, with a response body of 1 MiB
 ``/refuse-after``      413 when the first ``READ_FIRST`` bytes have been read
 ``/refuse-streaming``  413 without Content-Length, in ``CHUNKS`` pieces with pauses
+``/refuse-unsized``    the plain ASGI and WSGI apps only: 413 at once, without Content-Length
 ``/refuse-background`` 413 from the headers alone, then half a second of work before the app ends
 ``/refuse-late``       413 after a second in which nothing is read
 ``/redirect``          303 from the headers alone
@@ -50,6 +51,7 @@ REFUSE: Final = "/refuse"
 REFUSE_LARGE: Final = "/refuse-large"
 REFUSE_AFTER: Final = "/refuse-after"
 REFUSE_STREAMING: Final = "/refuse-streaming"
+REFUSE_UNSIZED: Final = "/refuse-unsized"
 REFUSE_BACKGROUND: Final = "/refuse-background"
 REFUSE_LATE: Final = "/refuse-late"
 REDIRECT: Final = "/redirect"

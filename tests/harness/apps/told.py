@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 PIECE: Final = b"x" * 65536
-SLEEP: Final = 10.0
+SLEEP: Final = 600.0
+"""Seconds: far more than any test waits."""
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 
 

@@ -7,7 +7,7 @@ exception passes.
 ================  ================================================================================
 ``/``             200
 ``POST /read``    reads the body; 200
-``POST /work``    waits for ``TEST_WORK`` seconds; 200
+``POST /work``    works until its client has left; 200
 ``/reset``        its upstream resets the connection
 ``POST /refuse``  413, from the headers
 ``/telemetry``    the spans that have ended and the metrics, as JSON
@@ -20,7 +20,7 @@ import asyncio
 import json
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -35,12 +35,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cleanclose.asgi import CleanCloseMiddleware
+from cleanclose.core import client_gone
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
 from tests.harness.apps.starlette_parts import read, refuse
 from tests.harness.quitter import quitter
 
 spans = InMemorySpanExporter()
 reader = InMemoryMetricReader()
+WORKING: Final[list[str]] = []
 
 
 class Traced:
@@ -65,7 +67,9 @@ async def index(request: Request) -> Response:
 
 async def work(request: Request) -> Response:
     await request.body()
-    await asyncio.sleep(float(os.environ.get("TEST_WORK", "0.5")))
+    WORKING.append("it has the order")
+    while not client_gone():  # noqa: ASYNC110 - it is polled
+        await asyncio.sleep(0.01)
     return PlainTextResponse("done")
 
 
@@ -81,7 +85,8 @@ async def reset(request: Request) -> Response:
 
 
 async def telemetry(request: Request) -> Response:
-    return JSONResponse({"spans": list(ended_spans()), "metrics": list(points())})
+    told = {"spans": list(ended_spans()), "metrics": list(points()), "working": len(WORKING)}
+    return JSONResponse(told)
 
 
 def ended_spans() -> Iterator[dict[str, Any]]:

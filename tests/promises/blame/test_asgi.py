@@ -7,6 +7,7 @@ What a server logs is complete when it has stopped.
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,9 +16,11 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.harness.apps.noise_asgi import CAME, HOLDS, WORKS
 from tests.harness.asgi_noise import HOWS, Observed, asgi_stack, observed, said_by, together
-from tests.harness.leavers import How, leave_at, request
+from tests.harness.leavers import How, leave, leave_at, request
 from tests.harness.quitter import quitter
+from tests.harness.waiting import LIMIT
 
 pytestmark = pytest.mark.stacks
 
@@ -36,11 +39,13 @@ class Visit(NamedTuple):
     body: bytes = b""
     read: int = 0
 
-    def make(self, port: int, request_id: str, how: How) -> None:
-        """Come and leave."""
+    def make(self, seen: Observed, request_id: str, how: How) -> None:
+        """Come and leave: from the download, or when the handler reads or works."""
         headers = (("X-Request-ID", request_id), ("Content-Type", "application/json"))
         head = request(self.method, self.path, length=self.length, headers=headers)
-        leave_at(port, head, how, body=self.body, read=self.read, after=0.15)
+        place = CAME if self.path == "/read" else WORKS
+        once = None if self.read else partial(seen.noted, place, request_id)
+        leave_at(seen.port, head, how, body=self.body, read=self.read, once=once)
 
 
 BODY: Final = Visit("POST", "/read", "client_departed", "request_body", MIB, JSON)
@@ -100,7 +105,10 @@ NOISE: Final = (
 
 def stay_idle(port: int, how: How) -> None:
     """Be answered, and leave the connection that was kept."""
-    leave_at(port, request("GET", "/", headers=(("X-Request-ID", f"idle-{how}"),)), how, read=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    connection.request("GET", "/", headers={"X-Request-ID": f"idle-{how}"})
+    assert b"ok" in connection.getresponse().read()
+    leave(connection.sock, how)
 
 
 def say_half(port: int, how: How) -> None:
@@ -116,7 +124,7 @@ def test_each_departure_is_one_event_and_no_record(
     expected = {f"{name}-{how}": visit for name, visit in visits.items() for how in HOWS}
     with observed(asgi_stack(server, framework), tmp_path, wrapped=True) as seen:
         jobs: list[Callable[[], None]] = [
-            partial(visit.make, seen.port, f"{name}-{how}", how)
+            partial(visit.make, seen, f"{name}-{how}", how)
             for name, visit in visits.items()
             for how in HOWS
         ]
@@ -152,7 +160,7 @@ def test_a_send_that_is_the_first_to_find_out_is_one_event_and_no_record(
 ) -> None:
     with observed(asgi_stack(server, framework), tmp_path, wrapped=True, busy=True) as seen:
         head = request("GET", "/stream", headers=(("X-Request-ID", "stream"),))
-        leave_at(seen.port, head, "rst", read=60000)
+        leave_at(seen.port, head, "rst", read=60000, once=partial(seen.noted, HOLDS, "stream"))
         seen.all_have_left()
         seen.until(lambda: "stream" in seen.events_now(), "the departure was not told")
         assert seen.departures() == 1
@@ -167,7 +175,7 @@ def test_bare_an_upload_that_is_cut_off_is_an_error(
     server: str, framework: str, logger: str, tmp_path: Path
 ) -> None:
     with observed(asgi_stack(server, framework), tmp_path, wrapped=False) as seen:
-        together([partial(BODY.make, seen.port, f"body-{how}", how) for how in HOWS])
+        together([partial(BODY.make, seen, f"body-{how}", how) for how in HOWS])
         # The application has to be told; whatever it says then is said at once.
         seen.until(lambda: "ClientDisconnect" in seen.server.log_text(), "no noise")
     assert {record["logger"] for record in seen.records} == {logger}
@@ -235,7 +243,8 @@ def let_all_fail(
                     gone.add(name)
                     head = request("GET", f"{path}&wait", headers=(("X-Request-ID", name),))
                     read = 60000 if place == "fail-stream" else 0
-                    jobs.append(partial(leave_at, seen.port, head, how, read=read))
+                    once = partial(seen.noted, WORKS, name)
+                    jobs.append(partial(leave_at, seen.port, head, how, read=read, once=once))
         together(jobs)
         seen.all_have_left()
         seen.until(lambda: seen.ask("/seen")["failed"] == len(jobs), "not all have failed")
@@ -306,10 +315,10 @@ def test_who_claims_that_its_client_has_left_is_not_believed(tmp_path: Path) -> 
 @pytest.mark.parametrize("server", ["uvicorn-h11", "hypercorn"])
 def test_what_a_stopping_server_cuts_off_is_its_own_doing(server: str, tmp_path: Path) -> None:
     with observed(asgi_stack(server), tmp_path, wrapped=True) as seen:
-        sock = socket.create_connection(("127.0.0.1", seen.port), timeout=10)
+        sock = socket.create_connection(("127.0.0.1", seen.port), timeout=LIMIT)
         # Nobody leaves: the handler polls until it is cancelled.
         sock.sendall(request("GET", "/poll", headers=(("X-Request-ID", "poll"),)))
-        seen.until(lambda: seen.ask("/seen").get("polling") == 1, "it does not poll")
+        seen.until(partial(seen.noted, WORKS, "poll"), "it does not poll")
         seen.server.stop()
         sock.close()
     (event,) = seen.events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Final
 
 import pytest
@@ -40,7 +41,8 @@ def test_a_servers_last_word_to_a_lost_connection_is_part_of_the_departure(modul
         async with server:
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.transport.abort()
-            await asyncio.sleep(0.01)
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
             error = protocol.say_goodbye(writer.transport)
         return watch.is_aftermath(error)
 

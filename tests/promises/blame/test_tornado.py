@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
+import uuid
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,8 @@ from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.processes import ServerProcess
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
-from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.tap import PATH_VARIABLE, noted, read_tap
+from tests.harness.waiting import until
 
 NOISE: Final = Stack(
     name="tornado-noise",
@@ -91,12 +92,13 @@ class Observed:
         """Until a handler waits for its client to leave."""
         self.until(lambda: self.seen().get("waiting") == path)
 
+    def noted(self, what: str, who: str) -> bool:
+        """Whether a handler has noted this."""
+        return noted(self._path, what, who)
+
     @staticmethod
     def until(condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(condition)
 
 
 def read_all(sock: socket.socket) -> bytes:
@@ -327,9 +329,9 @@ def test_each_request_of_a_connection_for_itself(app: Observed) -> None:
 @pytest.mark.parametrize("how", HOW)
 def test_a_handler_may_ask(app: Observed, path: str, how: How) -> None:
     with connected(app.port) as sock:
-        sock.sendall(request("GET", path))
-        until_read(sock)
-        time.sleep(0.1)
+        who = uuid.uuid4().hex
+        sock.sendall(request("GET", path, headers=(("X-Request-ID", who),)))
+        app.until(lambda: app.noted("asked", who))
         leave(sock, how)
     app.until(lambda: bool(app.said()[1]))
     assert app.seen()["gone"] == [False, True]

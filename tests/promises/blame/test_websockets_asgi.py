@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from tests.harness.apps.noise_asgi import HOLDS
 from tests.harness.asgi_noise import (
     HOWS,
     Observed,
@@ -88,12 +89,18 @@ PUSHING: Final = (
 )
 
 
+def leave_held(seen: Observed, path: str, request_id: str, read: int = SOME) -> None:
+    """Leave while the handler holds the loop, which sees nothing of it."""
+    held = partial(seen.noted, HOLDS, request_id)
+    leave_websocket(seen.port, path, request_id, "rst", read=read, once=held)
+
+
 @pytest.mark.parametrize(("server", "framework"), PUSHING)
 def test_a_send_that_is_the_first_to_find_out_is_one_event_and_no_record(
     server: str, framework: str, tmp_path: Path
 ) -> None:
     with observed(asgi_stack(server, framework), tmp_path, wrapped=True, busy=True) as seen:
-        leave_websocket(seen.port, "/push", "push", "rst", read=SOME)
+        leave_held(seen, "/push", "push")
         seen.all_have_left()
         seen.until(lambda: "push" in seen.events_now(), "the departure was not told")
         assert seen.departures() == 1
@@ -107,7 +114,7 @@ def test_a_send_that_is_the_first_to_find_out_is_one_event_and_no_record(
 def test_bare_a_send_that_is_the_first_to_find_out_is_an_error(server: str, tmp_path: Path) -> None:
     stack = asgi_stack(server, "starlette")
     with observed(stack, tmp_path, wrapped=False, busy=True) as seen:
-        leave_websocket(seen.port, "/push", "push", "rst", read=SOME)
+        leave_held(seen, "/push", "push")
         seen.all_have_left()
         seen.until(lambda: "WebSocketDisconnect" in seen.server.log_text(), "no noise")
     assert [record["level"] for record in seen.records] == [40]
@@ -119,7 +126,7 @@ def test_an_error_of_its_own_about_a_departure_is_raised_on_and_blames_nobody(
 ) -> None:
     stack = asgi_stack(server, "starlette")
     with observed(stack, tmp_path, wrapped=True, busy=True) as seen:
-        leave_websocket(seen.port, "/push-and-give-up", "push", "rst", read=SOME)
+        leave_held(seen, "/push-and-give-up", "push")
         seen.all_have_left()
         seen.until(lambda: "the news are not out" in seen.server.log_text(), "not logged")
     assert [record["error"] for record in seen.records] == ["RuntimeError"]
@@ -134,7 +141,7 @@ def test_a_send_does_not_hide_what_it_was_to_tell_of(server: str, tmp_path: Path
             with observed(
                 stack, tmp_path, wrapped=wrapped, upstream_port=upstream.port, busy=True
             ) as seen:
-                leave_websocket(seen.port, "/fail-and-tell?kind=recv", "tell", "rst", read=2)
+                leave_held(seen, "/fail-and-tell?kind=recv", "tell", read=2)
                 seen.all_have_left()
                 seen.until(lambda: seen.ask("/seen")["failed"] == 1, "it has not failed")
                 seen.until(lambda: "WebSocketDisconnect" in seen.server.log_text(), "not logged")

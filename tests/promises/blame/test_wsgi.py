@@ -10,18 +10,18 @@ import itertools
 import logging
 import socket
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
-from tests.harness.leavers import How, connected, leave, leave_at, request, until_read
+from tests.harness.asking import get_json
+from tests.harness.leavers import How, connected, leave, leave_at, request
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from example_apps.staging import ServerProcess
@@ -82,12 +82,10 @@ class Site:
 
     def see(self, *names: str) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
         """The same, once so many events are there; then a request more, for what comes behind."""
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            _, events = read_tap(self._tap)
-            if len(events) - self._events >= len(names):
-                break
-            time.sleep(0.01)
+        until(
+            lambda: len(read_tap(self._tap)[1]) - self._events >= len(names),
+            lambda: f"of {names} there is only {self.look()}",
+        )
         self._count()
         records, events = self.look()
         assert sorted(event["event"] for event in events) == sorted(names), (records, events)
@@ -99,7 +97,7 @@ class Site:
         return self._counted - before
 
     def _count(self) -> float:
-        counters: dict[str, float] = httpx.get(f"{self._server.url}/").json()
+        counters: dict[str, float] = get_json(self._server.port)
         return sum(
             value
             for name, value in counters.items()
@@ -155,9 +153,7 @@ def leave_at_the_gate(port: int, path: str, how: How | None, gate: Path) -> byte
     """Leave while the handler works, and let it go on; without ``how``, stay for the answer."""
     with connected(port) as client:
         client.sendall(request("GET", f"{path}?{gate}", headers=(("Connection", "close"),)))
-        deadline = time.monotonic() + 10
-        while not gate.with_suffix(".entered").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(gate.with_suffix(".entered").exists, "the handler was not called")
         if how is not None:
             leave(client, how)
         gate.touch()
@@ -172,7 +168,7 @@ def test_an_upload_that_is_cut(site: Sites, stack: Stack) -> None:
     here = site(stack)
     paths = ("/read", "/read-length", "/read-lines", "/read-pieces")
     for how, path in itertools.product(HOWS, paths):
-        leave_at(here.port, request("POST", path, length=1000), how, body=b"ab\ncd", after=0.02)
+        leave_at(here.port, request("POST", path, length=1000), how, body=b"ab\ncd")
         if stack is WAITRESS:
             # It reads the body first: such a request never comes to the application.
             continue
@@ -207,14 +203,14 @@ def test_left_while_the_handler_works(site: Sites, stack: Stack, tmp_path: Path)
 
 def test_waitress_tells_if_it_looks_ahead(site: Sites, tmp_path: Path) -> None:
     here = site(WAITRESS, TEST_LOOKAHEAD="1")
+    gate = tmp_path / "gate"
     with connected(here.port) as client:
-        client.sendall(request("GET", f"/work?{tmp_path / 'gate'}"))
-        until_read(client)
-        time.sleep(0.2)
+        client.sendall(request("GET", f"/work?{gate}"))
+        until(gate.with_suffix(".entered").exists, "the handler was not called")
         leave(client, "fin")
-    # Its own thread has to notice; there is nothing to poll for.
-    time.sleep(0.3)
-    (tmp_path / "gate").touch()
+    # Its own thread notices, and answers this one only afterwards.
+    assert b" 200 OK" in here.ask(request("GET", "/", headers=(("Connection", "close"),)))
+    gate.touch()
     records, [event] = here.see("client_departed")
     assert not records
     assert (event["phase"], event["witnesses"]) == ("handler", "server,close")
@@ -224,7 +220,7 @@ def test_waitress_tells_if_it_looks_ahead(site: Sites, tmp_path: Path) -> None:
 def test_left_while_the_response_streams(site: Sites, stack: Stack) -> None:
     here = site(stack)
     for how, path in itertools.product(HOWS, ("/stream", "/write", "/file", "/big")):
-        leave_at(here.port, request("GET", path), how, read=100_000, after=0.02)
+        leave_at(here.port, request("GET", path), how, read=100_000)
         if stack is WAITRESS and path == "/big":
             # What it has in its buffers, its own thread sends when the application has gone.
             here.see()
@@ -342,7 +338,7 @@ FRAMEWORKS: Final = ("flask", "django", "bottle", "pyramid", "falcon")
 def test_an_upload_that_is_cut_in_a_framework(site: Sites, framework: str) -> None:
     here = site(GTHREAD, framework=framework)
     for how in HOWS:
-        leave_at(here.port, request("POST", "/read", length=1000), how, body=b"abcd", after=0.02)
+        leave_at(here.port, request("POST", "/read", length=1000), how, body=b"abcd")
         records, [event] = here.see("client_departed" if how == "rst" else "truncated_upload")
         assert not records
         assert event["phase"] == "request_body"
@@ -355,12 +351,15 @@ def test_an_upload_that_is_cut_in_a_framework(site: Sites, framework: str) -> No
 @pytest.mark.negative_control
 def test_the_control_the_noise_of_a_cut_upload(site: Sites, framework: str) -> None:
     here = site(GTHREAD, framework=framework, wrapped=False)
-    leave_at(here.port, request("POST", "/read", length=1000), "rst", body=b"abcd", after=0.02)
-    deadline = time.monotonic() + 10
-    records: list[Mapping[str, Any]] = []
-    while not records and time.monotonic() < deadline:
-        records = here.look()[0]
-    assert records[0]["level"] == logging.ERROR
+    leave_at(here.port, request("POST", "/read", length=1000), "rst", body=b"abcd")
+    found: list[Mapping[str, Any]] = []
+
+    def look() -> bool:
+        found.extend(here.look()[0])
+        return bool(found)
+
+    until(look, "no noise")
+    assert found[0]["level"] == logging.ERROR
 
 
 def _short_upload(port: int, path: str) -> bytes:

@@ -21,8 +21,8 @@ from cleanclose.core import (
     Side,
     TruncatedBodyError,
     UpstreamReset,
-    marked,
 )
+from cleanclose.core.judge import marked
 from tests.harness.leavers import connected, request
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, serving, start, wrap
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +14,7 @@ from cleanclose.core.kernel import (
     Listener,
 )
 from tests.harness.kernel import figures, linux, listening, pair, reset
+from tests.harness.waiting import until
 
 SOME = 20
 """How often each thing is done: others do it on this machine now and then."""
@@ -68,10 +68,7 @@ def test_a_peer_that_does_not_acknowledge_is_counted() -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
                 server.send(bytes(65536))
-        deadline = time.monotonic() + 20
-        while figures().counters["TCPAbortOnTimeout"] == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: figures().counters["TCPAbortOnTimeout"] != before)
 
 
 @linux

@@ -7,8 +7,7 @@ import os
 import random
 import re
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess, process_tree
 from tests.harness.prometheus import PROGRAM, Prometheus
 from tests.harness.quitter import quitter
+from tests.harness.waiting import until
 
 RULES: Final = ROOT / "integrations" / "prometheus" / "rules.yml"
 WORKERS: Final = 4
@@ -90,10 +90,12 @@ def kill_a_worker(run: Run) -> None:
     victim = max(counted, key=lambda pid: counted[pid])
     assert counted[victim] > 0
     os.kill(victim, signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while len(after := workers_of(run.service) - {victim}) < WORKERS or after <= before:
-        assert time.monotonic() < deadline, run.service.log_text()
-        time.sleep(0.1)
+
+    def replaced() -> bool:
+        after = workers_of(run.service) - {victim}
+        return len(after) == WORKERS and not after <= before
+
+    until(replaced, run.service.log_text)
 
 
 @pytest.fixture(scope="module")
@@ -134,30 +136,21 @@ def test_the_sum_over_all_workers_is_the_number_of_those_who_left(run: Run) -> N
     prometheus.wait_for("sum(cleanclose_early_responses_total)", run.refused)
     assert prometheus.value("cleanclose_outlet_errors_total") == 0
     # A gone worker's figures are neither lost nor counted twice by the next scrapes.
-    time.sleep(2.5)
+    prometheus.wait_for_scrapes(3)
     assert prometheus.value("sum(cleanclose_departures_total)") == total
 
 
 def test_every_query_of_the_dashboard_returns_data(run: Run) -> None:
     prometheus = run.prometheus
-    missing = {
-        f"{panel['title']}: {text}"
-        for panel in dashboard.panels()
-        for target in panel["targets"]
-        if not has_data(prometheus, text := dashboard.expression(target))
-    }
-    assert not missing
+    for panel in dashboard.panels():
+        for target in panel["targets"]:
+            text = dashboard.expression(target)
+            until(partial(has_data, prometheus, text), f"{panel['title']}: {text}")
 
 
 def has_data(prometheus: Prometheus, expression: str) -> bool:
-    """Whether there are series, and numbers in them, now or in a moment."""
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        found = prometheus.query(expression)
-        if found and any(not math.isnan(value) for _, value in found):
-            return True
-        time.sleep(0.3)
-    return False
+    """Whether there are series, and numbers in them."""
+    return any(not math.isnan(value) for _, value in prometheus.query(expression))
 
 
 def test_the_dashboard_chooses_between_jobs(run: Run) -> None:
@@ -170,18 +163,21 @@ def test_the_dashboard_chooses_between_jobs(run: Run) -> None:
 
 def test_the_rules_work_on_what_is_scraped(run: Run) -> None:
     prometheus = run.prometheus
-    groups = prometheus.get("rules")["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    assert len(rules) > 10
-    deadline = time.monotonic() + 15
-    while any(rule["health"] == "unknown" for rule in rules) and time.monotonic() < deadline:
-        time.sleep(0.3)
-        rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
-    assert {rule["health"] for rule in rules} == {"ok"}
-    recorded = [rule["name"] for rule in rules if rule["type"] == "recording"]
-    assert all(has_data(prometheus, name) for name in recorded)
+
+    def rules() -> Sequence[Mapping[str, Any]]:
+        return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+
+    def healths() -> set[str]:
+        return {rule["health"] for rule in rules()}
+
+    assert len(rules()) > 10
+    until(lambda: "unknown" not in healths(), rules)
+    assert healths() == {"ok"}
     # One upstream reset is enough for this one; it has no time to wait.
-    assert has_data(prometheus, 'ALERTS{alertname="CleancloseUpstreamResets"}')
+    wanted = ['ALERTS{alertname="CleancloseUpstreamResets"}']
+    wanted += [rule["name"] for rule in rules() if rule["type"] == "recording"]
+    for name in wanted:
+        until(partial(has_data, prometheus, name), name)
     assert not prometheus.query('ALERTS{alertname="CleancloseOutletErrors"}')
 
 

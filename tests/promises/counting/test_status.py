@@ -25,6 +25,7 @@ from tests.harness.processes import ServerProcess
 from tests.harness.status import SURGE, Page
 from tests.harness.surge_servers import COMMANDS
 from tests.harness.tap import PATH_VARIABLE
+from tests.harness.waiting import LIMIT, until
 
 BROWSER: Final = (
     "--headless",
@@ -60,28 +61,28 @@ def ask(
     asked = urllib.request.Request(
         f"http://127.0.0.1:{server.port}/status/", headers={"Accept": accept}, method=method
     )
-    with urllib.request.urlopen(asked, timeout=20) as answer:
+    with urllib.request.urlopen(asked, timeout=LIMIT) as answer:
         return answer.status, answer.headers, answer.read().decode()
 
 
 def test_it_agrees_with_what_has_happened(server: ServerProcess) -> None:
     before = json.loads(ask(server, "application/json")[2])
     for _ in range(3):
-        leave_at(server.port, request("GET", "/a?wait=20"), "rst", after=0.3)
+        leave_at(server.port, request("GET", "/a?wait=20"), "rst")
     cut = request("POST", "/upload", length=100_000)
     for _ in range(2):
-        leave_at(server.port, cut, "rst", body=b"x" * 5000, after=0.3)
-    figures = json.loads(ask(server, "application/json")[2])
-    series = figures["series"]["departures"]
+        leave_at(server.port, cut, "rst", body=b"x" * 5000)
     wanted = departures_in(before["counters"]) + 5
-    for _ in range(50):
-        # The counters come first, and the page may be asked in between.
-        if departures_in(figures["counters"]) == sum(map(sum, series.values())) == wanted:
-            break
+
+    def counted() -> tuple[int, int]:
+        """By the counters, and by the page: the counters come first."""
         figures = json.loads(ask(server, "application/json")[2])
         series = figures["series"]["departures"]
-    assert departures_in(figures["counters"]) == wanted
-    assert sum(map(sum, series.values())) == departures_in(figures["counters"])
+        return departures_in(figures["counters"]), sum(map(sum, series.values()))
+
+    until(lambda: counted() == (wanted, wanted), counted)
+    figures = json.loads(ask(server, "application/json")[2])
+    series = figures["series"]["departures"]
     assert sum(series["request_body"]) == 2
     assert figures["process"]["pid"] == before["process"]["pid"] != 0
     status, headers, text = ask(server, "text/html")

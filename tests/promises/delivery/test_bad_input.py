@@ -34,6 +34,10 @@ CAPS: Final[SettingsOptions] = {
     "respond_after": 0.3,
 }
 
+PACED: Final[SettingsOptions] = {**CAPS, "max_seconds": 60.0, "idle_seconds": 30.0}
+"""For clients that send and pause: a busy machine stretches that, and no cap is to end it."""
+DRIBBLED: Final[SettingsOptions] = {**PACED, "max_seconds": CAPS["max_seconds"]}
+
 UPLOAD = Upload(port=0, path=routes.REFUSE, body_size=8 * MIB, timeout=60.0)
 
 BODY = b"".join(bytes(piece) for piece in body_pieces(64 * KIB))
@@ -175,7 +179,7 @@ def test_a_client_that_stalls(serve: Serve, stack: Stack, chunked: bool) -> None
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
 def test_a_client_that_dribbles(serve: Serve, stack: Stack) -> None:
     """Never idle and never done: the total cap ends it."""
-    server = serve(stack, settings=CAPS)
+    server = serve(stack, settings=DRIBBLED)
     watch = Watch(server)
     outcome = reader(
         replace(UPLOAD, port=server.port, piece_size=16, pause=0.1, keep_sending=True, timeout=40.0)
@@ -191,7 +195,7 @@ def test_a_client_that_dribbles(serve: Serve, stack: Stack) -> None:
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
 def test_a_client_that_resets_in_the_drain(serve: Serve, stack: Stack, chunked: bool) -> None:
-    server = serve(stack, settings=CAPS)
+    server = serve(stack, settings=PACED)
     watch = Watch(server)
     # Slow enough that the response is on its way when the reset comes.
     outcome = strict(
@@ -213,7 +217,7 @@ def test_a_client_that_resets_in_the_drain(serve: Serve, stack: Stack, chunked: 
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
 def test_a_client_that_half_closes_in_the_drain(serve: Serve, stack: Stack, chunked: bool) -> None:
-    server = serve(stack, settings=CAPS)
+    server = serve(stack, settings=PACED)
     watch = Watch(server)
     outcome = reader(
         replace(

@@ -7,12 +7,13 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
 from cleanclose.doctor.wire import Transcript, read_transcript
+from tests.harness.asking import get_json
 from tests.harness.stacks import gunicorn
+from tests.harness.waiting import until
 
 if TYPE_CHECKING:
     from example_apps.staging import ServerProcess
@@ -36,14 +37,13 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 def last_event(server: ServerProcess) -> dict[str, Any]:
     """The last event. A worker may report it after the client has seen the end."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        told = httpx.get(f"{server.url}/events").json()["events"]
-        if told:
-            event: dict[str, Any] = told[-1]
-            return event
-        time.sleep(0.05)
-    raise AssertionError("no event was reported")
+
+    def told() -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = get_json(server.port, "/events")["events"]
+        return events
+
+    until(told, "no event was reported")
+    return told()[-1]
 
 
 def talk(server: ServerProcess, *pieces: bytes | float) -> Transcript:

@@ -23,8 +23,8 @@ FULL: Final = TRIES >= 100
 
 # The bar is 300 uploads with the default settings, of which 100 may read at once. The quick
 # run keeps the proportion, so that uploads have to wait for their turn there too.
-UPLOADS: Final = int(os.environ.get("CLEANCLOSE_UPLOADS", "300" if FULL else "45"))
-SETTINGS: Final[SettingsOptions] = {} if FULL else {"max_draining": 15}
+UPLOADS: Final = int(os.environ.get("CLEANCLOSE_UPLOADS", "300" if FULL else "24"))
+SETTINGS: Final[SettingsOptions] = {} if FULL else {"max_draining": 8}
 SIZE: Final = 16 * MIB
 ALLOWED_GROWTH: Final = 64 * MIB
 """What the server may take beside the bare one: buffers for each connection, but no bodies."""

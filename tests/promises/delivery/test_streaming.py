@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from tests.harness.scenarios import FRAMING, GUARD, MIB
 from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, STACKS, Stack
 from tests.harness.verdicts import assert_clean
+from tests.harness.waiting import until
 from tests.harness.watching import get_json
 
 pytestmark = pytest.mark.timeout(GUARD)
@@ -40,8 +42,12 @@ def test_a_streamed_refusal_arrives_in_all_its_pieces(
 def test_work_behind_the_response_is_done(serve: Serve, stack: Stack, close: bool) -> None:
     """The app's task outlives its response; lingering neither ends it nor waits for ever."""
     server = serve(stack)
-    before = get_json(server, routes.SEEN)
-    assert isinstance(before, dict)
+
+    def finished() -> int:
+        seen = cast("Mapping[str, int]", get_json(server, routes.SEEN))
+        return seen["background"]
+
+    before = finished()
     outcome = strict(
         Upload(
             port=server.port,
@@ -52,14 +58,7 @@ def test_work_behind_the_response_is_done(serve: Serve, stack: Stack, close: boo
     )
     assert outcome.status == 413, str(outcome)
     assert_clean([outcome])
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        after = get_json(server, routes.SEEN)
-        assert isinstance(after, dict)
-        if after["background"] == before["background"] + 1:
-            return
-        time.sleep(0.1)
-    pytest.fail("the background work was never finished")
+    until(lambda: finished() == before + 1, "the background work was never finished")
 
 
 @pytest.mark.parametrize("stack", SERVERS, ids=str)

@@ -23,6 +23,7 @@ from cleanclose.doctor.wire import read_transcript
 from cleanclose.tornado import install, skip
 from tests.harness.leavers import until_read
 from tests.harness.tornado_serving import LIMIT, MIB, Running, serving, the_event
+from tests.harness.waiting import until
 
 
 @web.stream_request_body
@@ -246,9 +247,7 @@ def test_a_handler_that_answered_in_data_received_does_not_stay(server: Running)
     InDataReceived.closed = 0
     for chunked in (False, True):
         server.post("/data", chunked=chunked)
-    deadline = time.monotonic() + 10
-    while server.pending() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    until(lambda: not server.pending())
     assert server.pending() == 0
     assert InDataReceived.closed == 2
 
@@ -320,9 +319,7 @@ def test_a_handlers_wrong_length_is_its_own_error(server: Running) -> None:
     seen = server.post("/wrong-length", 1000)
     assert seen.response is None or not seen.response.complete
     # The connection is closed before the handler has its exception.
-    deadline = time.monotonic() + 10
-    while not WrongLength.raised and time.monotonic() < deadline:
-        time.sleep(0.001)
+    until(lambda: WrongLength.raised)
     assert WrongLength.raised == ["HTTPOutputError"]
 
 

@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from tests.harness.waiting import until
+
 ROOT: Final = Path(__file__).parents[3]
 CLEANCLOSE: Final = (sys.executable, "-c", "from cleanclose.doctor.main import main; main()")
 HELLO: Final = "tests.harness.apps.hello"
@@ -295,16 +297,14 @@ def test_no_process_is_left_behind(number: signal.Signals) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 30
-        while not any("gunicorn" in command for command in left_behind()):
-            assert time.monotonic() < deadline, "no server has been started"
-            time.sleep(0.05)
+        until(
+            lambda: any("gunicorn" in command for command in left_behind()),
+            "no server has been started",
+        )
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     if number is signal.SIGKILL:
-        while left_behind() != before:
-            assert time.monotonic() < deadline, left_behind()
-            time.sleep(0.05)
+        until(lambda: left_behind() == before, left_behind)
     else:
         assert (process.returncode, err.strip()) == (2, "Stopped before it was done.")
     assert left_behind() == before

@@ -7,26 +7,28 @@ import contextlib
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
 
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.tcp_info import Connection
+from tests.harness import waiting
 from tests.harness.kernel import linux, pair, reset
 
 
 def until(sock: socket.socket, wanted: Callable[[Connection], bool]) -> Connection:
     """The kernel's word, as soon as it is this."""
-    deadline = time.monotonic() + 10
-    while True:
+    asked: list[Connection] = []
+
+    def is_wanted() -> bool:
         found = ask_connection(sock)
         assert found is not None
-        if wanted(found):
-            return found
-        assert time.monotonic() < deadline, found
-        time.sleep(0.01)
+        asked.append(found)
+        return wanted(found)
+
+    waiting.until(is_wanted, lambda: asked[-1])
+    return asked[-1]
 
 
 @linux

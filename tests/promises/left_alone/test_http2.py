@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Self
 
 import h2.config
 import h2.connection
@@ -23,10 +23,9 @@ from tests.harness.servers_asgi import HTTP_2_ROWS, HYPERCORN_TRIO, with_certifi
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
 from tests.harness.tls import Certificate, certificate
+from tests.harness.waiting import LIMIT, until
 
 pytestmark = [pytest.mark.stacks, pytest.mark.timeout(GUARD)]
-
-PATIENCE: Final = 10.0
 
 
 @dataclass
@@ -54,7 +53,7 @@ class Client:
     closed: bool = False
 
     def __enter__(self) -> Self:
-        raw = socket.create_connection(("127.0.0.1", self.port), PATIENCE)
+        raw = socket.create_connection(("127.0.0.1", self.port), LIMIT)
         self.sock = self.signed.context("h2").wrap_socket(raw, server_hostname="127.0.0.1")
         assert self.sock.selected_alpn_protocol() == "h2"
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration())
@@ -120,7 +119,7 @@ class Client:
 
     def wait(self, number: int) -> Stream:
         """Read until this stream is over."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT
         stream = self.streams[number]
         while not (stream.over or self.closed) and time.monotonic() < deadline:
             self.read(deadline - time.monotonic())
@@ -130,7 +129,7 @@ class Client:
         """Upload; a stubborn client sends on when it has its answer, as it may."""
         number = self.begin("POST", path, ("content-length", str(size)), end=False)
         stream = self.streams[number]
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT
         for piece in body_pieces(size, 16384):
             view = bytes(piece)
             while view:
@@ -233,14 +232,12 @@ def test_bare_its_stream_or_connection_breaks(
 def test_bare_hypercorn_on_trio_does_not_survive_it(signed: Certificate) -> None:
     """The KeyError that ends one connection on asyncio ends the worker there."""
     with with_certificate(HYPERCORN_TRIO, signed).process(wrapped=False) as server:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + LIMIT
         while "KeyError" not in server.log_text():
             assert time.monotonic() < deadline
             with contextlib.suppress(OSError):
                 refused(server.port, signed, stubborn=True)
-        while server.alive:
-            assert time.monotonic() < deadline, server.log_text()
-            time.sleep(0.05)
+        until(lambda: not server.alive, server.log_text)
 
 
 @pytest.mark.parametrize("row", HTTP_2_ROWS, ids=str)

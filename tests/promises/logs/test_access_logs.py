@@ -158,7 +158,7 @@ def test_who_leaves_has_499_once(serve: Serve, kind: str) -> None:
     log = Log(serve, kind)
     hows: tuple[How, ...] = ("rst", "fin")
     for how in hows:
-        downloading = log.left("/stream", how, read=100_000, after=0)
+        downloading = log.left("/stream", how, read=100_000)
         working = log.left("/work", how)
         assert [_status(line) for line in (*downloading, *working)] == [499, 499], log.lines()
     uploading = log.left("/read", "rst", body=b"some")
@@ -173,7 +173,7 @@ def test_who_leaves_has_499_once(serve: Serve, kind: str) -> None:
 @pytest.mark.negative_control
 def test_the_control_who_leaves_has_200_or_no_line(serve: Serve, kind: str) -> None:
     log = Log(serve, kind, ours=False)
-    leave_at(log.server.port, request("GET", "/stream"), "rst", read=100_000, after=0)
+    leave_at(log.server.port, request("GET", "/stream"), "rst", read=100_000)
     until(lambda: len(log.lines()) == 1, log.server.log_text)
     assert _status(log.lines()[0]) == 200
 
@@ -230,6 +230,6 @@ def test_the_example_configuration_is_one(serve: Serve, tmp_path: Path) -> None:
     env = {"CLEANCLOSE": "1"}
     with ServerProcess(command, env=env, cwd=ROOT, ready_path="/") as server:
         before = departures(server)
-        leave_at(server.port, request("GET", "/stream"), "rst", read=100_000, after=0)
+        leave_at(server.port, request("GET", "/stream"), "rst", read=100_000)
         until(lambda: departures(server) > before)
         until(lambda: '"GET /stream HTTP/1.1" 499 ' in server.log_text(), server.log_text)

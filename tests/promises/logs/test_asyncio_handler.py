@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from cleanclose.core import Levels, reset, snapshot
-from cleanclose.integrations.stdlib import asyncio_handler
+from cleanclose.quiet import install_quiet_asyncio
 from tests.harness.leavers import How, connected, leave
 
 QUIETED = "cleanclose_quieted_records_total"
@@ -63,7 +63,7 @@ def serve(
         if before:
             running.set_exception_handler(watched.handler)
         if installed:
-            asyncio_handler(running, levels)
+            install_quiet_asyncio(running, levels)
 
         async def call(reader: Reader, writer: Writer) -> None:
             task = asyncio.current_task()
@@ -276,12 +276,12 @@ def test_it_can_be_taken_away_again(loop: Loop) -> None:
 
     async def run() -> None:
         running = asyncio.get_running_loop()
-        uninstall = asyncio_handler(running)
+        uninstall = install_quiet_asyncio(running)
         uninstall()
         assert running.get_exception_handler() is None
         earlier = handler("earlier")
         running.set_exception_handler(earlier)
-        uninstall = asyncio_handler(running)
+        uninstall = install_quiet_asyncio(running)
         ours: Any = running.get_exception_handler()
         running.call_exception_handler({"message": "one"})
         later = handler("later")

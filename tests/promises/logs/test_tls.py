@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import ssl
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,17 +17,17 @@ from typing import Any, Final
 import pytest
 import trustme
 
-from tests.harness.apps.noise_asgi import GATE, UPSTREAM_PORT
+from tests.harness.apps.noise_asgi import CAME, GATE, UPSTREAM_PORT, WORKS
 from tests.harness.asgi_noise import HOWS, WARNING, asgi_stack, together
 from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess
 from tests.harness.stacks import gunicorn
-from tests.harness.tap import PATH_VARIABLE, read_tap
+from tests.harness.tap import PATH_VARIABLE, noted, read_tap
+from tests.harness.waiting import LIMIT, until
 
 pytestmark = pytest.mark.stacks
 
-PATIENCE: Final = 15.0
 MIB: Final = 1 << 20
 MODULES: Final = (sys.executable, "-m", "tests.harness.apps")
 
@@ -102,23 +101,27 @@ class Client:
             if answered:
                 sock.recv(100)
             until_read(sock)
-            time.sleep(0.1)
             leave(sock, how)
 
-    def leave_without_goodbye(self, how: How, data: bytes, *, read: bool = False) -> None:
-        """Shake hands, send this, perhaps read something, and leave without a close_notify."""
+    def leave_without_goodbye(
+        self, how: How, data: bytes, *, read: bool = False, once: Callable[[], bool] | None = None
+    ) -> None:
+        """Shake hands, send this, perhaps wait for something, and leave without a close_notify."""
         with (
-            socket.create_connection(("127.0.0.1", self._port), timeout=10) as sock,
+            socket.create_connection(("127.0.0.1", self._port), timeout=LIMIT) as sock,
             self._context.wrap_socket(sock, server_hostname="localhost") as secured,
         ):
             secured.sendall(data)
             if read:
                 assert secured.recv(65536)
             until_read(secured)
-            time.sleep(0.15)
+            if once is not None:
+                until(once, "what this client waits for never came")
             leave(secured, how)
 
-    def jobs(self, visits: Mapping[str, tuple[str, str, str]]) -> list[Callable[[], None]]:
+    def jobs(
+        self, visits: Mapping[str, tuple[str, str, str]], tap: Path
+    ) -> list[Callable[[], None]]:
         """All the ways to leave, each by a reset and in good order."""
         jobs: list[Callable[[], None]] = []
         for how in HOWS:
@@ -128,11 +131,16 @@ class Client:
             jobs += [partial(handshake, sent=None, answered=True)]
             jobs += [partial(self.leave_without_goodbye, how, b"")]
             for name, (method, path, _) in visits.items():
-                headers = (("X-Request-ID", f"{name}-{how}"),)
+                who = f"{name}-{how}"
+                headers = (("X-Request-ID", who),)
                 length, body = (MIB, b"x" * 60000) if method == "POST" else (None, b"")
                 head = request(method, path, length=length, headers=headers)
                 read = name == "stream"
-                jobs += [partial(self.leave_without_goodbye, how, head + body, read=read)]
+                place = {"/read": CAME, "/work": WORKS}.get(path)
+                once = partial(noted, tap, place, who) if place and visits is ASGI else None
+                jobs += [
+                    partial(self.leave_without_goodbye, how, head + body, read=read, once=once)
+                ]
         return jobs
 
 
@@ -159,11 +167,9 @@ def serve_and_leave(
     )
     wanted = len(VISITS[name]) * len(HOWS) if wrapped else 0
     with server:
-        together(Client(server.port, authority).jobs(VISITS[name]))
+        together(Client(server.port, authority).jobs(VISITS[name], tap))
         gate.touch()
-        deadline = time.monotonic() + PATIENCE
-        while len(read_tap(tap)[1]) < wanted and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: len(read_tap(tap)[1]) >= wanted, lambda: f"only {read_tap(tap)}")
     records, events = read_tap(tap)
     return [record for record in records if record["level"] >= WARNING], events
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from cleanclose.doctor.clients import Upload, strict
+from tests.harness.asking import status_of
 from tests.harness.leavers import leave_at, request
 from tests.harness.reporting import GTHREAD, TORNADO, UVICORN, counted, crowd
 from tests.harness.stacks import Stack
@@ -22,16 +22,13 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=str)
-def test_one_that_sleeps_10_seconds_behind_a_queue(serve: Serve, stack: Stack) -> None:
+def test_one_that_sleeps_behind_a_queue(serve: Serve, stack: Stack) -> None:
     server = serve(stack, env={"TEST_OUTLETS": "queued-sleeps,structlog"})
     before = counted(server)
-    started = time.monotonic()
     left = crowd(server, 5)
-    statuses = [httpx.get(f"{server.url}/").status_code for _ in range(20)]
+    statuses = [status_of(server.port, "/") for _ in range(20)]
     assert strict(Upload(port=server.port, path="/refuse", body_size=8 * MIB)).status == 413
     until(lambda: counted(server)["departures"] - before["departures"] >= left)
-    # One by one the outlet would have slept for longer than this.
-    assert time.monotonic() - started < 10 * left
     assert statuses == [200] * 20
     after = counted(server)
     # One is with the outlet, three wait, and all others had no room.
@@ -44,14 +41,15 @@ def test_the_control_one_that_sleeps_in_the_loop(serve: Serve) -> None:
     server = serve(UVICORN, env={"TEST_OUTLETS": "sleeps"})
     leave_at(server.port, request("POST", "/read", length=1000), "rst", body=b"some")
     with pytest.raises(httpx.TimeoutException):
-        httpx.get(f"{server.url}/", timeout=3)
+        # Longer than any loop is busy; the outlet sleeps for much longer.
+        httpx.get(f"{server.url}/", timeout=10)
 
 
 def test_on_threads_one_that_sleeps_holds_its_own_request_only(serve: Serve) -> None:
     server = serve(GTHREAD, env={"TEST_OUTLETS": "sleeps"})
     leave_at(server.port, request("POST", "/read", length=1000), "rst", body=b"some")
     for _ in range(10):
-        assert httpx.get(f"{server.url}/", timeout=5).status_code == 200
+        assert status_of(server.port, "/") == 200
 
 
 @pytest.mark.parametrize(

@@ -115,4 +115,4 @@ def test_the_control_departures_make_events(sentry: Any, stack: Stack) -> None:
 def crowd_of_uploads_and_downloads(here: Sentry, each: int) -> None:
     for _ in range(each):
         leave_at(here.server.port, request("POST", "/read", length=1000), "rst", body=b"some")
-        leave_at(here.server.port, request("GET", "/stream"), "rst", read=100_000, after=0)
+        leave_at(here.server.port, request("GET", "/stream"), "rst", read=100_000)

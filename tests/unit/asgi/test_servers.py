@@ -13,7 +13,8 @@ import pytest
 from starlette.middleware.errors import ServerErrorMiddleware
 
 from cleanclose.asgi import CleanCloseMiddleware
-from cleanclose.core import UNKNOWN, Event, Outcome, UploadDrained, asgi_server
+from cleanclose.core import Event, Outcome, UploadDrained
+from cleanclose.core.servers import UNKNOWN, asgi_server
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]

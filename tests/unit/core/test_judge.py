@@ -12,17 +12,8 @@ from typing import cast
 
 import pytest
 
-from cleanclose.core import (
-    Mechanism,
-    Phase,
-    Side,
-    Verdict,
-    Witness,
-    judge,
-    mark,
-    marked,
-)
-from cleanclose.core.judge import WRAPPERS
+from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.judge import WRAPPERS, judge, mark, marked
 from cleanclose.core.upstreams import LOST
 
 GONE = Verdict(

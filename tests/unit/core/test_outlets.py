@@ -18,15 +18,16 @@ from cleanclose.core import (
     Facts,
     Mechanism,
     Outcome,
-    Reporter,
     StructlogOutlet,
-    Surge,
     UploadDrained,
+    on_event,
     reset,
     snapshot,
 )
 from cleanclose.core.counters import Counters
+from cleanclose.core.outlets import Reporter
 from cleanclose.core.watch import Watch
+from cleanclose.surge import Surge
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="POST", client="127.0.0.1")
 
@@ -85,6 +86,26 @@ def test_a_sample_that_cannot_be_taken_disturbs_nobody() -> None:
 
     counters = Counters()
     Reporter([], counters=counters, surge=Surge()).request_over(Changed(0.0))
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
+
+
+def test_a_listener_to_events_stands_behind_the_outlets_and_cannot_disturb_them() -> None:
+    order: list[str] = []
+
+    def outlet(event: Event) -> None:
+        order.append("outlet")
+
+    def broken(event: Event) -> None:
+        order.append("listener")
+        raise RuntimeError("listener")
+
+    counters = Counters()
+    stop = on_event(broken)
+    try:
+        Reporter([outlet], counters=counters).report(drained())
+    finally:
+        stop()
+    assert order == ["outlet", "listener"]
     assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
 
 

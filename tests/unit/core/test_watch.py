@@ -10,10 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from cleanclose.core import (
-    COMPLETE,
-    CURRENT,
     ClientDeparted,
-    End,
     Event,
     Facts,
     Mechanism,
@@ -27,9 +24,9 @@ from cleanclose.core import (
     Witness,
     client_gone,
     current,
-    marked,
 )
-from cleanclose.core.watch import DEPARTURE_LISTENERS
+from cleanclose.core.judge import marked
+from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS, End
 
 
 class PlainWatch(Watch):

@@ -16,11 +16,11 @@ from cleanclose.core import (
     Mechanism,
     Outlet,
     Phase,
-    Reporter,
     Side,
     StructlogOutlet,
     Verdict,
 )
+from cleanclose.core.outlets import Reporter
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
 from cleanclose.integrations.prometheus import PrometheusOutlet
 from cleanclose.integrations.queue import QueuedOutlet

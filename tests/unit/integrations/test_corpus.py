@@ -20,18 +20,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from cleanclose.core import (
-    CURRENT,
-    Facts,
-    Mechanism,
-    Phase,
-    Side,
-    Verdict,
-    Watch,
-    Witness,
-    mark,
-)
-from cleanclose.integrations.stdlib import DepartureFilter
+from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
+from cleanclose.core.judge import mark
+from cleanclose.core.watch import CURRENT
+from cleanclose.quiet import QuietLogs
 from tests.harness.paths import ROOT
 
 CORPUS: Final = ROOT.parent / "shared" / "corpus" / "departures.jsonl.gz"
@@ -255,12 +247,12 @@ def is_lowered(
     try:
         active = error if entry.get("active_is_exc_info") else rebuild(entry.get("active_exc"))
         if active is None:
-            DepartureFilter().filter(record)
+            QuietLogs().filter(record)
         else:
             try:
                 raise active
             except BaseException:  # noqa: BLE001 - it is what was being handled
-                DepartureFilter().filter(record)
+                QuietLogs().filter(record)
     finally:
         CURRENT.reset(token)
     assert (record.levelno < logging.WARNING) == hasattr(record, "original_level")

@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from cleanclose.asgi._witness import WebSocketWatch
-from cleanclose.core import CURRENT, Witness
+from cleanclose.core import Witness
 from cleanclose.core.records import verdict_of_errors
-from cleanclose.integrations.stdlib import DepartureFilter
+from cleanclose.core.watch import CURRENT
+from cleanclose.quiet import QuietLogs
 
 IN_VAIN = "socket.send() raised exception."
 SERVER = """
@@ -78,7 +79,7 @@ class Warnings(logging.Handler):
 
 @pytest.fixture
 def warnings() -> Iterator[Warnings]:
-    handler, filter_ = Warnings(), DepartureFilter()
+    handler, filter_ = Warnings(), QuietLogs()
     loggers = [logging.getLogger(name) for name in ("asyncio", "test.records")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

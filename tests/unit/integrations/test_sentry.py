@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness, mark
+from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.judge import mark
 from cleanclose.integrations import sentry
 from cleanclose.integrations.sentry import BeforeSend, SentryOutlet, before_send
 

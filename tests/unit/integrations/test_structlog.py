@@ -11,18 +11,9 @@ from typing import Any
 import pytest
 import structlog
 
-from cleanclose.core import (
-    Levels,
-    Mechanism,
-    Phase,
-    Side,
-    Verdict,
-    Witness,
-    mark,
-    reset,
-    snapshot,
-)
-from cleanclose.integrations.structlog import QuietDepartures
+from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness, reset, snapshot
+from cleanclose.core.judge import mark
+from cleanclose.integrations.structlog import QuietLogs
 
 LIVE = True
 """What ``exc_info`` is for the exception that is being handled."""
@@ -55,7 +46,7 @@ def others() -> BrokenPipeError:
 class Lines:
     """A logger with JSON lines, as structlog's own documentation has it."""
 
-    def __init__(self, processor: QuietDepartures) -> None:
+    def __init__(self, processor: QuietLogs) -> None:
         self._stream = io.StringIO()
         self.log: Any = structlog.wrap_logger(
             structlog.WriteLogger(self._stream),
@@ -74,7 +65,7 @@ class Lines:
 
 @pytest.mark.parametrize("how", ["true", "error", "tuple", "field", "exception"])
 def test_a_clients_traceback_becomes_a_line(how: str) -> None:
-    lines = Lines(QuietDepartures())
+    lines = Lines(QuietLogs())
     try:
         raise clients()
     except OSError as error:
@@ -105,7 +96,7 @@ def test_a_clients_traceback_becomes_a_line(how: str) -> None:
 
 
 def test_anothers_stays_as_it_was() -> None:
-    lines = Lines(QuietDepartures(min_level=logging.INFO))
+    lines = Lines(QuietLogs(min_level=logging.INFO))
     lines.log.error("failed", exc_info=others())
     lines.log.error("failed", exc_info=clients(), cause=others())
     lines.log.error("failed", exc_info=ExceptionGroup("", [clients(), others()]))
@@ -122,7 +113,7 @@ def test_anothers_stays_as_it_was() -> None:
 @pytest.mark.parametrize("exc_info", [True, (None, None, None), None, "text"])
 def test_no_exception_at_all_changes_nothing(exc_info: object) -> None:
     given = {"event": "failed", "exc_info": exc_info}
-    assert QuietDepartures()(None, "error", dict(given)) == given
+    assert QuietLogs()(None, "error", dict(given)) == given
     assert snapshot()[QUIETED] == 0
 
 
@@ -139,7 +130,7 @@ def test_no_exception_at_all_changes_nothing(exc_info: object) -> None:
 def test_it_is_dropped_below_the_level_that_is_given(
     min_level: int | None, levels: Levels | None, lines_wanted: int
 ) -> None:
-    lines = Lines(QuietDepartures(levels, min_level=min_level))
+    lines = Lines(QuietLogs(levels, min_level=min_level))
     lines.log.error("failed", exc_info=clients())
     assert len(lines.read()) == lines_wanted
     assert snapshot()[QUIETED] == 1
@@ -149,7 +140,7 @@ def test_without_a_level_in_the_event_the_method_counts() -> None:
     stream = io.StringIO()
     log: Any = structlog.wrap_logger(
         structlog.WriteLogger(stream),
-        processors=[QuietDepartures(), structlog.processors.JSONRenderer()],
+        processors=[QuietLogs(), structlog.processors.JSONRenderer()],
     )
     log.warning("failed", exc_info=clients())
     assert json.loads(stream.getvalue())["original_level"] == "warning"
@@ -168,7 +159,7 @@ def test_a_logger_of_the_standard_library_is_asked(level: int) -> None:
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.stdlib.add_log_level,
-            QuietDepartures(),
+            QuietLogs(),
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(),
         ],
@@ -185,7 +176,7 @@ def test_a_logger_of_the_standard_library_is_asked(level: int) -> None:
 def test_inside_of_a_formatter_nothing_is_dropped(
     place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    quiet = QuietDepartures(min_level=logging.INFO)
+    quiet = QuietLogs(min_level=logging.INFO)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
@@ -217,4 +208,4 @@ def test_inside_of_a_formatter_nothing_is_dropped(
 @pytest.mark.parametrize("min_level", [-1, True, "INFO", 10.0])
 def test_a_wrong_level_is_refused(min_level: Any) -> None:
     with pytest.raises(ValueError, match=r"^min_level must be"):
-        QuietDepartures(min_level=min_level)
+        QuietLogs(min_level=min_level)

@@ -229,10 +229,11 @@ def test_a_response_that_the_server_drops_keeps_no_place() -> None:
 
     events: list[Event] = []
     app = wrap(refuse, events, max_bytes=MIB)
+    response: Any = None
     for _ in range(3):
         environ = {**environ_of(b""), "CONTENT_LENGTH": str(8 * MIB), "wsgi.input": Never()}
         environ["wsgi.multithread"] = True
-        response: Any = app(environ, start)
+        response = app(environ, start)
         assert list(response) == [b"no"]
     response.close()
     found = [(event.outcome, event.cap) for event in events if isinstance(event, UploadDrained)]

@@ -13,7 +13,7 @@ from wsgiref.handlers import SimpleHandler
 
 import pytest
 
-from cleanclose.core import UNKNOWN, Server, cooperates_with, is_servers_own, wsgi_server
+from cleanclose.core.servers import UNKNOWN, Server, cooperates_with, is_servers_own, wsgi_server
 
 
 def of(package: str) -> Server:

@@ -13,7 +13,6 @@ from wsgiref.util import FileWrapper
 import pytest
 
 from cleanclose.core import (
-    CURRENT,
     ClientDeparted,
     Event,
     Mechanism,
@@ -23,8 +22,9 @@ from cleanclose.core import (
     TruncatedUpload,
     Witness,
     client_gone,
-    marked,
 )
+from cleanclose.core.judge import marked
+from cleanclose.core.watch import CURRENT
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, start, wrap
 

@@ -11,16 +11,16 @@ __all__ = ["Places"]
 class Places:
     """The places of requests that are drained. Any thread and any event loop may use them.
 
-    One client address may have half of them. Behind a proxy all clients have its address; whoever
-    gets no place is answered at once.
+    Whoever gets no place is answered at once.
 
     Args:
         most: How many there are; 0 or more.
+        share: How many of them one client address may have; None for half of them.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *, share: int | None = None) -> None:
         self.most = most
-        self._share = max(1, most // 2)
+        self._share = max(1, most // 2) if share is None else share
         # Reentrant: the cyclic collector may give a place back in the middle of anything.
         self._lock = threading.RLock()
         self._taken: Counter[str] = Counter()
@@ -30,6 +30,9 @@ class Places:
     def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
         """The places of a blocking server, where a drain holds a worker.
 
+        It is for proxies that a worker waits, and all the clients of one have its address: they may
+        have all of the places.
+
         Args:
             threads: How many requests the process serves at once; None if that is not known:
                 then it counts as one.
@@ -37,7 +40,10 @@ class Places:
             greenlets: Whether a request is served by a greenlet of its own, which costs nothing
                 while it waits: then only ``most`` counts.
         """
-        return cls(most if greenlets else min(most, (threads or 1) // 2))
+        if greenlets:
+            return cls(most)
+        most = min(most, (threads or 1) // 2)
+        return cls(most, share=most)
 
     def take(self, address: str | None) -> bool:
         """Take a place.

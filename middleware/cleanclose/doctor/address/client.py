@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from cleanclose.doctor.clients import body_pieces
 from cleanclose.doctor.output import Trouble
-from cleanclose.doctor.wire import Response, WireReader
+from cleanclose.testing.uploads import body_pieces
+from cleanclose.testing.wire import Response, WireReader
 
 __all__ = ["Address", "Manner", "Seen", "Sending", "send"]
 

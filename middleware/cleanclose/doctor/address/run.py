@@ -15,7 +15,7 @@ from cleanclose.doctor.address.client import Address, Seen, Sending, send
 from cleanclose.doctor.address.signatures import Maker, made_by, proxies
 from cleanclose.doctor.application.cases import Endpoint
 from cleanclose.doctor.output import EXIT_CLEAN, EXIT_FINDINGS, Trouble, print_json
-from cleanclose.doctor.wire import Response
+from cleanclose.testing.wire import Response
 
 __all__ = ["Case", "Finding", "ask", "find"]
 

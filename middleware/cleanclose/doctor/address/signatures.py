@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from cleanclose.doctor.wire import Response
+from cleanclose.testing.wire import Response
 
 __all__ = ["Maker", "made_by", "proxies"]
 

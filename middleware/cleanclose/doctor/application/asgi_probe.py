@@ -8,7 +8,7 @@ from typing import Any
 
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.application.journal import Journal
-from cleanclose.doctor.clients import SMUGGLED_PATH
+from cleanclose.testing.uploads import SMUGGLED_PATH
 
 __all__ = ["AsgiProbe"]
 

@@ -9,7 +9,7 @@ from typing import Final
 from cleanclose.doctor.application import http2, routes
 from cleanclose.doctor.application.leaving import How, Place, leave
 from cleanclose.doctor.application.results import Answer, Group
-from cleanclose.doctor.clients import Outcome, Upload, reader, strict
+from cleanclose.testing import Seen, Upload, reader, strict
 
 __all__ = [
     "UPLOADS",
@@ -81,7 +81,7 @@ class Endpoint:
         return self.method.upper() not in _BODILESS
 
 
-def _upload(case: str, path: str, client: Callable[[Upload], Outcome], **how: object) -> Act:
+def _upload(case: str, path: str, client: Callable[[Upload], Seen], **how: object) -> Act:
     # The generated body's own pattern betrays a server that reads requests out of it.
     upload = Upload(
         port=0,
@@ -103,7 +103,7 @@ def _upload(case: str, path: str, client: Callable[[Upload], Outcome], **how: ob
 def _refused(
     id: str,
     title: str,
-    client: Callable[[Upload], Outcome] = strict,
+    client: Callable[[Upload], Seen] = strict,
     *,
     tries: int = 3,
     path: str = routes.REFUSE,

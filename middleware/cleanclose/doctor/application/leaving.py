@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.application.results import Answer
-from cleanclose.doctor.wire import WireReader
+from cleanclose.testing.wire import WireReader
 
 __all__ = ["How", "Place", "leave"]
 

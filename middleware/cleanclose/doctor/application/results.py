@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from cleanclose.doctor.clients import Outcome
+from cleanclose.testing import Seen
 
 __all__ = [
     "ERROR",
@@ -48,8 +48,8 @@ class Answer:
     """The answer's ``Server`` header."""
 
     @classmethod
-    def of(cls, outcome: Outcome) -> Answer:
-        """Sum up what a client of `cleanclose.doctor.clients` saw.
+    def of(cls, outcome: Seen) -> Answer:
+        """Sum up what a client of `cleanclose.testing` saw.
 
         Args:
             outcome: What it saw.

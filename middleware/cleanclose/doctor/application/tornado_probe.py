@@ -10,7 +10,7 @@ from tornado import httputil, web
 
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.application.journal import Journal
-from cleanclose.doctor.clients import SMUGGLED_PATH
+from cleanclose.testing.uploads import SMUGGLED_PATH
 
 __all__ = ["add_routes"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.application.framework_routes import add_reading_route
 from cleanclose.doctor.application.journal import Journal
-from cleanclose.doctor.clients import SMUGGLED_PATH
+from cleanclose.testing.uploads import SMUGGLED_PATH
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Generator
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ import pymysql.err  # type: ignore[import-untyped]
 import pytest
 
 from tests.harness.endings import assert_untold, assert_upstream, wsgi_ending
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
@@ -38,11 +38,8 @@ def query(connection: Any, text: str) -> Any:
 
 def wait_until_gone(port: int, thread: int) -> None:
     """Wait until the server has ended a connection."""
-    deadline = time.monotonic() + 30
     with connected(port) as admin:
-        while any(row[0] == thread for row in query(admin, "SHOW PROCESSLIST")):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        until(lambda: all(row[0] != thread for row in query(admin, "SHOW PROCESSLIST")))
 
 
 @there_or_gone

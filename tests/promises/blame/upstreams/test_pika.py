@@ -7,7 +7,6 @@ import contextlib
 import gc
 import os
 import signal
-import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ from tests.harness.brokers import RabbitMq
 from tests.harness.endings import asgi_ending, assert_untold, assert_upstream, wsgi_ending
 from tests.harness.paths import ROOT
 from tests.harness.processes import process_tree
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
@@ -137,10 +137,7 @@ def test_the_repair_in_the_documentation(rabbitmq: RabbitMq) -> None:
 
 def wait_for_closing(broker: RabbitMq, count: int) -> None:
     """Wait until the broker has closed so many connections, all in all."""
-    deadline = time.monotonic() + 30
-    while broker.server.log_text().count(CLOSED) < count:
-        assert time.monotonic() < deadline, broker.server.log_text()
-        time.sleep(0.05)
+    until(lambda: broker.server.log_text().count(CLOSED) >= count, broker.server.log_text)
 
 
 @contextlib.contextmanager

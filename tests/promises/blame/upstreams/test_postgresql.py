@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +12,7 @@ from psycopg import sql
 
 from tests.harness.endings import asgi_ending, assert_untold, assert_upstream, wsgi_ending
 from tests.harness.processes import ServerProcess
+from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
@@ -36,12 +36,10 @@ def end(port: int, process: int) -> None:
 
 def wait_until_gone(port: int, process: int) -> None:
     """Wait until the server has ended a connection by itself."""
-    deadline = time.monotonic() + 30
     with connect(port) as admin:
         admin.autocommit = True
-        while admin.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s", [process]).fetchone():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+        until(lambda: admin.execute(there, [process]).fetchone() is None)
 
 
 @there_or_gone

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanclose.core import CHUNKED, NO_BODY, body_length, response_length, wants_continue
+from cleanclose.core.deliver.framing import (
+    CHUNKED,
+    NO_BODY,
+    body_length,
+    is_multiplexed,
+    response_length,
+    wants_continue,
+)
 
 
 def length(
@@ -61,15 +68,50 @@ def test_body_length(
 
 
 @pytest.mark.parametrize("version", ["2", "2.0", "3"])
-def test_a_body_of_http_2_and_3_ends_with_its_stream(version: str) -> None:
-    assert length("5", http_version=version) == 5
-    assert length(None, http_version=version) == CHUNKED
-    assert length("5", http_version=version, method="HEAD") == NO_BODY
+@pytest.mark.parametrize(
+    ("content_length", "expected"),
+    [
+        ("5", 5),
+        (" 5 ", 5),
+        # A body that has ended with its head is no body.
+        ("0", NO_BODY),
+        # RFC 9113 section 8.1: the stream's end is the body's, whatever it says of its length.
+        (None, CHUNKED),
+        ("", CHUNKED),
+        ("-5", CHUNKED),
+        ("5, 5", CHUNKED),
+        ("9" * 5000, CHUNKED),
+    ],
+)
+def test_where_requests_share_a_connection_a_body_ends_with_its_stream(
+    version: str, content_length: str | None, expected: int
+) -> None:
+    assert length(content_length, http_version=version) == expected
 
 
+def test_there_framing_and_upgrade_mean_nothing() -> None:
+    assert length(None, "gzip", http_version="2") == CHUNKED
+    assert length("5", "chunked", http_version="2") == 5
+    assert length("5", upgrade="websocket", http_version="2") == 5
+
+
+@pytest.mark.parametrize("version", ["", "0.9", "x"])
+def test_what_is_no_known_version_is_left_alone(version: str) -> None:
+    assert length("5", http_version=version) == NO_BODY
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("1.0", False), ("1.1", False), ("2", True), ("2.0", True), ("3", True), ("", False)],
+)
+def test_is_multiplexed(version: str, expected: bool) -> None:
+    assert is_multiplexed(version) is expected
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "2", "3"])
 @pytest.mark.parametrize("method", ["HEAD", "CONNECT"])
-def test_methods_that_are_left_alone(method: str) -> None:
-    assert length("5", method=method) == NO_BODY
+def test_methods_that_are_left_alone(method: str, version: str) -> None:
+    assert length("5", method=method, http_version=version) == NO_BODY
 
 
 def test_an_upgrade_is_left_alone() -> None:
@@ -84,10 +126,15 @@ def test_an_upgrade_to_http_2_comes_behind_the_body() -> None:
     assert length("5", ends_at_upgrade=True) == 5
 
 
+@given(st.text(), st.sampled_from(["1.1", "2", "3"]))
+def test_no_header_value_breaks_it(value: str, version: str) -> None:
+    assert length(value, http_version=version) >= CHUNKED
+    assert length(None, value, http_version=version) in (NO_BODY, CHUNKED)
+
+
 @given(st.text())
-def test_no_header_value_breaks_it(value: str) -> None:
+def test_no_length_is_made_up(value: str) -> None:
     assert length(value) >= NO_BODY
-    assert length(None, value) in (NO_BODY, CHUNKED)
 
 
 @pytest.mark.parametrize(

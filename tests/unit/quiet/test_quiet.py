@@ -19,7 +19,6 @@ import uvicorn
 
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import (
-    CURRENT,
     Facts,
     Levels,
     Mechanism,
@@ -28,18 +27,18 @@ from cleanclose.core import (
     Verdict,
     Watch,
     Witness,
-    mark,
     reset,
     snapshot,
 )
-from cleanclose.core.watch import DEPARTURE_LISTENERS
-from cleanclose.integrations import stdlib
-from cleanclose.integrations.stdlib import (
+from cleanclose.core.judge import mark
+from cleanclose.core.watch import CURRENT, DEPARTURE_LISTENERS
+from cleanclose.quiet import (
     LOGGERS,
-    DepartureFilter,
+    QuietLogs,
     install_quiet_logs,
     uninstall_quiet_logs,
 )
+from cleanclose.quiet import filter as quiet_filter
 
 QUIETED = "cleanclose_quieted_records_total"
 GONE = Verdict(
@@ -290,7 +289,7 @@ def test_logging_works_whatever_is_logged(
     def fails(record: logging.LogRecord) -> None:
         raise RuntimeError("in the filter")
 
-    monkeypatch.setattr(stdlib, "verdict_of_record", fails)
+    monkeypatch.setattr(quiet_filter, "verdict_of_record", fails)
     logger.error("failed", exc_info=clients())
     (record,) = emitted(logger)
     assert record.levelno == logging.ERROR
@@ -300,7 +299,7 @@ def test_what_is_below_warning_is_not_looked_at(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[logging.LogRecord] = []
-    monkeypatch.setattr(stdlib, "verdict_of_record", looked_at.append)
+    monkeypatch.setattr(quiet_filter, "verdict_of_record", looked_at.append)
     logger.info("as many as there are", exc_info=clients())
     logger.warning("a few")
     assert [record.levelno for record in looked_at] == [logging.WARNING]
@@ -335,7 +334,7 @@ def test_a_text_that_shows_another_error_is_left_alone(logger: logging.Logger) -
 
 
 def test_tornados_word_about_the_error_that_it_handles() -> None:
-    filter_ = DepartureFilter()
+    filter_ = QuietLogs()
     record = record_of("tornado.general", CANNOT_SEND, file=TORNADO_FILE)
     for error, lowered in ((clients(), True), (others(), False), (ValueError(), False)):
         record = record_of("tornado.general", CANNOT_SEND, file=TORNADO_FILE)
@@ -355,7 +354,7 @@ def test_tornados_word_about_the_error_that_it_handles() -> None:
 def test_an_applications_own_words_on_a_servers_logger_are_its_own() -> None:
     install_quiet_logs()
     (filter_,) = (f for f in logging.getLogger("uvicorn.error").filters)
-    assert isinstance(filter_, DepartureFilter)
+    assert isinstance(filter_, QuietLogs)
     for file, wanted in ((UVICORN_FILE, logging.DEBUG), (__file__, logging.ERROR)):
         record = record_of("uvicorn.error", file=file, error=clients())
         filter_.filter(record)
@@ -427,14 +426,14 @@ def test_any_application_will_do(app: object) -> None:
 
 def is_ours(listener: object) -> bool:
     """Whether the filter's installation listens, and not an outlet of another test."""
-    return getattr(listener, "__module__", None) == "cleanclose.integrations.stdlib"
+    return getattr(listener, "__module__", None) == "cleanclose.quiet.installation"
 
 
 def filters_of(name: str) -> list[object]:
     logger = logging.root.manager.loggerDict.get(name)
     if not isinstance(logger, logging.Logger):
         return []
-    return [filter_ for filter_ in logger.filters if isinstance(filter_, DepartureFilter)]
+    return [filter_ for filter_ in logger.filters if isinstance(filter_, QuietLogs)]
 
 
 def loggers_with_filter() -> set[str]:
@@ -520,7 +519,7 @@ def test_the_one_line_installs_it_and_quiet_logs_false_does_not() -> None:
     CleanCloseMiddleware(app, graded_levels=True)
     assert {"asyncio", "uvicorn.error"} <= loggers_with_filter()
     (filter_,) = filters_of("uvicorn.error")
-    assert isinstance(filter_, DepartureFilter)
+    assert isinstance(filter_, QuietLogs)
     assert filter_.levels.of_row("client_departed.midway") == logging.INFO
 
 

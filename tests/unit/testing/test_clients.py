@@ -1,4 +1,4 @@
-"""The doctor's clients, as far as they need no server."""
+"""The clients, as far as they need no server."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from cleanclose.doctor import Upload, http_client
-from cleanclose.doctor.clients import SMUGGLED_PATH, body_digest, body_pieces
+from cleanclose.testing import Upload, http_client
+from cleanclose.testing.uploads import SMUGGLED_PATH, body_digest, body_pieces
 
 
 def test_bodies_are_requests_that_nobody_sent() -> None:

@@ -23,17 +23,18 @@ from cleanclose.core import (
     Facts,
     Outcome,
     Phase,
-    Reporter,
     Settings,
     Side,
-    Surge,
     SurgeThresholds,
     Witness,
 )
 from cleanclose.core.counters import Counters
-from cleanclose.core.surge import binomial_tail, idle_before, network_of
-from cleanclose.core.tcp_info import TcpInfo, TcpState
+from cleanclose.core.outlets import Reporter
+from cleanclose.core.tcp_info import TcpInfo, TcpState, idle_before
 from cleanclose.core.watch import Watch
+from cleanclose.surge import Surge, make_reporter
+from cleanclose.surge.departures import network_of
+from cleanclose.surge.statistics import binomial_tail
 from tests.harness.collector import gets_through
 from tests.harness.made import FACTS, departed, drained, facts
 
@@ -452,9 +453,27 @@ def test_the_collector_may_end_an_exchange_while_another_one_is_told_of() -> Non
 def test_without_a_detector_nobody_asks_for_samples() -> None:
     assert Reporter([]).sample_at == math.inf
     Reporter([]).request_over(Known(0.0))
-    assert Settings(surge=False).surge_detector() is None
-    assert Settings().surge_detector() is not None
-    assert Settings(surge=SurgeThresholds(least=20)).surge_detector() is not None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sampled"), [(False, False), (True, True), (SurgeThresholds(least=20), True)]
+)
+def test_a_shims_reporter_has_a_detector_if_the_settings_want_one(
+    wanted: bool | SurgeThresholds, sampled: bool
+) -> None:
+    reporter = make_reporter([], Settings(surge=wanted))
+    assert (reporter.sample_at == 0.0) is sampled
+
+
+def test_the_thresholds_of_the_settings_are_the_detectors() -> None:
+    told: list[Event] = []
+    clock = Clock()
+    few = make_reporter([told.append], Settings(surge=SurgeThresholds(least=500)))
+    for event in ages(30.0, 200):
+        few.report(event)
+        clock.see(event)
+    assert clock.told
+    assert not any(isinstance(event, DepartureSurge) for event in told)
 
 
 @pytest.mark.parametrize(

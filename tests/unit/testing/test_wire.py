@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanclose.doctor.wire import Ending, Fault, Framing, Transcript, WireReader, read_transcript
+from cleanclose.testing.wire import Ending, Fault, Framing, Transcript, WireReader, read_transcript
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
 REFUSED = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 4\r\n\r\nbig\n"

@@ -1,0 +1,77 @@
+"""Names that `cleanclose.core` once had, and where they are now.
+
+They work as before, but for type checkers, and each is looked up when somebody asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["OLD_NAMES", "look_up"]
+
+OLD_NAMES: Final[Mapping[str, str]] = {
+    "CHUNKED": "cleanclose.core.deliver.framing.CHUNKED",
+    "COMPLETE": "cleanclose.core.watch.COMPLETE",
+    "CURRENT": "cleanclose.core.watch.CURRENT",
+    "Connection": "cleanclose.core.deliver.exchange.Connection",
+    "Continue": "cleanclose.core.servers.Continue",
+    "Done": "cleanclose.core.deliver.table.Done",
+    "End": "cleanclose.core.watch.End",
+    "Exchange": "cleanclose.core.deliver.exchange.Exchange",
+    "Forward": "cleanclose.core.deliver.table.Forward",
+    "GONE": "cleanclose.core.watch.GONE",
+    "Happening": "cleanclose.core.deliver.table.Happening",
+    "Keep": "cleanclose.core.deliver.table.Keep",
+    "NO_BODY": "cleanclose.core.deliver.framing.NO_BODY",
+    "OPEN": "cleanclose.core.watch.OPEN",
+    "PROXY_FIELDS": "cleanclose.core.deliver.proxied.PROXY_FIELDS",
+    "Places": "cleanclose.core.deliver.places.Places",
+    "Read": "cleanclose.core.deliver.table.Read",
+    "Reporter": "cleanclose.core.outlets.Reporter",
+    "Respond": "cleanclose.core.deliver.table.Respond",
+    "STREAMING": "cleanclose.core.watch.STREAMING",
+    "Server": "cleanclose.core.servers.Server",
+    "State": "cleanclose.core.deliver.table.State",
+    "Step": "cleanclose.core.deliver.table.Step",
+    "Surge": "cleanclose.surge.Surge",
+    "TORNADO": "cleanclose.core.servers.TORNADO",
+    "TRANSITIONS": "cleanclose.core.deliver.table.TRANSITIONS",
+    "TcpConnection": "cleanclose.core.tcp_info.Connection",
+    "UNKNOWN": "cleanclose.core.servers.UNKNOWN",
+    "asgi_server": "cleanclose.core.servers.asgi_server",
+    "asgi_socket": "cleanclose.core.servers.asgi_socket",
+    "ask_connection": "cleanclose.core.kernel.ask_connection",
+    "body_length": "cleanclose.core.deliver.framing.body_length",
+    "close_asgi": "cleanclose.core.servers.close_asgi",
+    "cooperates_with": "cleanclose.core.servers.cooperates_with",
+    "is_asgi_stopping": "cleanclose.core.servers.is_asgi_stopping",
+    "is_called_by_server": "cleanclose.core.servers.is_called_by_server",
+    "is_called_by_wsgi_server": "cleanclose.core.servers.is_called_by_wsgi_server",
+    "is_multiplexed": "cleanclose.core.deliver.framing.is_multiplexed",
+    "is_servers_own": "cleanclose.core.servers.is_servers_own",
+    "judge": "cleanclose.core.judge.judge",
+    "mark": "cleanclose.core.judge.mark",
+    "marked": "cleanclose.core.judge.marked",
+    "names_caddy": "cleanclose.core.deliver.proxied.names_caddy",
+    "plain_socket": "cleanclose.core.servers.plain_socket",
+    "response_length": "cleanclose.core.deliver.framing.response_length",
+    "trace_id": "cleanclose.core.tracing.trace_id",
+    "wants_continue": "cleanclose.core.deliver.framing.wants_continue",
+    "wsgi_response": "cleanclose.core.servers.wsgi_response",
+    "wsgi_server": "cleanclose.core.servers.wsgi_server",
+}
+"""Each old name, and the module and name of what it stands for."""
+
+
+def look_up(name: str) -> Any:
+    """What an old name stands for.
+
+    Raises:
+        AttributeError: It is none.
+    """
+    if name not in OLD_NAMES:
+        raise AttributeError(f"module 'cleanclose.core' has no attribute {name!r}")
+    module, _, inner = OLD_NAMES[name].rpartition(".")
+    return getattr(importlib.import_module(module), inner)

@@ -1,0 +1,18 @@
+"""Quiet logs: what others log about a client's departure gets the level of its event.
+
+A filter on the loggers of servers, frameworks and asyncio lowers the level of the records which
+are proven to tell of a client's departure, and of nothing else. The shims install it
+(``quiet_logs=True``, the default).
+"""
+
+from cleanclose.quiet.filter import QuietLogs
+from cleanclose.quiet.installation import LOGGERS, install_quiet_logs, uninstall_quiet_logs
+from cleanclose.quiet.loops import install_quiet_asyncio
+
+__all__ = [
+    "LOGGERS",
+    "QuietLogs",
+    "install_quiet_asyncio",
+    "install_quiet_logs",
+    "uninstall_quiet_logs",
+]

@@ -1,0 +1,180 @@
+"""Where the filter stands: the loggers of servers, frameworks and asyncio."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable, Collection, Mapping
+from types import MethodType
+from typing import Final
+
+from cleanclose.core.levels import Levels
+from cleanclose.core.watch import on_departure
+from cleanclose.quiet.filter import QuietLogs
+
+__all__ = ["LOGGERS", "install_quiet_logs", "uninstall_quiet_logs"]
+
+_OWNERS: Final[Mapping[str, str]] = {
+    "aiohttp.server": "aiohttp",
+    "aiohttp.web": "aiohttp",
+    "asyncio": "asyncio",
+    "daphne.http_protocol": "daphne",
+    "daphne.server": "daphne",
+    "daphne.ws_protocol": "daphne",
+    "django.channels.server": "daphne",
+    "django.request": "django",
+    "django.server": "django",
+    "falcon": "falcon",
+    "gunicorn.error": "gunicorn",
+    "hypercorn.error": "hypercorn",
+    "litestar": "litestar",
+    "tornado.application": "tornado",
+    "tornado.general": "tornado",
+    "uvicorn.error": "uvicorn",
+    "waitress": "waitress",
+    "websockets.server": "websockets",
+    "werkzeug": "werkzeug",
+}
+"""Each logger, and the package whose own lines are looked at.
+
+Some of these loggers are used by applications as well. What an application says about a
+departure in its own words is its own to decide.
+"""
+
+LOGGERS: Final = tuple(_OWNERS)
+"""The loggers on which servers, frameworks and asyncio report what happens to a request."""
+
+_NO_PACKAGE_OF_ITS_OWN: Final = frozenset({"asyncio"})
+"""Loggers on which any file's lines are looked at: uvloop, which is no Python, logs there too."""
+
+_APPS: Final[Mapping[str, str]] = {"flask.app.Flask": "flask", "quart.app.Quart": "quart"}
+"""Applications with a logger of their own name, and the package which logs there."""
+
+_INNER: Final = ("app", "wsgi_app", "asgi_app", "application")
+
+
+class _Installation:
+    """The filter, and the loggers that have it or will get it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._filter = QuietLogs()
+        self._missing: dict[str, str | None] = {}
+        self._stop_listening: Callable[[], None] | None = None
+
+    def add(self, levels: Levels | None, owners: Mapping[str, str | None]) -> None:
+        with self._lock:
+            self._filter.levels = levels or Levels()
+            self._filter.owners.update(owners)
+            self._missing.update(owners)
+            for name in owners:
+                if isinstance(logging.root.manager.loggerDict.get(name), logging.Logger):
+                    self._attach(name)
+            if self._missing:
+                self._stop_listening = on_departure(self.attach_missing)
+
+    def attach_missing(self) -> None:
+        """Now somebody may log about a departure: the loggers that did not exist get the filter.
+
+        A logger which is made before the application has configured logging would be disabled
+        by that (``disable_existing_loggers``), with all that is logged there ever after. So
+        none is made before, and none of a package that is not in use.
+        """
+        if not self._missing:
+            return
+        with self._lock:
+            for name, package in list(self._missing.items()):
+                if package is None or package in sys.modules:
+                    self._attach(name)
+
+    def remove(self) -> None:
+        with self._lock:
+            for name in self._filter.owners:
+                logger = logging.root.manager.loggerDict.get(name)
+                if isinstance(logger, logging.Logger):
+                    logger.removeFilter(self._filter)
+            self._filter.owners.clear()
+            self._missing.clear()
+            if self._stop_listening is not None:
+                self._stop_listening()
+
+    def _attach(self, name: str) -> None:
+        logging.getLogger(name).addFilter(self._filter)
+        del self._missing[name]
+
+
+_INSTALLATION: Final = _Installation()
+
+
+def install_quiet_logs(
+    levels: Levels | None = None,
+    loggers: Collection[str] = LOGGERS,
+    *,
+    app: object = None,
+) -> None:
+    """Let the records that others log about a client's departure have its event's level.
+
+    The shims call this unless ``quiet_logs=False``. It may be called again, and adds to what is
+    there; the levels of the last call are in force. Filters stay on their loggers when logging
+    is configured later (`logging.config.dictConfig` and ``fileConfig`` leave them alone).
+
+    Args:
+        levels: How loud departures are. Default: the table as it stands.
+        loggers: The names of the loggers. A filter does not see what is logged to a logger's
+            children: each has to be named. On the names in `LOGGERS` only the lines of the
+            package that the logger belongs to are looked at, on all others everybody's.
+        app: An application whose own logger gets the filter too, for its framework's lines:
+            a Flask or Quart object, or what holds one (its ``wsgi_app``, a middleware with an
+            attribute ``app``).
+
+    Raises:
+        ValueError: ``loggers`` is not a collection of names.
+    """
+    if not _are_names(loggers):
+        raise ValueError(f"loggers must be a collection of names, not {loggers!r}")
+    owners = {name: _owner(name) for name in loggers}
+    _INSTALLATION.add(levels, owners | _loggers_of(app))
+
+
+def uninstall_quiet_logs() -> None:
+    """Take the filter away from all loggers. Without effect where it is not installed."""
+    _INSTALLATION.remove()
+
+
+def _are_names(value: Collection[object]) -> bool:
+    return not isinstance(value, str) and all(isinstance(each, str) for each in value)
+
+
+def _owner(name: str) -> str | None:
+    return None if name in _NO_PACKAGE_OF_ITS_OWN else _OWNERS.get(name)
+
+
+def _loggers_of(app: object) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    seen: set[int] = set()
+    waiting = [app]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        for cls in type(each).__mro__:
+            package = _APPS.get(f"{cls.__module__}.{cls.__qualname__}")
+            if package is not None:
+                # Its attribute `logger` would make the logger, and give it a handler.
+                found[str(getattr(each, "name"))] = package  # noqa: B009 - it is object here
+        if isinstance(each, MethodType):
+            waiting.append(each.__self__)
+        inner = _attributes(each)
+        waiting.extend(inner.get(name) for name in _INNER)
+    return found
+
+
+def _attributes(each: object) -> Mapping[str, object]:
+    try:
+        # Not by getattr: a proxy would ask the object that it stands for, or raise.
+        attributes: Mapping[str, object] = object.__getattribute__(each, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes

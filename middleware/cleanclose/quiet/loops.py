@@ -1,0 +1,129 @@
+"""Raw asyncio servers: what their loop's exception handler says about a departure."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final
+
+from cleanclose.core.counters import PROCESS
+from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.judge import judge, mark
+from cleanclose.core.levels import Levels, row_of_departure
+from cleanclose.core.records import fields_of
+
+__all__ = ["install_quiet_asyncio"]
+
+_LOST: Final = frozenset(
+    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ESHUTDOWN}
+)
+_OF_THE_SERVER: Final = "Unhandled exception in client_connected_cb"
+"""What `asyncio.StreamReaderProtocol` says about its server's side, and only about that."""
+
+_Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
+
+
+def install_quiet_asyncio(
+    loop: asyncio.AbstractEventLoop, levels: Levels | None = None
+) -> Callable[[], None]:
+    """Quiet departures on a server that was made with `asyncio.start_server`, without a shim.
+
+    When such a server's callback ends with its own client's departure, the loop's exception
+    handler gets an error with a traceback. This one stands before it: if the exception came out
+    of the reader or the writer of the very connection which the callback was called for, the
+    record has the level of a departure. All else goes to the handler that was there before, or
+    to the loop's default.
+
+    Args:
+        loop: The loop. It has one handler, and this one remembers the other.
+        levels: How loud departures are. Default: the table as it stands.
+
+    Returns:
+        A function that takes the handler away again. If somebody has set another one meanwhile,
+        which may call this one, it stays and lets everything pass.
+    """
+    handler = _LoopHandler(loop.get_exception_handler(), levels or Levels())
+    loop.set_exception_handler(handler)
+
+    def uninstall() -> None:
+        handler.active = False
+        if loop.get_exception_handler() is handler:
+            loop.set_exception_handler(handler.earlier)
+
+    return uninstall
+
+
+class _LoopHandler:
+    def __init__(self, earlier: _Handler | None, levels: Levels) -> None:
+        self.earlier = earlier
+        self.active = True
+        self._levels = levels
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        verdict = _verdict_of_context(context) if self.active else None
+        level = logging.ERROR
+        if verdict is not None:
+            level = self._levels.of_row(row_of_departure(verdict))
+        if verdict is not None and level < logging.ERROR:
+            PROCESS.count_quieted_record()
+            extra = {"original_level": logging.ERROR, **fields_of(verdict)}
+            logging.getLogger("asyncio").log(level, "%s", context["message"], extra=extra)
+        elif self.earlier is None:
+            loop.default_exception_handler(context)
+        else:
+            self.earlier(loop, context)
+
+
+def _verdict_of_context(context: Mapping[str, Any]) -> Verdict | None:
+    error: object = context.get("exception")
+    transport: object = context.get("transport")
+    if context.get("message") != _OF_THE_SERVER or transport is None:
+        return None
+    # asyncio raises these from nothing. What has a cause was raised again, by the application.
+    if not isinstance(error, Exception) or not _is_lost(error) or error.__cause__ is not None:
+        return None
+    witness = _came_out_of(transport, error.__traceback__)
+    if witness is None:
+        return None
+    mechanism = Mechanism.of(error)
+    if isinstance(error, asyncio.IncompleteReadError):
+        mechanism = Mechanism.EOF
+    verdict = Verdict(
+        side=Side.CLIENT, phase=Phase.HANDLER, mechanism=mechanism, witnesses=(witness,)
+    )
+    # The same rule for what stands behind it: an upstream that was lost as well is not hidden.
+    mark(error, verdict)
+    judged = judge(error, None, Phase.HANDLER)
+    return judged if judged.side is Side.CLIENT else None
+
+
+def _is_lost(error: Exception) -> bool:
+    if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in _LOST
+
+
+def _came_out_of(transport: object, traceback: TracebackType | None) -> Witness | None:
+    """Whether an exception came out of this connection's own reader or writer.
+
+    From there on inwards only asyncio's own code may stand: `StreamReader.readexactly` is no
+    witness for what a callback of the application's raises inside of it.
+    """
+    witness: Witness | None = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        own = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asyncio"
+        if not own:
+            witness = None
+        elif witness is None:
+            stream: object = frame.f_locals.get("self")
+            if getattr(stream, "_transport", None) is transport:
+                if isinstance(stream, asyncio.StreamReader):
+                    witness = Witness.RECEIVE
+                elif isinstance(stream, asyncio.StreamWriter):
+                    witness = Witness.SEND
+        traceback = traceback.tb_next
+    return witness
