@@ -22,7 +22,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "linger": ("core",),
     "stop": ("core",),
     "surge": ("core",),
-    "quiet": ("core",),
+    "quiet": ("core", "servers"),
     **dict.fromkeys(SHIMS, ("core", "servers", "linger", "stop", "surge", "quiet")),
     "testing": ("core",),
     "doctor": ("core", "testing", *SHIMS),

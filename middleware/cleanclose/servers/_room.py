@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Server
 
 __all__ = ["Room"]
 
 _NONE: Final[Mapping[str, Server]] = {}
+_NO_LINES: Final[Mapping[str, Lines]] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +28,8 @@ class Room:
             ``start_response`` does, by its package.
         inner_socket: Where a socket of this package's keeps the plain one, as an attribute, if
             its sockets wait for greenlets: then nothing else may wait either.
+        loggers: The loggers on which this package reports what happens to a request, and what is
+            known of its lines there.
     """
 
     package: str
@@ -34,3 +38,4 @@ class Room:
     wsgi: Server | None = None
     environ_key: str | None = None
     inner_socket: str | None = None
+    loggers: Mapping[str, Lines] = dataclasses.field(default_factory=lambda: _NO_LINES)

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import number
 from cleanclose.servers._room import Room
@@ -65,4 +66,8 @@ ROOM: Final = Room(
         close=_close,
         threads=_threads,
     ),
+    loggers={
+        # Worker.handle_error says it of every SSLError, the application's included.
+        "gunicorn.error": Lines(in_a_handshake=frozenset({"gunicorn", "gevent", "ssl"})),
+    },
 )

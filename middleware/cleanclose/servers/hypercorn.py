@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
@@ -29,4 +30,5 @@ ROOM: Final = Room(
         # WorkerContext.terminated, an event of either loop.
         stopping=("context.terminated.is_set", True),
     ),
+    loggers={"hypercorn.error": Lines()},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
@@ -36,4 +37,5 @@ ROOM: Final = Room(
         # h11 goes on to the end of such a request's body before it takes anything for an upgrade.
         "uvicorn.protocols.http.h11_impl": dataclasses.replace(_ROW, ends_at_upgrade=False),
     },
+    loggers={"uvicorn.error": Lines()},
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
@@ -26,4 +27,5 @@ ROOM: Final = Room(
         hides=_hides,
         reads_first=True,
     ),
+    loggers={"waitress": Lines()},
 )

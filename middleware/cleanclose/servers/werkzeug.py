@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
@@ -39,4 +40,5 @@ ROOM: Final = Room(
         closes_anyway=True,
         threads=_threads,
     ),
+    loggers={"werkzeug": Lines()},
 )
