@@ -14,12 +14,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cleanclose.core.events import Event, Side
-
-if TYPE_CHECKING:
-    from cleanclose.core.servers import Server
+from cleanclose.core.server import Server
 
 __all__ = ["CONDUCT", "Conduct", "End", "Treatment", "asgi_treatment", "wsgi_treatment"]
 
