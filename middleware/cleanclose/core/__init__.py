@@ -9,6 +9,7 @@
   `on_departure`, `on_event` and `on_count`.
 - **Counters**: `snapshot`, `reset`; the kernel's own in `kernel_figures`.
 - **In a handler**: `client_gone`, `current`; `TruncatedBodyError`.
+- **In a bug report**: `version`.
 
 The machinery is in the modules of this package: no framework, no I/O, no clock of its own. Names
 of it that this module once had still work (`cleanclose.core._old_names`).
@@ -19,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cleanclose.core._old_names import look_up
+from cleanclose.core.about import version
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,
@@ -132,6 +134,7 @@ __all__ = [
     "row_of_departure",
     "snapshot",
     "verdict_of_errors",
+    "version",
 ]
 
 if not TYPE_CHECKING:
