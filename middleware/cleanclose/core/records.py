@@ -36,6 +36,10 @@ _WHILE_HANDLING: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+_ANYWHERE: Final = frozenset({"asyncio"})
+"""Loggers for what nobody has waited for: it is logged when Python collects it, which may be in
+the middle of another exchange."""
+
 _IN_A_HANDSHAKE: Final[Mapping[str, frozenset[str]]] = {
     # Worker.handle_error says it of every SSLError, the application's included.
     "gunicorn.error": frozenset({"gunicorn", "gevent", "ssl"}),
@@ -64,7 +68,7 @@ def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
     """
     errors = list(errors_in(record))
     if errors:
-        return verdict_of_errors(errors)
+        return verdict_of_errors(errors, anywhere=record.name in _ANYWHERE)
     if not isinstance(record.msg, str):
         return None
     if record.msg in _WRITES_IN_VAIN.get(record.name, ()):
@@ -80,11 +84,12 @@ def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
     return verdict if _shows(record.getMessage(), error) else None
 
 
-def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
+def verdict_of_errors(errors: Iterable[BaseException], *, anywhere: bool = False) -> Verdict | None:
     """What the departure was that all of these errors come from.
 
     Args:
         errors: Exceptions that are logged together.
+        anywhere: Whether they may be of another exchange than the one that is current.
 
     Returns:
         The first one's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is none, or
@@ -94,6 +99,8 @@ def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
     first: Verdict | None = None
     for error in errors:
         verdict = _verdict_of(error, watch)
+        if anywhere and verdict.side not in (Side.CLIENT, Side.SERVER):
+            verdict = judge(error, None, Phase.HANDLER)
         if verdict.side not in (Side.CLIENT, Side.SERVER):
             return None
         first = first or verdict

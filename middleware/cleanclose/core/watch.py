@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import os
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from cleanclose.core.blame.provenance import chain
 from cleanclose.core.events import (
     ClientDeparted,
     Event,
@@ -25,10 +27,10 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.judge import judge, mark, marked, unmask
 from cleanclose.core.listening import listen
 from cleanclose.core.stop import ClientLeft, Stops
-from cleanclose.core.upstreams import chain, library_of, likely_cause_of
+from cleanclose.core.upstreams import library_of, likely_cause_of
 
 __all__ = [
     "COMPLETE",
@@ -136,6 +138,7 @@ class Watch:
     """Whether the exchange is over; its witnesses prove nothing about what comes after."""
     stops: Stops | None = None
     """Who wants the work stopped when the peer leaves; None as long as nobody does."""
+    _key: str = ""
     _gone_at: float | None = None
     _bytes_out_before: int = 0
     _completed_in_vain: bool = False
@@ -144,6 +147,13 @@ class Watch:
     def __init__(self, now: float) -> None:
         self.started = now
         self.progress = OPEN
+
+    @property
+    def key(self) -> str:
+        """What marks on exceptions name this exchange by, in any process."""
+        if not self._key:
+            self._key = os.urandom(8).hex()
+        return self._key
 
     @property
     def status(self) -> int | None:
@@ -305,7 +315,7 @@ class Watch:
         self.progress = GONE
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
-            mark(error, self.departure)
+            mark(error, self.departure, self.key, at_home=current() is self)
         for listener in DEPARTURE_LISTENERS:
             listener()
         if self.stops is not None and self.may_stop():
@@ -323,11 +333,33 @@ class Watch:
 
     def judge(self, error: BaseException) -> Verdict:
         """Whose fault an exception is that came up in this exchange."""
+        self._find_witnesses(error)
+        return judge(error, None if self.ended else self.departure, self.phase, self.key)
+
+    def unmask(self, error: BaseException) -> BaseException:
+        """What of an exception is to be judged, told and raised: itself, or what it hides.
+
+        A client that leaves at the right moment must not be able to hide an error.
+
+        Args:
+            error: What the application has raised.
+
+        Returns:
+            The application's own error that was being handled when the client's came; the
+            exception itself where there is none.
+        """
+        if not isinstance(error, Exception):
+            # Whoever cancels this work waits for just that.
+            return error
+        self._find_witnesses(error)
+        return unmask(error, None if self.ended else self.departure, self.key)
+
+    def _find_witnesses(self, error: BaseException) -> None:
         if not self.ended:
-            for each in chain(error):
+            # Whatever was cut off from the chain as well: it may be the server's own.
+            for each in chain(error, lambda _: True):
                 if marked(each) is None:
                     self.find_witness(each)
-        return judge(error, None if self.ended else self.departure, self.phase)
 
     def app_ended(
         self,
