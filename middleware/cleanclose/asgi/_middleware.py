@@ -146,44 +146,37 @@ class CleanCloseMiddleware:
                     and is_called_by_server(caller(2), receive, send)
                 ):
                     await watch.deliver().fail()
-                if watch.delivery is not None:
-                    await watch.delivery.close(failed=True)
+                if watch.messages is not None:
+                    await watch.messages.close(failed=True)
                 raise
-            if watch.delivery is not None:
-                await watch.delivery.close(failed=False)
+            if watch.messages is not None:
+                await watch.messages.close(failed=False)
         except BaseException as error:
-            if not self._ended(watch, error, watch.delivery):
+            if not self._ended(watch, error):
                 raise
         else:
-            self._ended(watch, None, watch.delivery)
+            self._ended(watch, None)
         finally:
             if watch.ear is not None:
                 watch.ear.close()
             watch.stand_alone()
 
-    def _ended(
-        self,
-        watch: HttpWatch | WebSocketWatch,
-        error: BaseException | None,
-        delivery: Delivery | None = None,
-    ) -> bool:
+    def _ended(self, watch: HttpWatch | WebSocketWatch, error: BaseException | None) -> bool:
         """Report what there is to report.
 
         Returns:
-            Whether the error ends here: the peer has left, and that is all there was to it.
+            Whether the error ends here.
         """
         watch.ask()
         now = time.monotonic()
-        drained = None if delivery is None else delivery.exchange.event(now)
-        told = delivery is not None and delivery.exchange.early
-        hidden = error is not None and watch.is_hidden(error)
-        end = watch.app_ended(now, error, told=told, restored=hidden)
-        self._reporter.report(drained)
+        if watch.delivery is not None:
+            self._reporter.report(watch.delivery.event(now))
+        end = watch.app_ended(now, error)
         for event in end.events:
             self._reporter.report(event)
         if watch.is_sample:
             self._reporter.request_over(watch)
-        return end.quiet and watch.may_end_without_response
+        return end.conduct.quiet and watch.may_end_without_response
 
     def _delivery(self, watch: UploadWatch, pending: int) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""

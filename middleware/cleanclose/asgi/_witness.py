@@ -16,12 +16,13 @@ from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
 from cleanclose.core.blame.provenance import behind
+from cleanclose.core.conduct import End, Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.judge import judge
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.servers import UNKNOWN, Server, asgi_server, asgi_socket, is_asgi_stopping
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING, End
+from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 
@@ -159,11 +160,8 @@ class AsgiWatch(Watch):
         caller: object = getattr(self.server_receive, "__module__", None)
         return self.status is not None or caller != "starlette.middleware.base"
 
-    def is_hidden(self, error: BaseException) -> bool:
-        """Whether the server would say nothing about a connection that broke."""
-        if self.progress != COMPLETE or not self.server.hides_after_end:
-            return False
-        return isinstance(error, OSError) or self.judge(error).side is Side.UPSTREAM
+    def treatment(self, error: BaseException, side: Side) -> Treatment:
+        return asgi_treatment(self.server, error, side, complete=self.progress == COMPLETE)
 
     def find_witness(self, error: BaseException) -> None:
         if self._is_from_the_server(error):
@@ -329,7 +327,7 @@ class UploadWatch(HttpWatch):
         begin: Makes the delivery, when a response begins while the body is incomplete.
     """
 
-    __slots__ = ("_begin_delivery", "_pending", "_server_send", "delivery", "has_read", "length")
+    __slots__ = ("_begin_delivery", "_pending", "_server_send", "has_read", "length", "messages")
 
     def __init__(
         self,
@@ -344,7 +342,8 @@ class UploadWatch(HttpWatch):
         self._server_send = send
         self._begin_delivery = begin
         self._pending = 0
-        self.delivery: Delivery | None = None
+        self.messages: Delivery | None = None
+        """What the application's calls go through, while there is something to deliver."""
         self.has_read = False
         self.length = length
         self.body_complete = False
@@ -353,8 +352,8 @@ class UploadWatch(HttpWatch):
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
         asked = _clock()
-        if self.delivery is not None:
-            message = await self.delivery.receive()
+        if self.messages is not None:
+            message = await self.messages.receive()
             self.took(message, asked)
             return message
         self.has_read = True
@@ -376,13 +375,13 @@ class UploadWatch(HttpWatch):
 
     @property
     def has_all(self) -> bool:
-        return self.body_complete and self.delivery is None
+        return self.body_complete and self.messages is None
 
     def _came(self, message: Message | None) -> None:
         self._pending -= 1
-        if self.delivery is not None:
+        if self.messages is not None:
             # The response has begun meanwhile.
-            self.delivery.came(message)
+            self.messages.came(message)
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``."""
@@ -404,16 +403,17 @@ class UploadWatch(HttpWatch):
 
         Afterwards it has to be taken out again: it refers to this watch, which is a cycle.
         """
-        if self.delivery is None:
+        if self.messages is None:
             self.ask()
-            self.delivery = self._begin_delivery(self, self._pending)
-            self.send_to = self.delivery.send
-        return self.delivery
+            self.messages = self._begin_delivery(self, self._pending)
+            self.delivery = self.messages.exchange
+            self.send_to = self.messages.send
+        return self.messages
 
     def stand_alone(self) -> None:
         """Let the application's calls go to the server, as at first."""
         self.send_to = self._server_send
-        self.delivery = None
+        self.messages = None
 
     def server_send(self) -> Send:
         return self._server_send
@@ -468,19 +468,12 @@ class WebSocketWatch(AsgiWatch):
         goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
         return goodbye if goodbye.side is Side.CLIENT else verdict
 
-    def app_ended(
-        self,
-        now: float,
-        error: BaseException | None = None,
-        *,
-        told: bool = False,
-        restored: bool = False,
-    ) -> End:
+    def app_ended(self, now: float, error: BaseException | None = None) -> End:
         if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
             # The application did not expect it: it has to be told somewhere.
             self.response_failed()
             self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
-        return super().app_ended(now, error, told=told, restored=restored)
+        return super().app_ended(now, error)
 
     def _disconnected(self, message: Message, *, late: bool) -> None:
         code = message.get("code", _ABNORMAL)

@@ -7,13 +7,14 @@ it gave to the application; that is the provenance on which every verdict rests.
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import os
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
 from cleanclose.core.blame.provenance import chain
+from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
+from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.events import (
     ClientDeparted,
     Event,
@@ -39,7 +40,6 @@ __all__ = [
     "GONE",
     "OPEN",
     "STREAMING",
-    "End",
     "Watch",
     "client_gone",
     "current",
@@ -50,20 +50,6 @@ __all__ = [
 UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """Methods that change something (all but the safe ones of RFC 9110, section 9.2.1, and those
 which end no exchange of their own)."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class End:
-    """What follows from the end of an exchange.
-
-    Args:
-        events: What there is to report: one event for a departure, one for an upstream's reset.
-        quiet: Whether the application's exception ends here: the peer had left, and that is all
-            there was to it.
-    """
-
-    events: list[Event]
-    quiet: bool
 
 
 OPEN: Final = 0
@@ -136,6 +122,8 @@ class Watch:
     """Whether the application was told in the middle of the body that no more of it will come."""
     ended: bool = False
     """Whether the exchange is over; its witnesses prove nothing about what comes after."""
+    delivery: Exchange | None = None
+    """The delivery of its response, if that has begun while the request's body was incomplete."""
     stops: Stops | None = None
     """Who wants the work stopped when the peer leaves; None as long as nobody does."""
     _key: str = ""
@@ -316,6 +304,9 @@ class Watch:
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
             mark(error, self.departure, self.key, at_home=current() is self)
+        if self.delivery is not None and not self.delivery.treated:
+            # Nothing is left to wait for.
+            self.delivery.peer_gone(mechanism, now)
         for listener in DEPARTURE_LISTENERS:
             listener()
         if self.stops is not None and self.may_stop():
@@ -361,39 +352,46 @@ class Watch:
                 if marked(each) is None:
                     self.find_witness(each)
 
-    def app_ended(
-        self,
-        now: float,
-        error: BaseException | None = None,
-        *,
-        told: bool = False,
-        restored: bool = False,
-    ) -> End:
+    def treatment(self, error: BaseException, side: Side) -> Treatment:
+        """What the server would make of an exception of the application's: the shim's to say.
+
+        Args:
+            error: The exception.
+            side: Whose it is.
+        """
+        return Treatment.SHOWN
+
+    def app_ended(self, now: float, error: BaseException | None = None) -> End:
         """The application has returned or raised, and the exchange is over.
+
+        It may raise a second time, from what it closes behind its response: the departure was
+        reported by then.
 
         Args:
             now: The time.
             error: What it raised, if it did.
-            told: Whether the end of this exchange is told by another event already.
-            restored: Whether the server would have hidden the error.
 
         Returns:
-            What there is to report, and whether the error ends here.
+            What there is to report, and what becomes of the error.
         """
         events: list[Event] = []
-        quiet = False
+        conduct = Conduct()
         if error is not None and not isinstance(error, Exception):
             self._cancelled(now)
         elif error is not None:
             verdict = self.judge(error)
-            quiet = verdict.side in (Side.CLIENT, Side.SERVER)
-            # What a server would hide is told, whatever it is: nobody else will.
-            if verdict.side is Side.UPSTREAM or (restored and not quiet):
-                events.append(self._upstream_reset(error, verdict, now, restored=restored))
-        if self.departure is not None and not told:
+            conduct = CONDUCT[verdict.side, self.treatment(error, verdict.side)]
+            if conduct.told:
+                events.append(self.upstream_reset(error, verdict, now, restored=conduct.restored))
+        if self.departure is not None and not self.ended and not self._is_delivered:
             events.append(self._departed(self.departure, now, failed=error is not None))
         self.ended = True
-        return End(events=events, quiet=quiet)
+        return End(events=tuple(events), conduct=conduct)
+
+    @property
+    def _is_delivered(self) -> bool:
+        """Whether its response was an early one, whose own event says how the peer left."""
+        return self.delivery is not None and self.delivery.early
 
     def _cancelled(self, now: float) -> None:
         """Somebody ended the exchange from outside: if it was not the peer, it was this process.
@@ -404,9 +402,17 @@ class Watch:
             self.stopping = True
             self.peer_gone(Witness.SERVER, now, mechanism=Mechanism.CANCELLED)
 
-    def _upstream_reset(
-        self, error: BaseException, verdict: Verdict, now: float, *, restored: bool
+    def upstream_reset(
+        self, error: BaseException, verdict: Verdict, now: float, *, restored: bool = False
     ) -> UpstreamReset:
+        """The event for an error of the application's.
+
+        Args:
+            error: The error.
+            verdict: Whose it is.
+            now: The time.
+            restored: Whether the server would have hidden it.
+        """
         return UpstreamReset(
             facts=self.facts(),
             age_ms=self._age(now),

@@ -142,7 +142,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         if delivery is not None:
             delivery.do(delivery.exchange.abandoned(delivery.now))
         if self._watch is not None:
-            self._watch.end(raised, told=delivery is not None and delivery.exchange.early)
+            self._watch.end(raised)
 
     def _body_announced(
         self,

@@ -145,7 +145,7 @@ class Delivery:
         step = exchange.response_completed(self.now)
         if exchange.early:
             # The client's side is told by that; what the application raised is known only here.
-            self.connection.watch.app_finished(told=True)
+            self.connection.watch.app_finished()
         self.do(step)
 
     # What becomes of the connection.

@@ -50,7 +50,7 @@ class TornadoWatch(Watch):
 
     _status: int | None = None
     _sent_before: int | None = None
-    _told: bool = False
+    _has_ended: bool = False
     _idle: float | None = None
     _failed_in: Phase | None = None
     """How far it had come when the application failed; tornado's error page is not its doing."""
@@ -142,12 +142,8 @@ class TornadoWatch(Watch):
             if isinstance(error, iostream.StreamClosedError):
                 self.peer_gone(Witness.WRITE, _clock(), error)
 
-    def app_finished(self, *, told: bool = False) -> None:
-        """The application has called ``finish()``.
-
-        Args:
-            told: Whether the end of this exchange is told by another event.
-        """
+    def app_finished(self) -> None:
+        """The application has called ``finish()``."""
         if self.ended or self._status == _SWITCHING_PROTOCOLS:
             return
         error = sys.exc_info()[1]
@@ -157,20 +153,19 @@ class TornadoWatch(Watch):
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.
-        if told or error is not None or self.progress != COMPLETE:
-            self.end(error, told=told)
+        if self._is_delivered or error is not None or self.progress != COMPLETE:
+            self.end(error)
 
-    def end(self, error: BaseException | None = None, *, told: bool = False) -> None:
+    def end(self, error: BaseException | None = None) -> None:
         """The exchange is over.
 
         Args:
             error: What of the application's tornado has logged, if it has.
-            told: Whether the end of this exchange is told by another event.
         """
-        if self.ended or self._told:
+        if self.ended or self._has_ended:
             return
-        self._told = True
-        for event in self.app_ended(_clock(), error, told=told).events:
+        self._has_ended = True
+        for event in self.app_ended(_clock(), error).events:
             self._reporter.report(event)
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
         self.ended = not self.is_websocket
@@ -280,7 +275,7 @@ class TornadoWatch(Watch):
         self.ask()
         verdict = self.judge(error)
         if verdict.side is Side.UPSTREAM:
-            self._reporter.report(self._upstream_reset(error, verdict, _clock(), restored=False))
+            self._reporter.report(self.upstream_reset(error, verdict, _clock()))
 
 
 class WatchedConnection(httputil.HTTPConnection):

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import Any, Final, Protocol
 
-from cleanclose.core import Witness
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.stop import ClientLeft
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
@@ -40,16 +39,12 @@ class Listener(Protocol):
         """The application has raised; what to send or to raise instead, or None."""
         ...
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch, *, told: bool) -> bool:
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
         """The application's ``close()`` has raised; whether the exception ends here."""
         ...
 
-    def over(self, watch: WsgiWatch, error: BaseException | None = None, *, told: bool) -> None:
+    def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
         """The response is over, and the application has not raised."""
-        ...
-
-    def report_drained(self, delivery: Delivery) -> bool:
-        """Report what became of an early response; whether it was one."""
         ...
 
 
@@ -58,6 +53,52 @@ def leave(watch: WsgiWatch) -> None:
     if watch.input is not None:
         watch.input.detach()
     _enter(None)
+
+
+def end(
+    listener: Listener,
+    watch: WsgiWatch,
+    error: BaseException | None,
+    close: Callable[[], object] | None,
+    delivery: Delivery | None = None,
+    *,
+    through: int | None = None,
+) -> None:
+    """The one end of a response: the server closes it.
+
+    Args:
+        listener: Who hears of it.
+        watch: The exchange.
+        error: What the server was handling when it closed the response, if anything.
+        close: The application's own ``close()``, if there is one.
+        delivery: What is to be seen through behind that.
+        through: The id of a file of the application's that the server itself has sent.
+    """
+    watch.closing = True
+    try:
+        if not watch.ended:
+            watch.response_closed(error, through)
+        over = watch.progress != COMPLETE or delivery is not None
+        try:
+            if through is not None and isinstance(error, Exception) and not over:
+                # It came out of the file: an upstream's, perhaps.
+                listener.close_failed(error, watch)
+            if close is not None:
+                close()
+        except BaseException as failure:
+            if delivery is not None:
+                delivery.close(all_sent=error is None and watch.response_complete)
+            if not listener.close_failed(failure, watch):
+                raise
+        else:
+            if delivery is not None:
+                delivery.close(all_sent=error is None and watch.response_complete)
+            if over:
+                listener.over(watch, _outside(error))
+        if watch.is_sample:
+            listener.reporter.request_over(watch)
+    finally:
+        leave(watch)
 
 
 class ListBody:
@@ -95,27 +136,15 @@ class ListBody:
         error = None if self._outer else sys.exception()
         pieces = self._pieces
         left = len(self._result) if pieces is None else length_hint(pieces)
-        try:
-            if left == 0 and error is None and watch.progress == OPEN:
-                watch.progress = COMPLETE
-            elif not watch.ended:
-                for piece in self._result[: len(self._result) - left]:
-                    watch.response_piece(_size(piece))
-                if left == 0:
-                    watch.response_completed()
-                if isinstance(error, Exception):
-                    watch.server_failed(Witness.CLOSE, error)
-                elif left and error is None and watch.progress != GONE:
-                    watch.closed_early()
-            close: Callable[[], object] | None = getattr(self._result, "close", None)
-            if close is not None:
-                close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, _outside(error), told=False)
-            if watch.is_sample:
-                self._middleware.reporter.request_over(watch)
-        finally:
-            leave(watch)
+        if left == 0 and error is None and watch.progress == OPEN:
+            watch.progress = COMPLETE
+        elif not watch.ended:
+            for piece in self._result[: len(self._result) - left]:
+                watch.response_piece(_size(piece))
+            if left == 0:
+                watch.response_completed()
+        close: Callable[[], object] | None = getattr(self._result, "close", None)
+        end(self._middleware, watch, error, close)
 
 
 class Body:
@@ -140,6 +169,7 @@ class Body:
         self._pieces: Iterator[bytes] | None = None
         self._iterated = False
         self._closed = False
+        self._delivery: Delivery | None = None
         # What was being handled when the application was called says nothing about its response.
         self._outer = sys.exception() is not None
 
@@ -200,39 +230,9 @@ class Body:
         if self._closed:
             return
         self._closed = True
-        watch = self._watch
         error = None if self._outer else sys.exception()
-        try:
-            if error is not None or watch.progress != COMPLETE:
-                self._look(error)
-            self._close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, _outside(error), told=False)
-            if watch.is_sample:
-                self._middleware.reporter.request_over(watch)
-        finally:
-            leave(watch)
-
-    def _close(self) -> None:
-        close = getattr(self._result, "close", None)
-        if close is None:
-            return
-        try:
-            close()
-        except BaseException as error:
-            if not self._middleware.close_failed(error, self._watch, told=False):
-                raise
-
-    def _look(self, error: BaseException | None) -> None:
-        """Why the server closes the response, if that is not its end."""
-        watch = self._watch
-        if watch.ended:
-            return
-        if error is None:
-            if watch.progress not in (COMPLETE, GONE):
-                watch.closed_early()
-        elif isinstance(error, Exception):
-            watch.server_failed(Witness.CLOSE, error)
+        close: Callable[[], object] | None = getattr(self._result, "close", None)
+        end(self._middleware, self._watch, error, close, self._delivery)
 
 
 class SizedBody(Body):
@@ -329,40 +329,6 @@ class DeliveredBody(Body):
             raise StopIteration
         return piece
 
-    def close(self) -> None:
-        """Close the application's iterable, then see the delivery through."""
-        if self._closed:
-            return
-        self._closed = True
-        watch = self._watch
-        error = None if self._outer else sys.exception()
-        try:
-            self._look(error)
-            self._delivery.notice()
-            try:
-                close = getattr(self._result, "close", None)
-                if close is not None:
-                    close()
-            except BaseException as failure:
-                told = self._deliver(error)
-                if not self._middleware.close_failed(failure, watch, told=told):
-                    raise
-            else:
-                told = self._deliver(error)
-                self._middleware.over(watch, _outside(error), told=told)
-            if watch.is_sample:
-                self._middleware.reporter.request_over(watch)
-        finally:
-            leave(watch)
-
-    def _deliver(self, error: BaseException | None) -> bool:
-        """See the delivery through; say whether there was one."""
-        try:
-            self._delivery.close(all_sent=error is None and self._watch.response_complete)
-        finally:
-            told = self._middleware.report_drained(self._delivery)
-        return told
-
 
 class SizedDeliveredBody(DeliveredBody, SizedBody):
     """The same over a list."""
@@ -391,21 +357,9 @@ class ResponseFile:
 
     def __call__(self) -> None:
         """Close the file; see how the response has ended."""
-        watch = self._watch
         close, self._close = self._close, None
         error = None if self._outer else sys.exception()
-        try:
-            if isinstance(error, Exception) and not watch.ended:
-                watch.server_failed(Witness.CLOSE, error, self._file)
-                if watch.progress == COMPLETE:
-                    # It came out of the file: an upstream's, perhaps.
-                    self._middleware.close_failed(error, watch, told=False)
-            if close is not None:
-                close()
-            if watch.progress != COMPLETE:
-                self._middleware.over(watch, told=False)
-        finally:
-            leave(watch)
+        end(self._middleware, self._watch, error, close, through=self._file)
 
 
 def _size(piece: Any) -> int:

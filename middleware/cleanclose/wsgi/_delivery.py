@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
-from cleanclose.core import Event, Mechanism, UploadDrained
+from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
@@ -99,7 +99,6 @@ class Delivery:
         if self.watch.body_complete:
             return self._write
         exchange = self._exchange()
-        self.notice()
         length = [value for name, value in headers if name.lower() == "content-length"]
         self._declared = response_length(length[0]) if length else None
         # What is no number is none of only_statuses.
@@ -108,13 +107,15 @@ class Delivery:
 
     def _exchange(self) -> Exchange:
         if self.exchange is None:
-            self.exchange = exchange = self._begin(self)
+            self.exchange = self.watch.delivery = exchange = self._begin(self)
             if self._wishes:
                 exchange.leave_alone()
             if self._error is not None:
                 exchange.reading_failed(self._error, time.monotonic())
             if self._cut_short:
                 exchange.peer_gone(Mechanism.EOF, time.monotonic())
+            elif self.watch.departure is not None:
+                exchange.peer_gone(self.watch.departure.mechanism, time.monotonic())
         return self.exchange
 
     def _write(self, data: bytes) -> object:
@@ -124,12 +125,6 @@ class Delivery:
             exchange.response_piece(len(data), time.monotonic())
             exchange.turn_over(time.monotonic())
         return self.watch.write(data)
-
-    def notice(self) -> None:
-        """What the witnesses know, the exchange must know too: nothing is left to wait for."""
-        departure = self.watch.departure
-        if departure is not None and self.exchange is not None:
-            self.exchange.peer_gone(departure.mechanism, time.monotonic())
 
     # What it reads.
 
@@ -267,7 +262,6 @@ class Delivery:
             and is_called_by_wsgi_server(here(), self.server)
         ):
             exchange = self._exchange()
-            self.notice()
             self._carry_out(exchange.app_failed(time.monotonic()), may_block=False)
 
     def abandon(self) -> None:
@@ -276,7 +270,7 @@ class Delivery:
             self.exchange.abandoned(time.monotonic())
 
     def close(self, *, all_sent: bool) -> None:
-        """The server has written what it will write.
+        """The server has written what it will write: report what became of an early response.
 
         Args:
             all_sent: Whether the server has asked for all of the response.
@@ -291,15 +285,9 @@ class Delivery:
             exchange.response_lost()
         elif let_go is not None:
             let_go()
-
-    @property
-    def early(self) -> bool:
-        """Whether the response was an early one that was to be delivered."""
-        return self.exchange is not None and self.exchange.early
-
-    def event(self) -> UploadDrained | None:
-        """The event, when all is over; None if the lingerer reports it."""
-        return None if self.exchange is None else self.exchange.event(time.monotonic())
+        event = exchange.event(time.monotonic())
+        if event is not None:
+            self._report(event)
 
     def _write_pending(self) -> None:
         while self.pending and self.watch.status is not None:

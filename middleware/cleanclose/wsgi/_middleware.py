@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
-from cleanclose.core import Outlet, Settings, SettingsOptions, Side, Verdict
+from cleanclose.core import Outlet, Settings, SettingsOptions, Verdict
+from cleanclose.core.conduct import Conduct
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.judge import mark
-from cleanclose.core.servers import Server, is_servers_own, wsgi_response
+from cleanclose.core.servers import Server, wsgi_response
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import CURRENT, OPEN
 from cleanclose.linger import can_linger
@@ -38,6 +39,11 @@ __all__ = ["CleanCloseMiddleware", "skip"]
 
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+_ANSWERS: Final = {
+    # Nobody reads it.
+    400: ("400 Bad Request", b""),
+    500: ("500 Internal Server Error", b"Internal Server Error\n"),
+}
 _SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
@@ -173,17 +179,11 @@ class CleanCloseMiddleware:
         if isinstance(error, Exception):
             # Whether the client has left as well.
             watch.ask()
-            if delivery is not None:
-                delivery.notice()
-        hidden = self._is_hidden(error, watch) or self._is_unanswered(error, watch)
-        quiet = self._ended(watch, error, hidden=hidden)
-        if not quiet and not hidden:
+        conduct = self._ended(watch, error)
+        if conduct.status is None:
             return None
-        if quiet:
-            # Nobody reads it.
-            status, body = "400 Bad Request", b""
-        else:
-            status, body = "500 Internal Server Error", b"Internal Server Error\n"
+        quiet = conduct.quiet
+        status, body = _ANSWERS[conduct.status]
         headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
         traceback = error.__traceback__
         _forget_head(watch)
@@ -199,79 +199,29 @@ class CleanCloseMiddleware:
             return _broken_pipe(error, watch.departure if quiet else None)
         return [body]
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch, *, told: bool) -> bool:
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
         """The application's ``close()`` has raised, behind its response.
 
         Returns:
             Whether the exception ends here.
         """
-        return self._ended(watch, error, hidden=self._is_hidden(error, watch), told=told)
+        return self._ended(watch, error).quiet
 
-    def over(self, watch: WsgiWatch, error: BaseException | None = None, *, told: bool) -> None:
+    def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
         """The response is over, and the application has not raised.
 
         Args:
             watch: The exchange.
             error: What ended the response from outside, if that is no Exception.
-            told: Whether the end of the exchange is told by another event already.
         """
         if not watch.ended:
-            self._ended(watch, error, told=told)
+            self._ended(watch, error)
 
-    def report_drained(self, delivery: Delivery) -> bool:
-        """Report what became of an early response, unless the lingerer will.
-
-        Returns:
-            Whether it was one.
-        """
-        self.reporter.report(delivery.event())
-        return delivery.early
-
-    def _ended(
-        self,
-        watch: WsgiWatch,
-        error: BaseException | None,
-        *,
-        hidden: bool = False,
-        told: bool = False,
-    ) -> bool:
-        if error is not None and not hidden and self._may_be_hidden(error, watch):
-            # It is raised all the same. Told twice is better than told by nobody.
-            hidden = True
-        # A second error, of close(): the departure has been told with the first.
-        told = told or watch.ended
-        end = watch.app_ended(time.monotonic(), error, told=told, restored=hidden)
+    def _ended(self, watch: WsgiWatch, error: BaseException | None) -> Conduct:
+        end = watch.app_ended(time.monotonic(), error)
         for event in end.events:
             self.reporter.report(event)
-        return end.quiet
-
-    def _is_hidden(self, error: BaseException, watch: WsgiWatch) -> bool:
-        """Whether the server is known to take this exception for its client's."""
-        server = _known_server(watch)
-        return (
-            isinstance(error, OSError)
-            and server is not None
-            and server.hides is not None
-            and server.hides(error)
-        )
-
-    def _is_unanswered(self, error: BaseException, watch: WsgiWatch) -> bool:
-        """Whether it is an upstream's, and the server would log it but send no 500."""
-        server = _known_server(watch)
-        return (
-            isinstance(error, OSError)
-            and server is not None
-            and not server.answers
-            and watch.judge(error).side is Side.UPSTREAM
-        )
-
-    def _may_be_hidden(self, error: BaseException, watch: WsgiWatch) -> bool:
-        """Whether a server that we do not know may do so."""
-        return (
-            isinstance(error, OSError)
-            and _known_server(watch) is None
-            and watch.judge(error).side is Side.UPSTREAM
-        )
+        return end.conduct
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
         environ, server = watch.environ, watch.server
@@ -370,8 +320,7 @@ class CleanCloseMiddleware:
         try:
             if delivery is not None:
                 delivery.close(all_sent=False)
-                self.report_drained(delivery)
-            self.over(watch, told=False)
+            self.over(watch)
         finally:
             leave(watch)
 
@@ -432,13 +381,6 @@ def _close_behind_chunks(watch: WsgiWatch) -> None:
     if server.trailers is not None and server.close and "HTTP_TRANSFER_ENCODING" in environ:
         handler: object = getattr(watch.server_start_response, "__self__", None)
         server.close(handler, environ["wsgi.input"])
-
-
-def _known_server(watch: WsgiWatch) -> Server | None:
-    """The server, if it is known what it hides, and if it is the one that calls us."""
-    server = watch.server
-    own = is_servers_own(watch.server_start_response, server)
-    return server if own and server.hides is not None else None
 
 
 def _forget_head(watch: WsgiWatch) -> None:

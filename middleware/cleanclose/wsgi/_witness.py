@@ -12,11 +12,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from cleanclose.core import Facts, Mechanism, TruncatedBodyError, Watch, Witness
+from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
+from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.servers import UNKNOWN, Server, plain_socket, wsgi_server
+from cleanclose.core.servers import UNKNOWN, Server, is_servers_own, plain_socket, wsgi_server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN
@@ -75,6 +76,8 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
+    closing: bool = False
+    """Whether the server is closing the response: nothing can be answered any more."""
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
@@ -201,6 +204,16 @@ class WsgiWatch(Watch):
     def idle_before(self, now: float) -> float | None:
         return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
 
+    @property
+    def known_server(self) -> Server | None:
+        """The server, if it is known what it hides, and if it is the one that calls us."""
+        server = self.server
+        own = is_servers_own(self.server_start_response, server)
+        return server if own and server.hides is not None else None
+
+    def treatment(self, error: BaseException, side: Side) -> Treatment:
+        return wsgi_treatment(self.known_server, error, answerable=not self.closing)
+
     def has_left(self, error: BaseException | None = None) -> bool:
         # Once it is over, an error is one of ours: it stands for one that has been judged.
         if self.departure is not None or error is None or self.stopping or self.ended:
@@ -230,6 +243,18 @@ class WsgiWatch(Watch):
         return (
             _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
         ) and self._came_from_server(error, through)
+
+    def response_closed(self, error: BaseException | None, through: int | None = None) -> None:
+        """The server closes the response: why, if that is not its end.
+
+        Args:
+            error: What it was handling.
+            through: The id of a file of the application's that it has sent by itself.
+        """
+        if isinstance(error, Exception):
+            self.server_failed(Witness.CLOSE, error, through)
+        elif error is None and self.progress not in (COMPLETE, GONE):
+            self.closed_early()
 
     def closed_early(self) -> None:
         """The server closed the response before it had asked for all of it, and gives no reason.

@@ -16,6 +16,7 @@ from cleanclose.core import (
     Mechanism,
     Phase,
     ResponseUndelivered,
+    Settings,
     Side,
     TruncatedUpload,
     UpstreamReset,
@@ -25,8 +26,12 @@ from cleanclose.core import (
     client_gone,
     current,
 )
+from cleanclose.core.conduct import Conduct, End, Treatment
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.places import Places
 from cleanclose.core.judge import marked
-from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS, End
+from cleanclose.core.servers import UNKNOWN
+from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
 
 
 class PlainWatch(Watch):
@@ -38,6 +43,7 @@ class PlainWatch(Watch):
         self.code: int | None = None
         self.own: list[BaseException] = []
         self.asked = 0
+        self.treated = Treatment.SHOWN
 
     @property
     def status(self) -> int | None:
@@ -45,6 +51,9 @@ class PlainWatch(Watch):
 
     def facts(self) -> Facts:
         return Facts(framework="test", server="test", method=self.method)
+
+    def treatment(self, error: BaseException, side: Side) -> Treatment:
+        return self.treated
 
     def ask(self) -> None:
         self.asked += 1
@@ -86,6 +95,23 @@ def upload(method: str = "POST", *, expected: int | None = 1000, got: int = 5) -
     watch.expected_in = expected
     watch.bytes_in = got
     return watch
+
+
+def refused() -> Exchange:
+    """The delivery of an early response."""
+    delivery = Exchange(
+        Settings(),
+        Places(1),
+        server=UNKNOWN,
+        connection=Connection(lingers=True),
+        facts=Facts(framework="test", server="test", method="POST"),
+        length=1000,
+        awaits_continue=False,
+        started=100.0,
+    )
+    delivery.response_started(413, 0, 100.5)
+    delivery.response_completed(100.5)
+    return delivery
 
 
 # Phases.
@@ -143,7 +169,7 @@ def test_the_mechanism_is_the_first_one_known() -> None:
 def test_an_exchange_without_anything_to_say_says_nothing() -> None:
     watch = PlainWatch()
     watch.respond(200, 10)
-    assert watch.app_ended(101.0) == End(events=[], quiet=False)
+    assert watch.app_ended(101.0) == End(events=(), conduct=Conduct())
 
 
 def test_a_peer_that_leaves_behind_a_complete_response_has_not_departed() -> None:
@@ -153,7 +179,7 @@ def test_a_peer_that_leaves_behind_a_complete_response_has_not_departed() -> Non
     watch.peer_gone(Witness.RECEIVE, 101.0, error)
     assert watch.departure is None
     assert marked(error) is None
-    assert watch.app_ended(102.0, error).events == [
+    assert watch.app_ended(102.0, error).events == (
         UpstreamReset(
             facts=watch.facts(),
             age_ms=2000.0,
@@ -162,8 +188,8 @@ def test_a_peer_that_leaves_behind_a_complete_response_has_not_departed() -> Non
             ),
             error="builtins.ConnectionResetError",
             exception=error,
-        )
-    ]
+        ),
+    )
 
 
 @pytest.mark.parametrize("seen", [1, 2, 5])
@@ -174,23 +200,52 @@ def test_a_departure_is_one_event_however_often_it_is_seen(seen: int) -> None:
         watch.peer_gone(Witness.RECEIVE, 101.0, error)
     end = watch.app_ended(102.0, error)
     assert departure_of(end).age_ms == 2000.0
-    assert end.quiet
+    assert end.conduct.quiet
 
 
 def test_what_is_told_by_another_event_is_not_told_twice() -> None:
     watch = upload()
+    watch.delivery = refused()
     watch.peer_gone(Witness.RECEIVE, 101.0)
-    assert watch.app_ended(102.0, told=True).events == []
+    assert watch.app_ended(102.0).events == ()
 
 
 def test_an_upstreams_reset_is_told_even_so() -> None:
     watch = upload()
+    watch.delivery = refused()
+    watch.treated = Treatment.HIDDEN
     watch.peer_gone(Witness.RECEIVE, 101.0)
-    end = watch.app_ended(102.0, ConnectionResetError(), told=True, restored=True)
+    end = watch.app_ended(102.0, ConnectionResetError())
     event = the_event(end)
     assert isinstance(event, UpstreamReset)
     assert event.restored
-    assert not end.quiet
+    assert not end.conduct.quiet
+
+
+def test_a_delivery_knows_that_nobody_is_left_to_deliver_to() -> None:
+    watch = upload()
+    watch.delivery = delivery = Exchange(
+        Settings(),
+        Places(1),
+        server=UNKNOWN,
+        connection=Connection(lingers=True),
+        facts=watch.facts(),
+        length=1000,
+        awaits_continue=False,
+        started=100.0,
+    )
+    watch.peer_gone(Witness.SEND, 101.0, ConnectionResetError(104, "reset"))
+    delivery.response_started(413, 0, 101.5)
+    delivery.response_completed(101.5)
+    assert not delivery.early
+    assert not delivery.may_read
+
+
+def test_a_second_error_does_not_report_the_departure_again() -> None:
+    watch = PlainWatch()
+    watch.peer_gone(Witness.RECEIVE, 101.0)
+    assert departure_of(watch.app_ended(102.0)).age_ms == 2000.0
+    assert watch.app_ended(103.0, ValueError()).events == ()
 
 
 def test_an_upstreams_reset_and_a_departure_are_two_events() -> None:
@@ -198,7 +253,7 @@ def test_an_upstreams_reset_and_a_departure_are_two_events() -> None:
     watch.peer_gone(Witness.RECEIVE, 101.0)
     end = watch.app_ended(102.0, ConnectionResetError(104, "reset"))
     assert [event.name for event in end.events] == ["upstream_reset", "client_departed"]
-    assert not end.quiet
+    assert not end.conduct.quiet
 
 
 @pytest.mark.parametrize("error", [ValueError(), OSError(), TimeoutError(), EOFError()])
@@ -206,12 +261,12 @@ def test_a_bug_is_nobodys_departure(error: Exception) -> None:
     watch = PlainWatch()
     watch.peer_gone(Witness.RECEIVE, 101.0)
     end = watch.app_ended(102.0, error)
-    assert not end.quiet
+    assert not end.conduct.quiet
     assert departure_of(end).verdict.side is Side.CLIENT
 
 
 def test_an_error_without_a_departure_is_no_event() -> None:
-    assert PlainWatch().app_ended(102.0, ValueError()) == End(events=[], quiet=False)
+    assert PlainWatch().app_ended(102.0, ValueError()) == End(events=(), conduct=Conduct())
 
 
 def test_what_passed_where_nothing_of_ours_stood_is_looked_for_in_all_of_the_chain() -> None:
@@ -222,10 +277,10 @@ def test_what_passed_where_nothing_of_ours_stood_is_looked_for_in_all_of_the_cha
     error.__cause__ = own
     end = watch.app_ended(102.0, error)
     assert departure_of(end).verdict.witnesses == (Witness.SEND,)
-    assert not end.quiet
+    assert not end.conduct.quiet
     watch = PlainWatch()
     watch.own.append(own := ConnectionResetError(104, "reset"))
-    assert watch.app_ended(102.0, BaseExceptionGroup("", [own])).quiet
+    assert watch.app_ended(102.0, BaseExceptionGroup("", [own])).conduct.quiet
 
 
 def test_after_the_end_a_watch_proves_nothing_any_more() -> None:
@@ -246,7 +301,7 @@ def test_who_is_cancelled_without_a_departure_was_ended_by_this_process(
     error: BaseException,
 ) -> None:
     end = PlainWatch().app_ended(102.0, error)
-    assert not end.quiet
+    assert not end.conduct.quiet
     assert departure_of(end).verdict == Verdict(
         side=Side.SERVER,
         phase=Phase.HANDLER,
@@ -260,13 +315,13 @@ def test_who_is_cancelled_after_a_departure_was_left_by_the_client() -> None:
     watch.peer_gone(Witness.RECEIVE, 101.0)
     end = watch.app_ended(102.0, asyncio.CancelledError())
     assert departure_of(end).verdict.side is Side.CLIENT
-    assert not end.quiet
+    assert not end.conduct.quiet
 
 
 def test_who_is_cancelled_behind_a_complete_response_has_lost_nothing() -> None:
     watch = PlainWatch()
     watch.respond()
-    assert watch.app_ended(102.0, asyncio.CancelledError()).events == []
+    assert watch.app_ended(102.0, asyncio.CancelledError()).events == ()
 
 
 def test_while_the_process_stops_it_is_the_servers_doing() -> None:
@@ -275,7 +330,7 @@ def test_while_the_process_stops_it_is_the_servers_doing() -> None:
     error = ConnectionResetError(104, "reset")
     watch.peer_gone(Witness.RECEIVE, 101.0, error)
     end = watch.app_ended(102.0, error)
-    assert end.quiet
+    assert end.conduct.quiet
     assert departure_of(end).verdict.side is Side.SERVER
 
 

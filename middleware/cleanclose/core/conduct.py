@@ -1,0 +1,120 @@
+"""The one end of an exchange: what becomes of the application's exception, and what is reported.
+
+Two tables. The first says what the server would make of an exception by itself; the second says,
+from that and from whose the exception is, what a shim does in its place:
+
+- The peer's ends here: nobody is left to answer, and the departure is the event.
+- An upstream's is an event. Where the server takes it for its client's, or sends no answer to it,
+  it is restored: the shim answers with a 500 if no response has begun.
+- Any other is the server's to see, unless the server would hide it: then it is restored, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from cleanclose.core.events import Event, Side
+
+if TYPE_CHECKING:
+    from cleanclose.core.servers import Server
+
+__all__ = ["CONDUCT", "Conduct", "End", "Treatment", "asgi_treatment", "wsgi_treatment"]
+
+
+class Treatment(enum.Enum):
+    """What a server makes of an exception that it sees."""
+
+    SHOWN = "the server logs it, and answers 500"
+    HIDDEN = "the server takes it for its client's: it says nothing of it, and sends no 500"
+    UNANSWERED = "the server logs it, and sends no 500"
+    UNCERTAIN = "a server that we do not know may hide it"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Conduct:
+    """What becomes of an exception of the application's.
+
+    Args:
+        quiet: Whether it ends here: the peer had left, and that is all there was to it.
+        told: Whether it is an event, `cleanclose.core.UpstreamReset`.
+        restored: Whether the server would have hidden it, so that the event is all that says it.
+        status: What to answer in the server's place, if it is not too late; None if the answer
+            is the server's.
+    """
+
+    quiet: bool = False
+    told: bool = False
+    restored: bool = False
+    status: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class End:
+    """What follows from the end of an exchange.
+
+    Args:
+        events: What there is to report, in this order: what became of an early response, an
+            upstream's reset, a departure. A departure that an early response's event tells of has
+            none of its own.
+        conduct: What becomes of the application's exception.
+    """
+
+    events: tuple[Event, ...]
+    conduct: Conduct
+
+
+_QUIET: Final = Conduct(quiet=True, status=400)
+_SEEN: Final = Conduct()
+_TOLD: Final = Conduct(told=True)
+_RESTORED: Final = Conduct(told=True, restored=True, status=500)
+# It is raised all the same. Told twice is better than told by nobody.
+_TOLD_TOO: Final = Conduct(told=True, restored=True)
+
+CONDUCT: Final[Mapping[tuple[Side, Treatment], Conduct]] = {
+    **{(side, each): _QUIET for side in (Side.CLIENT, Side.SERVER) for each in Treatment},
+    (Side.UPSTREAM, Treatment.SHOWN): _TOLD,
+    (Side.UPSTREAM, Treatment.HIDDEN): _RESTORED,
+    (Side.UPSTREAM, Treatment.UNANSWERED): _RESTORED,
+    (Side.UPSTREAM, Treatment.UNCERTAIN): _TOLD_TOO,
+    (Side.UNKNOWN, Treatment.SHOWN): _SEEN,
+    (Side.UNKNOWN, Treatment.HIDDEN): _RESTORED,
+    (Side.UNKNOWN, Treatment.UNANSWERED): _SEEN,
+    (Side.UNKNOWN, Treatment.UNCERTAIN): _SEEN,
+}
+"""By the verdict's side and the server's treatment; no row is missing."""
+
+
+def wsgi_treatment(server: Server | None, error: BaseException, *, answerable: bool) -> Treatment:
+    """What a WSGI server makes of an exception.
+
+    Args:
+        server: The server that calls us; None if it is not known what that one hides.
+        error: The exception.
+        answerable: Whether there is somebody to answer still: not behind the response.
+    """
+    if not isinstance(error, OSError):
+        return Treatment.SHOWN
+    if server is None or server.hides is None:
+        return Treatment.UNCERTAIN
+    if server.hides(error):
+        return Treatment.HIDDEN
+    return Treatment.SHOWN if server.answers or not answerable else Treatment.UNANSWERED
+
+
+def asgi_treatment(
+    server: Server, error: BaseException, side: Side, *, complete: bool
+) -> Treatment:
+    """What an ASGI server makes of an exception.
+
+    Args:
+        server: The server.
+        error: The exception.
+        side: Whose it is.
+        complete: Whether it came behind a complete response.
+    """
+    # Of a connection that broke nobody else would say a word.
+    broke = isinstance(error, OSError) or side is Side.UPSTREAM
+    return Treatment.HIDDEN if complete and server.hides_after_end and broke else Treatment.SHOWN

@@ -1,0 +1,85 @@
+"""The one end of an exchange: what a server makes of an error, and what we make of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cleanclose.core import Side
+from cleanclose.core.conduct import (
+    CONDUCT,
+    Conduct,
+    Treatment,
+    asgi_treatment,
+    wsgi_treatment,
+)
+from cleanclose.core.servers import UNKNOWN, Continue, Server
+
+HIDING = Server("hiding", Continue.LAZY, hides=lambda error: isinstance(error, ConnectionError))
+SILENT = Server("silent", Continue.LAZY, hides=lambda error: False, answers=False)
+SILENT_BEHIND = Server("silent-behind", Continue.LAZY, hides_after_end=True)
+
+
+def test_every_case_has_a_row() -> None:
+    assert set(CONDUCT) == set(itertools.product(Side, Treatment))
+
+
+@pytest.mark.parametrize("treatment", Treatment)
+@pytest.mark.parametrize("side", Side)
+def test_quiet_is_nobodys_error_but_the_peers(side: Side, treatment: Treatment) -> None:
+    conduct = CONDUCT[side, treatment]
+    assert conduct.quiet == (side in (Side.CLIENT, Side.SERVER))
+    assert not (conduct.quiet and conduct.told)
+
+
+@pytest.mark.parametrize("treatment", Treatment)
+def test_an_upstreams_reset_is_always_an_event(treatment: Treatment) -> None:
+    assert CONDUCT[Side.UPSTREAM, treatment].told
+
+
+@pytest.mark.parametrize("side", [Side.UPSTREAM, Side.UNKNOWN])
+def test_what_a_server_hides_is_answered_and_told(side: Side) -> None:
+    assert CONDUCT[side, Treatment.HIDDEN] == Conduct(told=True, restored=True, status=500)
+
+
+@pytest.mark.parametrize("treatment", [each for each in Treatment if each is not Treatment.HIDDEN])
+def test_a_bug_that_the_server_shows_is_the_servers_to_see(treatment: Treatment) -> None:
+    assert CONDUCT[Side.UNKNOWN, treatment] == Conduct()
+
+
+@pytest.mark.parametrize(
+    ("server", "error", "answerable", "treatment"),
+    [
+        (HIDING, ConnectionResetError(), True, Treatment.HIDDEN),
+        (HIDING, ConnectionResetError(), False, Treatment.HIDDEN),
+        (HIDING, FileNotFoundError(), True, Treatment.SHOWN),
+        (HIDING, ValueError(), True, Treatment.SHOWN),
+        (SILENT, ConnectionResetError(), True, Treatment.UNANSWERED),
+        (SILENT, ConnectionResetError(), False, Treatment.SHOWN),
+        (UNKNOWN, ConnectionResetError(), True, Treatment.UNCERTAIN),
+        (None, ConnectionResetError(), True, Treatment.UNCERTAIN),
+        (None, ValueError(), True, Treatment.SHOWN),
+    ],
+)
+def test_what_a_wsgi_server_makes_of_an_error(
+    server: Server | None, error: Exception, answerable: bool, treatment: Treatment
+) -> None:
+    assert wsgi_treatment(server, error, answerable=answerable) is treatment
+
+
+@pytest.mark.parametrize(
+    ("server", "error", "side", "complete", "treatment"),
+    [
+        (SILENT_BEHIND, ConnectionResetError(), Side.UPSTREAM, True, Treatment.HIDDEN),
+        (SILENT_BEHIND, RuntimeError(), Side.UPSTREAM, True, Treatment.HIDDEN),
+        (SILENT_BEHIND, OSError(), Side.UNKNOWN, True, Treatment.HIDDEN),
+        (SILENT_BEHIND, ValueError(), Side.UNKNOWN, True, Treatment.SHOWN),
+        (SILENT_BEHIND, ConnectionResetError(), Side.UPSTREAM, False, Treatment.SHOWN),
+        (UNKNOWN, ConnectionResetError(), Side.UPSTREAM, True, Treatment.SHOWN),
+    ],
+)
+def test_what_an_asgi_server_makes_of_an_error(
+    server: Server, error: Exception, side: Side, complete: bool, treatment: Treatment
+) -> None:
+    assert asgi_treatment(server, error, side, complete=complete) is treatment
