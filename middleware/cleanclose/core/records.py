@@ -37,11 +37,14 @@ class Lines:
         in_a_handshake: The packages whose code alone stands between a server and a connection
             that it has just accepted, if the server says of its handshake what it says of all
             errors.
+        anywhere: Whether it is the logger for what nobody has waited for: Python collects that, and
+            has it logged, in the middle of whichever exchange.
     """
 
     writes_in_vain: frozenset[str] = frozenset()
     while_handling: frozenset[str] = frozenset()
     in_a_handshake: frozenset[str] = frozenset()
+    anywhere: bool = False
 
 
 _PLAIN: Final = Lines()
@@ -68,7 +71,7 @@ def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdi
     """
     errors = list(errors_in(record))
     if errors:
-        return verdict_of_errors(errors)
+        return verdict_of_errors(errors, anywhere=lines.anywhere)
     if not isinstance(record.msg, str):
         return None
     if record.msg in lines.writes_in_vain:
@@ -84,11 +87,12 @@ def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdi
     return verdict if _shows(record.getMessage(), error) else None
 
 
-def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
+def verdict_of_errors(errors: Iterable[BaseException], *, anywhere: bool = False) -> Verdict | None:
     """What the departure was that all of these errors come from.
 
     Args:
         errors: Exceptions that are logged together.
+        anywhere: Whether they may be of another exchange than the one that is current.
 
     Returns:
         The first one's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is none, or
@@ -98,6 +102,8 @@ def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
     first: Verdict | None = None
     for error in errors:
         verdict = _verdict_of(error, watch)
+        if anywhere and verdict.side not in (Side.CLIENT, Side.SERVER):
+            verdict = judge(error, None, Phase.HANDLER)
         if verdict.side not in (Side.CLIENT, Side.SERVER):
             return None
         first = first or verdict

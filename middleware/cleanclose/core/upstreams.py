@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
+
+from cleanclose.core.blame.provenance import RESET_ERRNOS, chain, leaves, name_of
 
 __all__ = [
     "LIKELY_CAUSES",
@@ -19,10 +20,6 @@ __all__ = [
 ]
 
 Answer = TypeVar("Answer")
-
-_RESETS: Final = frozenset(
-    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN}
-)
 
 
 def _always(error: Any) -> bool:
@@ -241,41 +238,6 @@ def _own(
     return (each for each in chain(error, is_clients) if not is_clients(each))
 
 
-def chain(
-    error: BaseException, is_clients: Callable[[BaseException], bool] | None = None
-) -> Iterator[BaseException]:
-    """An exception, all that it was raised from or during, and the leaves of its groups.
-
-    Args:
-        error: Where to begin. Each exception comes once.
-        is_clients: Whether an exception is the client's. What such a one was raised during comes
-            in any case: by ``raise … from`` a server hides its own work, and with it whatever the
-            application was at.
-    """
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting.extend(leaves(each))
-        if each.__cause__ is not None:
-            waiting.append(each.__cause__)
-        is_hidden = each.__suppress_context__ and (is_clients is None or not is_clients(each))
-        if each.__context__ is not None and not is_hidden:
-            waiting.append(each.__context__)
-
-
-def leaves(error: BaseException) -> tuple[BaseException, ...]:
-    """What an exception group holds, which may be groups again; nothing for any other error."""
-    if not isinstance(error, BaseExceptionGroup):
-        return ()
-    # The group's own type parameter is unknown to every checker.
-    return tuple(cast("BaseExceptionGroup[BaseException]", error).exceptions)
-
-
 def likely_cause_of(
     error: BaseException, is_clients: Callable[[BaseException], bool]
 ) -> str | None:
@@ -346,7 +308,7 @@ def _is_library(package: str) -> bool:
 
 def _is_reset(error: object) -> bool:
     return isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError) or (
-        isinstance(error, OSError) and error.errno in _RESETS
+        isinstance(error, OSError) and error.errno in RESET_ERRNOS
     )
 
 
@@ -366,4 +328,4 @@ def _ask(rule: Callable[[Any], Answer], error: BaseException) -> Answer | None:
 
 
 def _names(error: object) -> Iterator[str]:
-    return (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
+    return map(name_of, type(error).__mro__)

@@ -7,10 +7,12 @@ it gave to the application; that is the provenance on which every verdict rests.
 from __future__ import annotations
 
 import contextvars
+import os
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from cleanclose.core.blame.provenance import chain
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.events import (
@@ -26,10 +28,10 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.judge import judge, mark, marked, unmask
 from cleanclose.core.listening import listen
 from cleanclose.core.stop import ClientLeft, Stops
-from cleanclose.core.upstreams import chain, library_of, likely_cause_of
+from cleanclose.core.upstreams import library_of, likely_cause_of
 
 __all__ = [
     "COMPLETE",
@@ -124,6 +126,7 @@ class Watch:
     """The delivery of its response, if that has begun while the request's body was incomplete."""
     stops: Stops | None = None
     """Who wants the work stopped when the peer leaves; None as long as nobody does."""
+    _key: str = ""
     _gone_at: float | None = None
     _bytes_out_before: int = 0
     _completed_in_vain: bool = False
@@ -132,6 +135,13 @@ class Watch:
     def __init__(self, now: float) -> None:
         self.started = now
         self.progress = OPEN
+
+    @property
+    def key(self) -> str:
+        """What marks on exceptions name this exchange by, in any process."""
+        if not self._key:
+            self._key = os.urandom(8).hex()
+        return self._key
 
     @property
     def status(self) -> int | None:
@@ -293,7 +303,7 @@ class Watch:
         self.progress = GONE
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
-            mark(error, self.departure)
+            mark(error, self.departure, self.key, at_home=current() is self)
         if self.delivery is not None and not self.delivery.treated:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
@@ -314,11 +324,33 @@ class Watch:
 
     def judge(self, error: BaseException) -> Verdict:
         """Whose fault an exception is that came up in this exchange."""
+        self._find_witnesses(error)
+        return judge(error, None if self.ended else self.departure, self.phase, self.key)
+
+    def unmask(self, error: BaseException) -> BaseException:
+        """What of an exception is to be judged, told and raised: itself, or what it hides.
+
+        A client that leaves at the right moment must not be able to hide an error.
+
+        Args:
+            error: What the application has raised.
+
+        Returns:
+            The application's own error that was being handled when the client's came; the
+            exception itself where there is none.
+        """
+        if not isinstance(error, Exception):
+            # Whoever cancels this work waits for just that.
+            return error
+        self._find_witnesses(error)
+        return unmask(error, None if self.ended else self.departure, self.key)
+
+    def _find_witnesses(self, error: BaseException) -> None:
         if not self.ended:
-            for each in chain(error):
+            # Whatever was cut off from the chain as well: it may be the server's own.
+            for each in chain(error, lambda _: True):
                 if marked(each) is None:
                     self.find_witness(each)
-        return judge(error, None if self.ended else self.departure, self.phase)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
         """What the server would make of an exception of the application's: the shim's to say.

@@ -31,7 +31,8 @@ departure in its own words is its own to decide.
 LINES: Final[Mapping[str, Lines]] = {
     # Transports say these (asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES).
     "asyncio": Lines(
-        writes_in_vain=frozenset({"socket.send() raised exception.", "SSL connection is closed"})
+        writes_in_vain=frozenset({"socket.send() raised exception.", "SSL connection is closed"}),
+        anywhere=True,
     ),
     **{name: lines for room in ROOMS for name, lines in room.loggers.items()},
 }
