@@ -7,7 +7,6 @@ multiprocess mode. Names, labels and what is counted are the core's (`cleanclose
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -26,6 +25,7 @@ from cleanclose.core import (
     Event,
     KernelFigures,
     Listener,
+    Lock,
     counts,
     kernel_figures,
     measurements,
@@ -142,7 +142,7 @@ class _Metrics:
         (counter.labels(*values) if values else counter).inc(amount)
 
 
-_LOCK: Final = threading.Lock()
+_LOCK: Final = Lock()
 _BY_REGISTRY: Final = weakref.WeakKeyDictionary[CollectorRegistry, _Metrics]()
 
 

@@ -16,6 +16,7 @@ from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
 from cleanclose.linger import can_linger
@@ -74,12 +75,21 @@ class CleanCloseMiddleware:
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
         self._reporter = make_reporter(outlets, self._settings)
+        self._quieten()
+
+    def _quieten(self) -> None:
         if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=app)
+            install_quiet_logs(self._settings.level_table(), app=self.app)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin as a copy, in another process maybe."""
+        self.__dict__.update(state)
+        self._quieten()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "app":
-            # Not constructed yet (copy, pickle): looking it up would ask for it again.
+        if name == "app" or name in COPYING:
+            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
+            # application one of this.
             raise AttributeError(name)
         return getattr(self.app, name)
 

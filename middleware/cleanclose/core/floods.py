@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Final
+
+from cleanclose.core.process import Lock
 
 __all__ = ["DEFAULT_FLOOD", "FOLDED", "Flood", "FloodControl", "Fold"]
 
@@ -156,7 +157,7 @@ class FloodControl:
 
     def __init__(self, flood: Flood = DEFAULT_FLOOD) -> None:
         self._flood = flood
-        self._lock = threading.RLock()
+        self._lock = Lock()
         # In the order in which they began, which is the order in which they end.
         self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
 

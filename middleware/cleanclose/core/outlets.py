@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
+import copy
 import inspect
 import logging
 import math
-import os
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
@@ -21,6 +19,7 @@ from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
 from cleanclose.core.listening import listen
+from cleanclose.core.process import at_exit, renew_after_fork
 from cleanclose.core.watch import Watch
 
 __all__ = [
@@ -82,10 +81,30 @@ class LineOutlet:
         self._ids = _callables("ids", ids)
         self._clock = clock
         self._flood = flood
-        self._control = None if flood is None else FloodControl(flood)
-        self._pid: int = os.getpid()
-        if flood is not None:
-            atexit.register(_flush, weakref.ref(self))
+        self._begin()
+
+    def _begin(self) -> None:
+        self.renew()
+        if self._flood is not None:
+            renew_after_fork(self)
+            at_exit(self)
+
+    def renew(self) -> None:
+        """In a child that has just been forked: what was folded before is its parent's to tell."""
+        self._control = None if self._flood is None else FloodControl(self._flood)
+
+    def finish(self) -> None:
+        """The interpreter exits."""
+        self.flush()
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copy and pickle: what was folded is this one's to tell."""
+        return {**self.__dict__, "_control": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Begin as a copy."""
+        self.__dict__.update(state)
+        self._begin()
 
     def __call__(self, event: Event, /) -> None:
         """Write the event's line, at its level.
@@ -112,19 +131,14 @@ class LineOutlet:
     def flush(self) -> None:
         """Write what stands for the lines that were folded so far."""
         control = self._control
-        # What was folded before a fork is the parent's to tell.
-        if control is not None and os.getpid() == self._pid:
+        if control is not None:
             now = self._clock()
             for fold in control.rest():
                 self.write(fold.level, FOLDED, fold.fields(now), None)
 
     def write_due(self) -> None:
         """Write what stands for folded lines whose time is over."""
-        if self._flood is None or self._control is None:
-            return
-        pid = os.getpid()
-        if pid != self._pid:
-            self._control, self._pid = FloodControl(self._flood), pid
+        if self._control is None:
             return
         now = self._clock()
         for fold in self._control.due(now):
@@ -172,12 +186,6 @@ class LineOutlet:
 def _check_flood(flood: object) -> None:
     if flood is not None and not isinstance(flood, Flood):
         raise TypeError(f"flood must be a Flood or None, not {flood!r}")
-
-
-def _flush(reference: weakref.ReferenceType[LineOutlet]) -> None:
-    outlet = reference()
-    if outlet is not None:
-        outlet.flush()
 
 
 class StructlogOutlet(LineOutlet):
@@ -364,6 +372,17 @@ class Reporter:
         )
         self._counters = counters
         self._reported: set[int] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copy and pickle: what only means something here and now begins anew."""
+        sample_at = math.inf if self._surge is None else 0.0
+        return {**self.__dict__, "_reported": set[int](), "sample_at": sample_at}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reporter:
+        """A reporter to the same outlets: they are where events go, be it twice the same."""
+        copied = copy.copy(self)
+        copied._surge = copy.deepcopy(self._surge, memo)
+        return copied
 
     def report(self, event: Event | None) -> None:
         """Count and pass on an event. Never raises on an outlet's account.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping
 from types import MethodType
 from typing import Final
 
 from cleanclose.core.levels import Levels
+from cleanclose.core.process import Lock
 from cleanclose.core.watch import on_departure
 from cleanclose.quiet._lines import OWNERS
 from cleanclose.quiet.filter import QuietLogs
@@ -32,7 +32,7 @@ class _Installation:
     """The filter, and the loggers that have it or will get it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
         self._stop_listening: Callable[[], None] | None = None

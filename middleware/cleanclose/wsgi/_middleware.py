@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
@@ -15,6 +14,7 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.judge import mark
+from cleanclose.core.process import COPYING, Lock
 from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import CURRENT, OPEN
@@ -87,14 +87,23 @@ class CleanCloseMiddleware:
         self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
         self.reporter = make_reporter(outlets, self._settings)
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=app)
-        self._lock = threading.Lock()
+        self._quieten()
+        self._lock = Lock()
         self._places: Places | None = None
 
+    def _quieten(self) -> None:
+        if self._settings.quiet_logs:
+            install_quiet_logs(self._settings.level_table(), app=self.app)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin as a copy, in another process maybe."""
+        self.__dict__.update(state)
+        self._quieten()
+
     def __getattr__(self, name: str) -> Any:
-        if name == "app":
-            # Not constructed yet (copy, pickle): looking it up would ask for it again.
+        if name == "app" or name in COPYING:
+            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
+            # application one of this.
             raise AttributeError(name)
         return getattr(self.app, name)
 

@@ -41,6 +41,11 @@ def sleeps(event: Event) -> None:
     time.sleep(SLEEP)
 
 
+def notes(event: Event) -> None:
+    sys.stderr.write(f"an outlet's note: {event.name}\n")
+    sys.stderr.flush()
+
+
 def raises(event: Event) -> None:
     raise RuntimeError("this outlet is broken")
 
@@ -59,6 +64,8 @@ def _outlet(name: str) -> Outlet:
             return sleeps
         case "queued-sleeps":
             return QueuedOutlet(sleeps, size=3)
+        case "queued-notes":
+            return QueuedOutlet(notes)
         case "raises":
             return raises
         case "sentry":
