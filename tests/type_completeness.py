@@ -28,7 +28,7 @@ def main() -> int:
     incomplete = [
         symbol
         for symbol in symbols
-        if not symbol["isTypeKnown"] or symbol["isTypeAmbiguous"] and symbol["referenceCount"]
+        if not symbol["isTypeKnown"] or (symbol["isTypeAmbiguous"] and symbol["referenceCount"])
     ]
     for symbol in incomplete:
         print(symbol["name"])

@@ -49,7 +49,7 @@ class Surge:
     def __init__(self, thresholds: SurgeThresholds | None = None) -> None:
         self._thresholds = thresholds or SurgeThresholds()
         self._lock = threading.RLock()
-        self.sample_at = 0.0
+        self.sample_at: float = 0.0
         """`request_begins` is to be asked about a request that begins at this time or later."""
         self._started: float | None = None
         self._window: Window | None = None
