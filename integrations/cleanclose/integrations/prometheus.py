@@ -14,7 +14,6 @@ from typing import Any, Final
 import prometheus_client.multiprocess
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from cleanclose.core import (
     COUNTED,
@@ -172,7 +171,7 @@ def _checked_routes(routes: object) -> frozenset[str]:
     return frozenset(checked)
 
 
-class KernelCollector(Collector):
+class KernelCollector:
     """The kernel's own figures (Linux), asked for at each scrape. It registers itself.
 
     ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.KERNEL_COUNTERS` by

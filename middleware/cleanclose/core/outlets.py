@@ -365,7 +365,7 @@ class Reporter:
     ) -> None:
         self._surge = surge
         self._clock = clock
-        self.sample_at = math.inf if surge is None else 0.0
+        self.sample_at: float = math.inf if surge is None else 0.0
         """`request_begins` is to be told of a request that begins at this time or later."""
         self._outlets: tuple[Outlet, ...] = (
             (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)

@@ -35,7 +35,7 @@ class QuietLogs(logging.Filter):
 
     def __init__(self, levels: Levels | None = None) -> None:
         super().__init__()
-        self.levels = levels or Levels()
+        self.levels: Levels = levels or Levels()
         self.owners: dict[str, str | None] = {}
         """For each logger the package whose lines alone are looked at; None: everybody's."""
 

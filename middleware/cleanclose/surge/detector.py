@@ -54,7 +54,7 @@ class Surge:
 
     def renew(self) -> None:
         """Nothing is known any more: in a child that has just been forked, whose start this is."""
-        self.sample_at = 0.0
+        self.sample_at: float = 0.0
         """`request_begins` is to be asked about a request that begins at this time or later."""
         self._started: float | None = None
         self._window: Window | None = None
