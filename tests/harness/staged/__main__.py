@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.harness.paths import ROOT
 from tests.harness.staged.proxies import PROXIES, staged_behind
-from tests.harness.staged.servers import ROOT, SERVERS, Lines, staged_on
+from tests.harness.staged.servers import SERVERS, Lines, staged_on
 
 _OWN: Final = re.compile(r"[^\s\"']*?/(site-packages|lib/python3\.\d+)/")
 

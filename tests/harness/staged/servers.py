@@ -7,16 +7,16 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from example_apps.staging import ServerProcess
 from tests.harness.leavers import connected, leave, request, until_read
+from tests.harness.paths import ROOT
 from tests.harness.quitter import quitter
 
 __all__ = ["SERVERS", "Lines", "staged_on"]
 
-ROOT: Final = Path(__file__).parents[4]
+
 _APPS: Final = "tests.harness.staged.apps"
 _PYTHON: Final = (sys.executable, "-m")
 _UVICORN: Final = (*_PYTHON, "uvicorn", "--host=127.0.0.1", "--port={port}")
