@@ -41,7 +41,7 @@ from cleanclose.core import (
     snapshot,
 )
 from cleanclose.core.deliver import linger, table
-from cleanclose.core.deliver.exchange import Patience
+from cleanclose.core.deliver.patience import Patience
 from cleanclose.core.levels import DEFAULT, GRADED
 
 FOLDER: Final = Path(__file__).parent

@@ -15,7 +15,7 @@ OLD_NAMES: Final[Mapping[str, str]] = {
     "CHUNKED": "cleanclose.core.deliver.framing.CHUNKED",
     "COMPLETE": "cleanclose.core.watch.COMPLETE",
     "CURRENT": "cleanclose.core.watch.CURRENT",
-    "Connection": "cleanclose.core.deliver.exchange.Connection",
+    "Connection": "cleanclose.core.deliver.patience.Connection",
     "Continue": "cleanclose.core.server.Continue",
     "Done": "cleanclose.core.deliver.table.Done",
     "End": "cleanclose.core.watch.End",

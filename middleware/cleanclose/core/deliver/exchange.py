@@ -1,7 +1,7 @@
 """One request with a body, and its response: when to drain the body, and when to respond.
 
 `Exchange` does no I/O and reads no clock. A shim tells it what happened and when; it answers
-with the next step. The rules are the table `TRANSITIONS` and the choice of a `Patience`; what
+with the next step. The rules are the table `TRANSITIONS`, and the choice of a `Patience`; what
 becomes of the connection behind the response is `cleanclose.core.deliver.linger`'s.
 
 An early response is one that the application has completed while the body is unread. If the
@@ -13,13 +13,11 @@ connection is handed to the lingerer.
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import math
 from typing import Final
 
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.linger import Linger
+from cleanclose.core.deliver.patience import Connection, Drain, Patience, patience_for
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.table import (
     TRANSITIONS,
@@ -36,63 +34,10 @@ from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
 from cleanclose.core.server import Continue, Server
 from cleanclose.core.settings import Settings
 
-__all__ = ["SMALL_REMAINDER", "Connection", "Exchange", "Patience"]
-
-SMALL_REMAINDER: Final = 256 * 1024
-"""Bytes of a body that are worth waiting for, for the sake of the connection. Anything larger
-costs a tenth when the lingerer discards it."""
-
-SHORT_WAIT: Final = 0.5
-"""Seconds that a small remainder is waited for."""
-
-RATE_GRACE: Final = 1.0
-"""Seconds of draining before a body's rate so far says when its end is due."""
-
-MIN_RATE_GRACE: Final = 5.0
-"""Seconds of draining before `Settings.min_rate` is looked at: a new connection's first bytes
-say nothing about its rate."""
-
-
-class Patience(enum.Enum):
-    """How long a body is drained before its response goes out."""
-
-    NONE = "not at all: the response goes out at once"
-    ARRIVED = "what has arrived, without waiting"
-    SHORT = "a moment, while its end is due within that moment"
-    SET = "for as long as the user has set"
-    DUE = "for as long as its end is due, at its rate so far, within the limits"
-
+__all__ = ["Connection", "Exchange"]
 
 _FORWARD: Final = Forward()
 _KEEP: Final = Keep()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Connection:
-    """What a delivery must know of the client's connection and of who serves it.
-
-    Args:
-        address: The client's address, for its share of the places; None if it is not known.
-        lingers: Whether the lingerer can have it: its socket is in reach.
-        proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
-        multiplexed: Whether other requests share it (HTTP/2 and 3): it is never closed then.
-        blocking: Whether a worker waits while the body is drained, as on a WSGI server.
-        half_closes: Whether the sending side may be shut down as soon as the response is out
-            (`cleanclose.core.deliver.linger.Linger`).
-        framed: Whether the interface says where the body ends; if not, it is not drained.
-        worker_timeout: Seconds after which the server kills a worker that is busy with one
-            request; None if it does not. Draining takes half of that at most, from the request's
-            start.
-    """
-
-    address: str | None = None
-    lingers: bool = False
-    proxied: bool = False
-    multiplexed: bool = False
-    blocking: bool = False
-    half_closes: bool = True
-    framed: bool = True
-    worker_timeout: float | None = None
 
 
 class Exchange:
@@ -118,22 +63,16 @@ class Exchange:
         "_awaits_continue",
         "_cap",
         "_connection",
-        "_deadline",
-        "_drained",
+        "_drain",
         "_facts",
-        "_idle_since",
         "_left_alone",
-        "_length",
         "_mechanism",
         "_outcome",
-        "_patience",
         "_places",
-        "_received",
         "_response_left",
         "_sent",
         "_server",
         "_settings",
-        "_since",
         "_started",
         "_state",
         "_status",
@@ -164,14 +103,17 @@ class Exchange:
         self._server = server
         self._connection = connection
         self._facts = facts
-        self._length = length
         self._awaits_continue = awaits_continue and server.sends_continue is not Continue.EAGER
-        timeout = connection.worker_timeout
-        self._deadline = math.inf if timeout is None else started + timeout / 2
-        self._started = self._since = self._idle_since = started
+        self._started = started
+        self._drain = Drain(
+            settings,
+            length=length,
+            received=received,
+            started=started,
+            worker_timeout=connection.worker_timeout,
+        )
 
         self._state = State.OPEN
-        self._patience = Patience.NONE
         self._takes_place = False
         self._left_alone = False
         self._treated = False
@@ -180,8 +122,6 @@ class Exchange:
         self._response_left: int | None = None
         self._streamed = False
         self._sent = False
-        self._received = received
-        self._drained = 0
         self._unreadable = False
         self._outcome = Outcome.UNKNOWN
         self._cap: Cap | None = None
@@ -287,11 +227,7 @@ class Exchange:
             complete: Whether the body ends with it.
             now: The time.
         """
-        self._received += size
-        if self.treated:
-            self._drained += size
-            if size:
-                self._idle_since = now
+        self._drain.arrived(size, now, unwanted=self.treated)
         if complete:
             self.body_complete = True
             if self._state is State.DRAINING:
@@ -301,7 +237,7 @@ class Exchange:
 
     def nothing_came(self, now: float) -> Step:
         """What `Read` asked for has not come in its time."""
-        if self._state is State.DRAINING and self._patience is Patience.ARRIVED:
+        if self._state is State.DRAINING and self.patience is Patience.ARRIVED:
             return self._happen(Happening.ENOUGH, now)
         return self.tick(now)
 
@@ -363,20 +299,17 @@ class Exchange:
             unread: Bytes that the server has taken from the connection, and that nobody will get.
         """
         self.handed_over = True
-        if self._length != CHUNKED:
-            unread = min(unread, self._length - self._received)
-        self._received += unread
-        self._drained += unread
-        left = None if self._length == CHUNKED else self._length - self._received
+        drain = self._drain
+        drain.taken_by_server(unread)
         return Linger(
             self._settings,
             facts=self._facts,
             status=self._status,
             proxied=self._connection.proxied,
             awaits_continue=self._awaits_continue,
-            received=self._received,
-            drained=self._drained,
-            left=left,
+            received=drain.received,
+            drained=drain.drained,
+            left=drain.left,
             started=self._started,
             now=now,
             half_closes=self._connection.half_closes,
@@ -395,14 +328,12 @@ class Exchange:
     def tick(self, now: float) -> Step:
         """Time has passed."""
         if self._state is State.DRAINING:
-            cap = self._limit_reached(now)
+            cap = self._drain.limit_reached(now)
+            if cap is None and not self._drain.is_due(now):
+                cap = Cap.MAX_SECONDS
             if cap is not None:
                 if not self._connection.lingers:
                     self._cut(cap)
-                return self._happen(Happening.ENOUGH, now)
-            if not self._is_due(now):
-                if not self._connection.lingers:
-                    self._cut(Cap.MAX_SECONDS)
                 return self._happen(Happening.ENOUGH, now)
         return self.step(now)
 
@@ -436,7 +367,7 @@ class Exchange:
     @property
     def patience(self) -> Patience:
         """How long the body is drained, once the response is complete."""
-        return self._patience
+        return self._drain.patience
 
     def step(self, now: float) -> Step:
         """What to do now. Asking changes nothing."""
@@ -444,7 +375,7 @@ class Exchange:
             case State.KEPT:
                 return _KEEP
             case State.DRAINING:
-                return Read(self._wait(now))
+                return Read(self._drain.wait(now))
             case State.RESPONDING:
                 multiplexed = self._connection.multiplexed
                 return Respond(
@@ -465,6 +396,7 @@ class Exchange:
         """
         if not self._treated or self.handed_over:
             return None
+        drain = self._drain
         return UploadDrained(
             facts=self._facts,
             age_ms=round((now - self._started) * 1000, 3),
@@ -472,9 +404,9 @@ class Exchange:
             cap=self._cap,
             mechanism=self._mechanism,
             status=self._status if self._sent or self._outcome is Outcome.DELIVERED else None,
-            bytes_in=self._received,
-            drained=self._drained,
-            expected_in=None if self._length == CHUNKED else self._length,
+            bytes_in=drain.received,
+            drained=drain.drained,
+            expected_in=None if drain.length == CHUNKED else drain.length,
             unacked=None,
         )
 
@@ -494,7 +426,7 @@ class Exchange:
     def _completion(self) -> Happening:
         if (
             self.body_complete
-            or self._received == self._length
+            or self._drain.all_received
             or self._unreadable
             or self._is_left_alone()
             # Shorter or longer than it said: an error, and the server's to raise at once.
@@ -502,41 +434,19 @@ class Exchange:
         ):
             return Happening.COMPLETE_LEFT_ALONE
         self._treated = True
-        self._patience = self._choose_patience()
-        if self._patience is Patience.NONE:
+        self._drain.patience = patience_for(
+            self._connection,
+            self._settings,
+            left=self._drain.left,
+            awaits_continue=self._awaits_continue,
+            only_worker=self._places.most == 0,
+            take_place=self._take_place,
+        )
+        if self.patience is Patience.NONE:
             if not self._connection.lingers:
                 self._cut(self._refused())
             return Happening.COMPLETE_RESPOND
         return Happening.COMPLETE_DRAIN
-
-    def _choose_patience(self) -> Patience:
-        connection, settings = self._connection, self._settings
-        if not connection.framed:
-            return Patience.NONE
-        if self._awaits_continue:
-            # Our reading would ask for a body that nobody wants; behind the final response it
-            # would put a stray 100 on the wire.
-            return Patience.NONE
-        if settings.respond_after is not None:
-            wanted = Patience.SET if settings.respond_after > 0 else Patience.NONE
-        elif connection.multiplexed or connection.proxied or not connection.lingers:
-            wanted = Patience.DUE
-        else:
-            return self._patience_for_a_direct_client()
-        if wanted is Patience.NONE or self._take_place():
-            return wanted
-        if not (connection.blocking and connection.lingers):
-            return Patience.NONE
-        # The only worker of its process waits a moment: what a proxy sends at full speed.
-        return Patience.SHORT if self._places.most == 0 else Patience.ARRIVED
-
-    def _patience_for_a_direct_client(self) -> Patience:
-        left = self._length - self._received
-        if self._length != CHUNKED and left > SMALL_REMAINDER:
-            return Patience.NONE
-        if self._length == CHUNKED or self._connection.blocking:
-            return Patience.ARRIVED
-        return Patience.SHORT if self._take_place() else Patience.ARRIVED
 
     def _refused(self) -> Cap:
         """Which limit it is that nothing can be done, where no connection can be taken over."""
@@ -555,63 +465,6 @@ class Exchange:
         """Whether what has been begun as a stream is over for the server when it is out."""
         return self._server.ends_at_length and self._response_left == 0
 
-    def _limit_reached(self, now: float) -> Cap | None:
-        settings = self._settings
-        if self._drained >= settings.max_bytes and self._received != self._length:
-            return Cap.MAX_BYTES
-        if self._patience is Patience.ARRIVED:
-            return Cap.MAX_BYTES if self._drained > SMALL_REMAINDER else None
-        if self._patience is Patience.SHORT:
-            return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
-        limits = (
-            (self._end(), Cap.MAX_SECONDS),
-            (self._idle_since + settings.idle_seconds, Cap.IDLE_SECONDS),
-            (self._too_slow_at(), Cap.MIN_RATE),
-        )
-        return next((cap for at, cap in limits if now >= at), None)
-
-    def _is_due(self, now: float) -> bool:
-        """Whether the body's end will have come before the waiting is over, at its rate so far."""
-        if self._patience not in (Patience.DUE, Patience.SHORT) or self._length == CHUNKED:
-            return True
-        grace = RATE_GRACE if self._patience is Patience.DUE else SHORT_WAIT / 5
-        if now < self._since + grace:
-            return True
-        end = self._end() if self._patience is Patience.DUE else self._since + SHORT_WAIT
-        left = self._length - self._received
-        # Or at the rate of the drain alone: an application that thinks before it answers has kept
-        # the client waiting, not the other way round.
-        return self._received * (end - now) >= left * (now - self._started) or self._drained * (
-            end - now
-        ) >= left * (now - self._since)
-
-    def _end(self) -> float:
-        settings = self._settings
-        if self._patience is Patience.SET and settings.respond_after is not None:
-            return min(self._since + settings.respond_after, self._deadline)
-        return min(self._since + settings.max_seconds, self._deadline)
-
-    def _too_slow_at(self) -> float:
-        if self._settings.min_rate <= 0 or self._patience is not Patience.DUE:
-            return math.inf
-        return self._since + max(MIN_RATE_GRACE, self._drained / self._settings.min_rate)
-
-    def _wait(self, now: float) -> float:
-        """For how long the next piece is waited for."""
-        match self._patience:
-            case Patience.NONE | Patience.ARRIVED:
-                return 0.0
-            case Patience.SHORT:
-                end = self._since + SHORT_WAIT
-            case Patience.SET:
-                end = min(self._end(), self._idle_since + self._settings.idle_seconds)
-            case Patience.DUE:
-                idle = self._idle_since + self._settings.idle_seconds
-                end = min(self._end(), idle, self._too_slow_at())
-                if now < self._since + RATE_GRACE:
-                    end = min(end, self._since + RATE_GRACE)
-        return max(0.0, end - now)
-
     def _cut(self, cap: Cap) -> None:
         if self._cap is None:
             self._outcome, self._cap = Outcome.CUT, cap
@@ -624,7 +477,7 @@ class Exchange:
 
     def _enter(self, state: State, now: float) -> None:
         if state is State.DRAINING:
-            self._since = self._idle_since = now
+            self._drain.begin(now)
         elif state is State.STREAMING:
             self._streamed = True
         self._state = state

@@ -12,8 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cleanclose.core.deliver.exchange import SMALL_REMAINDER, Connection, Exchange, Patience
+from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.deliver.patience import SMALL_REMAINDER, Patience
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.table import (
     TRANSITIONS,

@@ -1,0 +1,256 @@
+"""How long a body is drained before its early response goes out, and how far that has come.
+
+`Patience` names the ways, `patience_for` chooses one, and `Drain` keeps to it. All of it is pure:
+whoever drains says when a piece has come.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable
+from typing import Final
+
+from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.events import Cap
+from cleanclose.core.settings import Settings
+
+__all__ = ["SMALL_REMAINDER", "Connection", "Drain", "Patience", "patience_for"]
+
+SMALL_REMAINDER: Final = 256 * 1024
+"""Bytes of a body that are worth waiting for, for the sake of the connection. Anything larger
+costs a tenth when the lingerer discards it."""
+
+SHORT_WAIT: Final = 0.5
+"""Seconds that a small remainder is waited for."""
+
+RATE_GRACE: Final = 1.0
+"""Seconds of draining before a body's rate so far says when its end is due."""
+
+MIN_RATE_GRACE: Final = 5.0
+"""Seconds of draining before `Settings.min_rate` is looked at: a new connection's first bytes
+say nothing about its rate."""
+
+
+class Patience(enum.Enum):
+    """How long a body is drained before its response goes out."""
+
+    NONE = "not at all: the response goes out at once"
+    ARRIVED = "what has arrived, without waiting"
+    SHORT = "a moment, while its end is due within that moment"
+    SET = "for as long as the user has set"
+    DUE = "for as long as its end is due, at its rate so far, within the limits"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Connection:
+    """What a delivery must know of the client's connection and of who serves it.
+
+    Args:
+        address: The client's address, for its share of the places; None if it is not known.
+        lingers: Whether the lingerer can have it: its socket is in reach.
+        proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
+        multiplexed: Whether other requests share it (HTTP/2 and 3): it is never closed then.
+        blocking: Whether a worker waits while the body is drained, as on a WSGI server.
+        half_closes: Whether the sending side may be shut down as soon as the response is out
+            (`cleanclose.core.deliver.linger.Linger`).
+        framed: Whether the interface says where the body ends; if not, it is not drained.
+        worker_timeout: Seconds after which the server kills a worker that is busy with one
+            request; None if it does not. Draining takes half of that at most, from the request's
+            start.
+    """
+
+    address: str | None = None
+    lingers: bool = False
+    proxied: bool = False
+    multiplexed: bool = False
+    blocking: bool = False
+    half_closes: bool = True
+    framed: bool = True
+    worker_timeout: float | None = None
+
+
+def patience_for(
+    connection: Connection,
+    settings: Settings,
+    *,
+    left: int | None,
+    awaits_continue: bool,
+    only_worker: bool,
+    take_place: Callable[[], bool],
+) -> Patience:
+    """Choose how long a body is drained, once its response is complete.
+
+    Args:
+        connection: The client's connection.
+        settings: The limits.
+        left: Bytes of the body that have not come yet; None for a chunked one.
+        awaits_continue: Whether the client waits for a 100 that nobody has asked for.
+        only_worker: Whether whoever waits is the only one of its process that serves.
+        take_place: Asks for one of the places of those who wait. It is called at most once, and
+            only if the patience that it is for is chosen when there is one.
+    """
+    # Our reading would ask for a body that nobody wants, if a 100 is waited for; behind the final
+    # response it would put a stray 100 on the wire.
+    if not connection.framed or awaits_continue:
+        return Patience.NONE
+    if settings.respond_after is not None:
+        wanted = Patience.SET if settings.respond_after > 0 else Patience.NONE
+    elif connection.multiplexed or connection.proxied or not connection.lingers:
+        wanted = Patience.DUE
+    elif left is not None and left > SMALL_REMAINDER:
+        return Patience.NONE
+    elif left is None or connection.blocking:
+        return Patience.ARRIVED
+    else:
+        return Patience.SHORT if take_place() else Patience.ARRIVED
+    if wanted is Patience.NONE or take_place():
+        return wanted
+    if not (connection.blocking and connection.lingers):
+        return Patience.NONE
+    # The only worker of its process waits a moment: what a proxy sends at full speed.
+    return Patience.SHORT if only_worker else Patience.ARRIVED
+
+
+class Drain:
+    """One body, and for how long the rest of it is waited for.
+
+    Args:
+        settings: The limits.
+        length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
+        received: Bytes of it that have been read before.
+        started: The request's start, in seconds on any clock that only goes forward.
+        worker_timeout: As `Connection`'s.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_idle_since",
+        "_settings",
+        "_since",
+        "_started",
+        "drained",
+        "length",
+        "patience",
+        "received",
+    )
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        length: int,
+        received: int,
+        started: float,
+        worker_timeout: float | None = None,
+    ) -> None:
+        self._settings = settings
+        self._started = self._since = self._idle_since = started
+        self._deadline = math.inf if worker_timeout is None else started + worker_timeout / 2
+        self.length = length
+        """The body's length, or `CHUNKED`."""
+        self.received = received
+        """Bytes of the body that have been read, by whomever."""
+        self.drained = 0
+        """Bytes of it that nobody wanted."""
+        self.patience = Patience.NONE
+        """How long the body is drained, once the response is complete."""
+
+    @property
+    def left(self) -> int | None:
+        """Bytes of the body that have not come yet; None for a chunked one."""
+        return None if self.length == CHUNKED else self.length - self.received
+
+    @property
+    def all_received(self) -> bool:
+        """Whether the whole declared length has come."""
+        return self.received == self.length
+
+    def begin(self, now: float) -> None:
+        """The draining begins."""
+        self._since = self._idle_since = now
+
+    def arrived(self, size: int, now: float, *, unwanted: bool) -> None:
+        """A piece of the body has come.
+
+        Args:
+            size: The piece's length in bytes.
+            now: The time.
+            unwanted: Whether it is discarded.
+        """
+        self.received += size
+        if unwanted:
+            self.drained += size
+            if size:
+                self._idle_since = now
+
+    def taken_by_server(self, size: int) -> None:
+        """The server has taken bytes from the connection that nobody will get.
+
+        Args:
+            size: How many, the next request's perhaps among them.
+        """
+        left = self.left
+        if left is not None:
+            size = min(size, left)
+        self.received += size
+        self.drained += size
+
+    def limit_reached(self, now: float) -> Cap | None:
+        """The limit that ends the draining now; None if there is none."""
+        settings = self._settings
+        if self.drained >= settings.max_bytes and not self.all_received:
+            return Cap.MAX_BYTES
+        if self.patience is Patience.ARRIVED:
+            return Cap.MAX_BYTES if self.drained > SMALL_REMAINDER else None
+        if self.patience is Patience.SHORT:
+            return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
+        limits = (
+            (self._end(), Cap.MAX_SECONDS),
+            (self._idle_since + settings.idle_seconds, Cap.IDLE_SECONDS),
+            (self._too_slow_at(), Cap.MIN_RATE),
+        )
+        return next((cap for at, cap in limits if now >= at), None)
+
+    def is_due(self, now: float) -> bool:
+        """Whether the body's end will have come before the waiting is over, at its rate so far."""
+        left = self.left
+        if self.patience not in (Patience.DUE, Patience.SHORT) or left is None:
+            return True
+        grace = RATE_GRACE if self.patience is Patience.DUE else SHORT_WAIT / 5
+        if now < self._since + grace:
+            return True
+        end = self._end() if self.patience is Patience.DUE else self._since + SHORT_WAIT
+        # Or at the rate of the drain alone: an application that thinks before it answers has kept
+        # the client waiting, not the other way round.
+        return self.received * (end - now) >= left * (now - self._started) or self.drained * (
+            end - now
+        ) >= left * (now - self._since)
+
+    def wait(self, now: float) -> float:
+        """For how many seconds the next piece is waited for."""
+        match self.patience:
+            case Patience.NONE | Patience.ARRIVED:
+                return 0.0
+            case Patience.SHORT:
+                end = self._since + SHORT_WAIT
+            case Patience.SET:
+                end = min(self._end(), self._idle_since + self._settings.idle_seconds)
+            case Patience.DUE:
+                idle = self._idle_since + self._settings.idle_seconds
+                end = min(self._end(), idle, self._too_slow_at())
+                if now < self._since + RATE_GRACE:
+                    end = min(end, self._since + RATE_GRACE)
+        return max(0.0, end - now)
+
+    def _end(self) -> float:
+        settings = self._settings
+        if self.patience is Patience.SET and settings.respond_after is not None:
+            return min(self._since + settings.respond_after, self._deadline)
+        return min(self._since + settings.max_seconds, self._deadline)
+
+    def _too_slow_at(self) -> float:
+        if self._settings.min_rate <= 0 or self.patience is not Patience.DUE:
+            return math.inf
+        return self._since + max(MIN_RATE_GRACE, self.drained / self._settings.min_rate)
