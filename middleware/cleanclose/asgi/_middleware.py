@@ -12,6 +12,7 @@ from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
@@ -176,6 +177,9 @@ class CleanCloseMiddleware:
 
         Returns:
             Whether the error ends here.
+
+        Raises:
+            BaseException: The application's own error, which the client's had hidden.
         """
         watch.ask()
         now = time.monotonic()
@@ -186,7 +190,14 @@ class CleanCloseMiddleware:
             self._reporter.report(event)
         if watch.is_sample:
             self._reporter.request_over(watch)
-        return end.conduct.quiet and watch.may_end_without_response
+        quiet = end.conduct.quiet
+        try:
+            if end.error is not None and end.error is not error:
+                raise_as_it_is(end.error)
+        finally:
+            # Its traceback refers to this frame.
+            del end
+        return quiet and watch.may_end_without_response
 
     def _delivery(self, watch: UploadWatch, pending: int) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""

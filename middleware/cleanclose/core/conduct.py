@@ -58,10 +58,12 @@ class End:
             upstream's reset, a departure. A departure that an early response's event tells of has
             none of its own.
         conduct: What becomes of the application's exception.
+        error: That exception: the application's own, where the client's had hidden it.
     """
 
     events: tuple[Event, ...]
     conduct: Conduct
+    error: BaseException | None = None
 
 
 _QUIET: Final = Conduct(quiet=True, status=400)

@@ -18,10 +18,17 @@ from types import FrameType
 from typing import Final
 
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.judge import judge
+from cleanclose.core.judge import judge, unmask
 from cleanclose.core.watch import Watch, current
 
-__all__ = ["Lines", "errors_in", "fields_of", "verdict_of_errors", "verdict_of_record"]
+__all__ = [
+    "Lines",
+    "errors_in",
+    "fields_of",
+    "own_error",
+    "verdict_of_errors",
+    "verdict_of_record",
+]
 
 _AT_MOST_FRAMES: Final = 64
 
@@ -116,6 +123,12 @@ def _verdict_of(error: BaseException, watch: Watch | None) -> Verdict:
     if watch.ended and watch.departure is not None and watch.is_aftermath(error):
         return watch.departure
     return watch.judge(error)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """What is to be shown of an exception that is logged: itself, or what it hides."""
+    watch = current()
+    return unmask(error, None) if watch is None else watch.unmask(error)
 
 
 def fields_of(verdict: Verdict) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import judge, mark, marked, unmask
+from cleanclose.core.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.listening import listen
 from cleanclose.core.stop import ClientLeft, Stops
 from cleanclose.core.upstreams import library_of, likely_cause_of
@@ -378,7 +378,9 @@ class Watch:
         conduct = Conduct()
         if error is not None and not isinstance(error, Exception):
             self._cancelled(now)
+            events += self._hidden_by_cancelling(error, now)
         elif error is not None:
+            error = self.unmask(error)
             verdict = self.judge(error)
             conduct = CONDUCT[verdict.side, self.treatment(error, verdict.side)]
             if conduct.told:
@@ -386,7 +388,16 @@ class Watch:
         if self.departure is not None and not self.ended and not self._is_delivered:
             events.append(self._departed(self.departure, now, failed=error is not None))
         self.ended = True
-        return End(events=tuple(events), conduct=conduct)
+        return End(events=tuple(events), conduct=conduct, error=error)
+
+    def _hidden_by_cancelling(self, error: BaseException, now: float) -> Iterator[UpstreamReset]:
+        """What the application was failing with when its work was cancelled for its client.
+
+        Whoever cancelled it waits for just that exception, and says nothing of it.
+        """
+        own = None if self.departure is None or self.ended else masked(error)
+        if own is not None and self.departure is not None and self.departure.side is Side.CLIENT:
+            yield self.upstream_reset(own, self.judge(own), now, restored=True)
 
     @property
     def _is_delivered(self) -> bool:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cleanclose.core import ClientLeft, Side, Watch, current
-from cleanclose.core.upstreams import leaves
+from cleanclose.core.blame.provenance import leaves
 from cleanclose.stop._blocks import Block, new_block
 
 __all__ = ["StopWork", "client_left", "stop_work"]

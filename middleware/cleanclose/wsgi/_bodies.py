@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import Any, Final, Protocol
 
+from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.stop import ClientLeft
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
@@ -35,12 +36,12 @@ class Listener(Protocol):
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BrokenPipeError | None:
+    ) -> list[bytes] | BaseException | None:
         """The application has raised; what to send or to raise instead, or None."""
         ...
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
-        """The application's ``close()`` has raised; whether the exception ends here."""
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> BaseException | None:
+        """The application's ``close()`` has raised; what to raise, or None if it ends here."""
         ...
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
@@ -85,11 +86,18 @@ def end(
                 listener.close_failed(error, watch)
             if close is not None:
                 close()
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001 - whatever is left of it is raised
             if delivery is not None:
                 delivery.close(all_sent=error is None and watch.response_complete)
-            if not listener.close_failed(failure, watch):
-                raise
+            own = listener.close_failed(failure, watch)
+            try:
+                if own is failure:
+                    raise
+                if own is not None:
+                    raise_as_it_is(own)
+            finally:
+                # Its traceback refers to this frame.
+                del own
         else:
             if delivery is not None:
                 delivery.close(all_sent=error is None and watch.response_complete)
@@ -200,7 +208,7 @@ class Body:
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -313,13 +321,11 @@ class DeliveredBody(Body):
             delivery.let_pending_go()
             answer = self._middleware.answer(error, self._watch, delivery)
             if not isinstance(answer, list):
-                if answer is None and isinstance(error, Exception):
-                    delivery.make_way()
                 delivery.abandon()
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
 from cleanclose.core import Outlet, Settings, SettingsOptions, Verdict
-from cleanclose.core.conduct import Conduct
+from cleanclose.core.blame.provenance import raise_as_it_is
+from cleanclose.core.conduct import Conduct, End
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
 from cleanclose.core.deliver.places import Places
@@ -140,7 +141,7 @@ class CleanCloseMiddleware:
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -157,13 +158,11 @@ class CleanCloseMiddleware:
         except BaseException as error:
             answer = self.answer(error, watch, delivery)
             if not isinstance(answer, list):
-                if answer is None and isinstance(error, Exception):
-                    delivery.make_way()
                 self._abandon(watch, delivery)
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -179,17 +178,29 @@ class CleanCloseMiddleware:
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BrokenPipeError | None:
+    ) -> list[bytes] | BaseException | None:
         """The application has raised, from its call or from its response's iteration.
 
         Returns:
             What to respond with instead; or what to raise instead, where the response has begun
-            and can only break off; None if the exception is the server's to see.
+            and can only break off, or where the client's error hides one of the application's;
+            None if the exception is the server's to see.
         """
         if isinstance(error, Exception):
             # Whether the client has left as well.
             watch.ask()
-        conduct = self._ended(watch, error)
+        end = self._ended(watch, error)
+        own = end.error or error
+        answer = self._answer(own, watch, delivery, end.conduct)
+        if answer is None:
+            if delivery is not None and isinstance(own, Exception):
+                delivery.make_way()
+            return None if own is error else own
+        return answer
+
+    def _answer(
+        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None, conduct: Conduct
+    ) -> list[bytes] | BrokenPipeError | None:
         if conduct.status is None:
             return None
         quiet = conduct.quiet
@@ -209,13 +220,14 @@ class CleanCloseMiddleware:
             return _broken_pipe(error, watch.departure if quiet else None)
         return [body]
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> BaseException | None:
         """The application's ``close()`` has raised, behind its response.
 
         Returns:
-            Whether the exception ends here.
+            What to raise; None if the exception ends here.
         """
-        return self._ended(watch, error).quiet
+        end = self._ended(watch, error)
+        return None if end.conduct.quiet else end.error or error
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
         """The response is over, and the application has not raised.
@@ -227,11 +239,11 @@ class CleanCloseMiddleware:
         if not watch.ended:
             self._ended(watch, error)
 
-    def _ended(self, watch: WsgiWatch, error: BaseException | None) -> Conduct:
+    def _ended(self, watch: WsgiWatch, error: BaseException | None) -> End:
         end = watch.app_ended(time.monotonic(), error)
         for event in end.events:
             self.reporter.report(event)
-        return end.conduct
+        return end
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
         environ, server = watch.environ, watch.server

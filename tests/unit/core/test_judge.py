@@ -217,7 +217,9 @@ def test_what_the_server_raised_it_from_is_no_other_cause() -> None:
     assert side_of(error, None) is Side.CLIENT
 
 
-@pytest.mark.parametrize("lost", [reset(), REDIS_LOST()], ids=["reset", "redis"])
+@pytest.mark.parametrize(
+    "lost", [reset(), REDIS_LOST("Connection closed by server.")], ids=["reset", "redis"]
+)
 @pytest.mark.parametrize("clients_own", [clients(), WRAPPER()], ids=["marked", "wrapper"])
 def test_an_upstreams_loss_under_a_clients_error_is_not_hidden(
     clients_own: BaseException, lost: BaseException

@@ -14,7 +14,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Container, Iterator
 from types import CodeType, FrameType, TracebackType
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple, NoReturn, cast
 
 __all__ = [
     "LOST_ERRNOS",
@@ -31,6 +31,8 @@ __all__ = [
     "leaves",
     "name_of",
     "package_of",
+    "passed_call",
+    "raise_as_it_is",
     "raised_by",
 ]
 
@@ -180,6 +182,14 @@ def raised_by(error: BaseException, packages: Container[str]) -> bool:
     return last is not None and package_of(last) in packages
 
 
+def passed_call(error: BaseException, packages: Container[str], function: str) -> bool:
+    """Whether an exception came out of a function of this name in one of these packages."""
+    return any(
+        frame.f_code.co_name == function and package_of(frame) in packages
+        for frame in frames_of(error)
+    )
+
+
 def first_caught_by(error: BaseException, packages: Container[str]) -> BaseException | None:
     """What an exception was raised from or during, if one of these packages had caught that."""
     for each in (error.__cause__, error.__context__):
@@ -282,6 +292,17 @@ def is_from_before(error: BaseException) -> bool:
             return True
         outside = outside.f_back
     return False
+
+
+def raise_as_it_is(error: BaseException) -> NoReturn:
+    """Raise an exception, whose context stays what it was, whatever is being handled here."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        # Its traceback refers to this frame.
+        del error, context
 
 
 def _module_of(frame: FrameType) -> str:
