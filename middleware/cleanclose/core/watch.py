@@ -12,6 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
+from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.events import (
     ClientDeparted,
     Event,
@@ -27,6 +28,7 @@ from cleanclose.core.events import (
 )
 from cleanclose.core.judge import judge, mark, marked
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 from cleanclose.core.stop import ClientLeft, Stops
 from cleanclose.core.upstreams import chain, library_of, likely_cause_of
 
@@ -75,8 +77,8 @@ GONE: Final = 3
 
 
 DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
-"""Called whenever a witness sees a peer leave, before anybody logs a word about it. They must not
-raise."""
+"""Called whenever a witness sees a peer leave, before anybody logs a word about it. What they raise
+is counted, as for outlets."""
 
 
 def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
@@ -86,8 +88,8 @@ def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
     and the context of whoever was told, and nobody has logged a word about it.
 
     Args:
-        listener: Called without arguments. It must not raise. If it listens already, it is not
-            called twice.
+        listener: Called without arguments. What it raises is counted, and ignored. If it listens
+            already, it is not called twice.
 
     Returns:
         A function that ends this; it may be called more than once.
@@ -307,7 +309,8 @@ class Watch:
         if error is not None:
             mark(error, self.departure)
         for listener in DEPARTURE_LISTENERS:
-            listener()
+            with contained(lambda _: count_outlet_error()):
+                listener()
         if self.stops is not None and self.may_stop():
             self.stops.peer_left()
 
