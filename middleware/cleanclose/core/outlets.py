@@ -429,9 +429,9 @@ class Reporter:
             surge.request_over(watch.facts(), self._clock())
 
     def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
-        found: Sequence[DepartureSurge] = []
+        found: list[DepartureSurge] = []
         with contained(partial(self._failed, surge)):
-            found = surge.see(event, self._clock())
+            found += surge.see(event, self._clock())
         return found
 
     def _failed(self, outlet: object, error: BaseException) -> None:
