@@ -6,7 +6,6 @@ processes and compared with a scrape without a translation table.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -27,6 +26,7 @@ from cleanclose.core.events import (
     UpstreamReset,
 )
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 from cleanclose.core.process import Lock
 
 __all__ = [
@@ -347,7 +347,7 @@ class Counters:
         with self._lock:
             self._add(counted.full_name)
         for listener in self.listeners:
-            with contextlib.suppress(Exception):
+            with contained():
                 listener(counted)
 
     def snapshot(self) -> dict[str, float]:

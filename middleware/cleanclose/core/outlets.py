@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import inspect
 import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import structlog
@@ -19,6 +19,7 @@ from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 from cleanclose.core.process import at_exit, renew_after_fork
 from cleanclose.core.watch import Watch
 
@@ -42,7 +43,11 @@ class Outlet(Protocol):
     """Something that receives events. It is called in the request's own thread or task."""
 
     def __call__(self, event: Event, /) -> None:
-        """Receive one event. Whatever it raises is counted and reported once."""
+        """Receive one event.
+
+        Whatever it raises is counted and reported once, be it no `Exception`. Only what interrupts
+        it from outside goes on: a signal handler's exception, a greenlet's end.
+        """
 
 
 Ids = Callable[[], Mapping[str, object]]
@@ -110,7 +115,7 @@ class LineOutlet:
         """Write the event's line, at its level.
 
         Raises:
-            Exception: What one of ``ids`` has raised, once the line is written.
+            BaseException: What one of ``ids`` has raised, once the line is written.
         """
         self.write_due()
         level = self._levels.of(event)
@@ -172,13 +177,13 @@ class LineOutlet:
             PROCESS.count_folded_event()
         return admitted
 
-    def _add_ids(self, fields: dict[str, object]) -> Exception | None:
-        failure: Exception | None = None
+    def _add_ids(self, fields: dict[str, object]) -> BaseException | None:
+        failure: BaseException | None = None
         # The first one has the last word.
         for ids in reversed(self._ids):
             try:
                 fields.update(ids())
-            except Exception as error:  # noqa: BLE001 - the line must not be lost with it
+            except BaseException as error:  # noqa: BLE001 - the line must not be lost with it
                 failure = error
         return failure
 
@@ -394,10 +399,8 @@ class Reporter:
             return
         self._counters.count(event)
         for outlet in (*self._outlets, *LISTENERS):
-            try:
+            with contained(partial(self._failed, outlet)):
                 outlet(event)
-            except Exception as error:  # noqa: BLE001 - the request must not hear of it
-                self._failed(outlet, error)
         if self._surge is not None and not isinstance(event, DepartureSurge):
             for surge in self._see(self._surge, event):
                 self.report(surge)
@@ -422,22 +425,19 @@ class Reporter:
         # Who is left is told as an event.
         if surge is None or watch.departure is not None:
             return
-        try:
+        with contained(partial(self._failed, surge)):
             surge.request_over(watch.facts(), self._clock())
-        except Exception as error:  # noqa: BLE001 - the request must not hear of it
-            self._failed(surge, error)
 
     def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
-        try:
-            return surge.see(event, self._clock())
-        except Exception as error:  # noqa: BLE001 - the request must not hear of it
-            self._failed(surge, error)
-            return []
+        found: list[DepartureSurge] = []
+        with contained(partial(self._failed, surge)):
+            found += surge.see(event, self._clock())
+        return found
 
-    def _failed(self, outlet: object, error: Exception) -> None:
+    def _failed(self, outlet: object, error: BaseException) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
             # A filter of the application's may raise as well, and is not caught by logging.
-            with contextlib.suppress(Exception):
+            with contained():
                 logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)

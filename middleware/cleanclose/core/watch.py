@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from cleanclose.core.blame.provenance import chain
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
+from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.events import (
     ClientDeparted,
@@ -30,6 +31,7 @@ from cleanclose.core.events import (
 )
 from cleanclose.core.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 from cleanclose.core.stop import ClientLeft, Stops
 from cleanclose.core.upstreams import library_of, likely_cause_of
 
@@ -63,8 +65,8 @@ GONE: Final = 3
 
 
 DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
-"""Called whenever a witness sees a peer leave, before anybody logs a word about it. They must not
-raise."""
+"""Called whenever a witness sees a peer leave, before anybody logs a word about it. What they raise
+is counted, as for outlets."""
 
 
 def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
@@ -74,8 +76,8 @@ def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
     and the context of whoever was told, and nobody has logged a word about it.
 
     Args:
-        listener: Called without arguments. It must not raise. If it listens already, it is not
-            called twice.
+        listener: Called without arguments. What it raises is counted, and ignored. If it listens
+            already, it is not called twice.
 
     Returns:
         A function that ends this; it may be called more than once.
@@ -308,7 +310,8 @@ class Watch:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
         for listener in DEPARTURE_LISTENERS:
-            listener()
+            with contained(lambda _: count_outlet_error()):
+                listener()
         if self.stops is not None and self.may_stop():
             self.stops.peer_left()
 

@@ -80,33 +80,38 @@ def end(
         if not watch.ended:
             watch.response_closed(error, through)
         over = watch.progress != COMPLETE or delivery is not None
-        try:
-            if through is not None and isinstance(error, Exception) and not over:
-                # It came out of the file: an upstream's, perhaps.
-                listener.close_failed(error, watch)
-            if close is not None:
-                close()
-        except BaseException as failure:  # noqa: BLE001 - whatever is left of it is raised
-            if delivery is not None:
-                delivery.close(all_sent=error is None and watch.response_complete)
-            own = listener.close_failed(failure, watch)
-            try:
-                if own is failure:
-                    raise
-                if own is not None:
-                    raise_as_it_is(own)
-            finally:
-                # Its traceback refers to this frame.
-                del own
-        else:
-            if delivery is not None:
-                delivery.close(all_sent=error is None and watch.response_complete)
-            if over:
-                listener.over(watch, _outside(error))
+        if through is not None and isinstance(error, Exception) and not over:
+            # It came out of the file: an upstream's, perhaps.
+            listener.close_failed(error, watch)
+        if _closed(listener, watch, close, delivery, all_sent=error is None) and over:
+            listener.over(watch, _outside(error))
         if watch.is_sample:
             listener.reporter.request_over(watch)
     finally:
         leave(watch)
+
+
+def _closed(
+    listener: Listener,
+    watch: WsgiWatch,
+    close: Callable[[], object] | None,
+    delivery: Delivery | None,
+    *,
+    all_sent: bool,
+) -> bool:
+    """Close what the application has made, and see the delivery through; whether it raised not."""
+    try:
+        if close is not None:
+            close()
+    except BaseException as failure:
+        if delivery is not None:
+            delivery.close(all_sent=all_sent and watch.response_complete)
+        if not listener.close_failed(failure, watch):
+            raise
+        return False
+    if delivery is not None:
+        delivery.close(all_sent=all_sent and watch.response_complete)
+    return True
 
 
 class ListBody:

@@ -41,6 +41,10 @@ def sleeps(event: Event) -> None:
     time.sleep(SLEEP)
 
 
+def exits(event: Event) -> None:
+    sys.exit(1)
+
+
 def notes(event: Event) -> None:
     sys.stderr.write(f"an outlet's note: {event.name}\n")
     sys.stderr.flush()
@@ -64,6 +68,8 @@ def _outlet(name: str) -> Outlet:
             return sleeps
         case "queued-sleeps":
             return QueuedOutlet(sleeps, size=3)
+        case "exits":
+            return exits
         case "queued-notes":
             return QueuedOutlet(notes)
         case "raises":
