@@ -16,11 +16,11 @@ from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
-from cleanclose.core.servers import asgi_server, asgi_socket, is_called_by_server
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]

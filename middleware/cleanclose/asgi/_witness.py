@@ -19,9 +19,10 @@ from cleanclose.core.conduct import End, Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.judge import judge
 from cleanclose.core.kernel import ask_connection
-from cleanclose.core.servers import UNKNOWN, Server, asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
+from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from cleanclose.core.events import Event, Side
 
 if TYPE_CHECKING:
-    from cleanclose.core.servers import Server
+    from cleanclose.core.server import Server
 
 __all__ = ["CONDUCT", "Conduct", "End", "Treatment", "asgi_treatment", "wsgi_treatment"]
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Final
 
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Verdict
 from cleanclose.core.levels import Levels, row_of_departure
-from cleanclose.core.records import fields_of, verdict_of_record
+from cleanclose.core.records import Lines, fields_of, verdict_of_record
+from cleanclose.quiet._lines import LINES
 
 __all__ = ["QuietLogs"]
+
+_PLAIN: Final = Lines()
 
 
 class QuietLogs(logging.Filter):
@@ -46,7 +50,7 @@ class QuietLogs(logging.Filter):
         try:
             if not _is_by(self.owners.get(record.name), record.pathname):
                 return True
-            verdict = verdict_of_record(record)
+            verdict = verdict_of_record(record, LINES.get(record.name, _PLAIN))
             if verdict is None:
                 return True
             level = self.levels.of_row(row_of_departure(verdict))

@@ -15,11 +15,12 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.judge import mark
-from cleanclose.core.servers import Server, wsgi_response
+from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers import wsgi_response
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
