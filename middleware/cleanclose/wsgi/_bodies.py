@@ -16,6 +16,7 @@ from cleanclose.wsgi._witness import WsgiWatch
 __all__ = [
     "Body",
     "DeliveredBody",
+    "Dropped",
     "ListBody",
     "ResponseFile",
     "SizedBody",
@@ -34,7 +35,7 @@ class Listener(Protocol):
     reporter: Reporter
 
     def answer(
-        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
+        self, error: BaseException, watch: WsgiWatch
     ) -> list[bytes] | BrokenPipeError | None:
         """The application has raised; what to send or to raise instead, or None."""
         ...
@@ -99,6 +100,22 @@ def end(
             listener.reporter.request_over(watch)
     finally:
         leave(watch)
+
+
+class Dropped:
+    """A response of which nothing goes out."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Close the application's."""
+        close: Callable[[], object] | None = getattr(self._result, "close", None)
+        if close is not None:
+            close()
 
 
 class ListBody:
@@ -195,7 +212,7 @@ class Body:
         except StopIteration:
             raise
         except BaseException as error:
-            answer = self._middleware.answer(error, self._watch, None)
+            answer = self._middleware.answer(error, self._watch)
             if not isinstance(answer, list):
                 if answer is None:
                     raise
@@ -311,7 +328,7 @@ class DeliveredBody(Body):
             piece = delivery.next_piece(self._pieces, ready=self._ready)
         except BaseException as error:
             delivery.let_pending_go()
-            answer = self._middleware.answer(error, self._watch, delivery)
+            answer = self._middleware.answer(error, self._watch)
             if not isinstance(answer, list):
                 if answer is None and isinstance(error, Exception):
                     delivery.make_way()

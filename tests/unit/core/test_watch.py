@@ -30,7 +30,7 @@ from cleanclose.core.conduct import Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.judge import marked
-from cleanclose.core.servers import UNKNOWN
+from cleanclose.core.server import UNKNOWN
 from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
 
 
