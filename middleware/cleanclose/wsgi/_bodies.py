@@ -17,6 +17,7 @@ from cleanclose.wsgi._witness import WsgiWatch
 __all__ = [
     "Body",
     "DeliveredBody",
+    "Dropped",
     "ListBody",
     "ResponseFile",
     "SizedBody",
@@ -34,9 +35,7 @@ class Listener(Protocol):
 
     reporter: Reporter
 
-    def answer(
-        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BaseException | None:
+    def answer(self, error: BaseException, watch: WsgiWatch) -> list[bytes] | BaseException | None:
         """The application has raised; what to send or to raise instead, or None."""
         ...
 
@@ -114,6 +113,22 @@ def _closed(
     return True
 
 
+class Dropped:
+    """A response of which nothing goes out."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(())
+
+    def close(self) -> None:
+        """Close the application's."""
+        close: Callable[[], object] | None = getattr(self._result, "close", None)
+        if close is not None:
+            close()
+
+
 class ListBody:
     """A response that is there already: it cannot raise, and the server goes through it alone.
 
@@ -182,7 +197,6 @@ class Body:
         self._pieces: Iterator[bytes] | None = None
         self._iterated = False
         self._closed = False
-        self._delivery: Delivery | None = None
         # What was being handled when the application was called says nothing about its response.
         self._outer = sys.exception() is not None
 
@@ -208,15 +222,14 @@ class Body:
         except StopIteration:
             raise
         except BaseException as error:
-            answer = self._middleware.answer(error, self._watch, None)
+            answer = self._middleware.answer(error, self._watch)
             if not isinstance(answer, list):
                 if answer is None:
                     raise
-                try:
-                    raise_as_it_is(answer)
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
+                # Its traceback will refer to this frame.
+                held = [answer]
+                del answer
+                raise_as_it_is(held.pop())
         self._pieces = iter(answer)
         return next(self._pieces)
 
@@ -245,7 +258,11 @@ class Body:
         self._closed = True
         error = None if self._outer else sys.exception()
         close: Callable[[], object] | None = getattr(self._result, "close", None)
-        end(self._middleware, self._watch, error, close, self._delivery)
+        end(self._middleware, self._watch, error, close, self._to_see_through())
+
+    def _to_see_through(self) -> Delivery | None:
+        """The delivery that ends with this response."""
+        return None
 
 
 class SizedBody(Body):
@@ -324,21 +341,23 @@ class DeliveredBody(Body):
             piece = delivery.next_piece(self._pieces, ready=self._ready)
         except BaseException as error:
             delivery.let_pending_go()
-            answer = self._middleware.answer(error, self._watch, delivery)
+            answer = self._middleware.answer(error, self._watch)
             if not isinstance(answer, list):
                 delivery.abandon()
                 if answer is None:
                     raise
-                try:
-                    raise_as_it_is(answer)
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
+                # Its traceback will refer to this frame.
+                held = [answer]
+                del answer
+                raise_as_it_is(held.pop())
             self._pieces = iter(answer)
             piece = delivery.next_piece(self._pieces, ready=False)
         if piece is None:
             raise StopIteration
         return piece
+
+    def _to_see_through(self) -> Delivery | None:
+        return self._delivery
 
 
 class SizedDeliveredBody(DeliveredBody, SizedBody):

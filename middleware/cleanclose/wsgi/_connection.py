@@ -136,14 +136,16 @@ class ClientConnection:
                 os.dup2(here.fileno(), self.number)
 
 
-def find_connection(environ: dict[str, Any], server: Server) -> ClientConnection | None:
+def find_connection(
+    environ: dict[str, Any], stream: Any, server: Server
+) -> ClientConnection | None:
     """The client's connection, if it is in reach.
 
     Args:
-        environ: The environ, with the server's own ``wsgi.input``.
+        environ: The environ.
+        stream: The server's own ``wsgi.input``.
         server: The server.
     """
-    stream = environ["wsgi.input"]
     sock: Any = None
     if server.socket_key is not None:
         sock = environ.get(server.socket_key)

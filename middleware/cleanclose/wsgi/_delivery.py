@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import GeneratorType
 from typing import Any, Final
 
@@ -14,10 +14,9 @@ from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
-from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
-from cleanclose.servers import is_called_by_wsgi_server
-from cleanclose.wsgi._connection import ClientConnection, drain
+from cleanclose.servers import is_called_by_wsgi_server, wsgi_response
+from cleanclose.wsgi._connection import drain, find_connection
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
 
 __all__ = ["Delivery"]
@@ -32,16 +31,12 @@ _UNTOLD: Final = 64 * 1024
 
 
 class Delivery:
-    """What the application calls while its request's body is not read to the end.
+    """What a response goes through that begins while its request's body is not read to the end.
 
     Args:
-        watch: The witnesses.
-        server: The server.
-        response: The server's object behind ``start_response``, if there is one.
-        connection: The client's connection, if it is in reach.
-        length: The body's length, or `cleanclose.core.CHUNKED`.
+        watch: The witnesses; its input is the application's.
         wishes: Not empty once the application wants its response left alone.
-        begin: Makes the exchange, once a response begins while the body is incomplete.
+        begin: Makes the exchange, once the response begins.
         report: Receives the lingerer's event.
         most: How many connections may linger.
     """
@@ -49,36 +44,31 @@ class Delivery:
     def __init__(
         self,
         watch: WsgiWatch,
-        server: Server,
-        response: object,
-        connection: ClientConnection | None,
-        length: int,
-        wishes: list[bool],
+        wishes: Sequence[object],
         begin: Callable[[Delivery], Exchange],
         report: Callable[[Event], None],
         most: int,
     ) -> None:
+        assert watch.input is not None
         self.watch = watch
-        self.server = server
-        self.response = response
-        self.connection = connection
-        self.length = length
+        self.server = server = watch.server
+        # A bound method where nothing has wrapped it: gunicorn's Response, for one.
+        self.response: object = wsgi_response(watch.server_start_response, server)
+        self.input = watch.input
+        self.stream: Any = watch.input.stream
+        self.connection = find_connection(watch.environ, self.stream, server)
+        self.length = CHUNKED if watch.expected_in is None else watch.expected_in
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
-        self.has_read = False
         self._begin = begin
         self._wishes = wishes
         self._report = report
         self._most = most
-        self.stream: Any = watch.environ["wsgi.input"]
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
-        closes = server.closes_anyway or server.close is None or response is not None
+        closes = server.closes_anyway or server.close is None or self.response is not None
         self.framed = closes and (
-            length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
+            self.length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
         )
-        self._error: Exception | None = None
-        self._cut_short = False
-        self._left = None if length == CHUNKED else length
         self._declared: int | None = None
         self._has_drained = False
         self._untold = 0
@@ -88,8 +78,8 @@ class Delivery:
     # What the application calls.
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
-        """What the application has as ``start_response``."""
-        if self.server.keeps_quiet and not self.watch.body_complete and not self._wishes:
+        """Begin the response."""
+        if self.server.keeps_quiet and not self._wishes:
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -108,15 +98,14 @@ class Delivery:
 
     def _exchange(self) -> Exchange:
         if self.exchange is None:
-            self.exchange = self.watch.delivery = exchange = self._begin(self)
+            watch, now = self.watch, time.monotonic()
+            self.exchange = watch.delivery = exchange = self._begin(self)
             if self._wishes:
                 exchange.leave_alone()
-            if self._error is not None:
-                exchange.reading_failed(self._error, time.monotonic())
-            if self._cut_short:
-                exchange.peer_gone(Mechanism.EOF, time.monotonic())
-            elif self.watch.departure is not None:
-                exchange.peer_gone(self.watch.departure.mechanism, time.monotonic())
+            if self.input.error is not None:
+                exchange.reading_failed(self.input.error, now)
+            if watch.departure is not None:
+                exchange.peer_gone(watch.departure.mechanism, now)
         return self.exchange
 
     def _write(self, data: bytes) -> object:
@@ -132,51 +121,18 @@ class Delivery:
     @property
     def left(self) -> int | None:
         """Bytes of the body that are still to come; None if only its end tells its length."""
-        return self._left
+        return self.input.left
 
     def app_reads(self) -> None:
         """The application is about to read."""
-        self.has_read = True
         if self.exchange is not None:
             self.exchange.app_read(time.monotonic())
             self._write_pending()
 
-    def app_read(self, size: int, *, at_end: bool) -> None:
-        """It has read.
-
-        Raises:
-            TruncatedBodyError: And found the end too early.
-        """
-        if at_end and self._left is not None and self._is_taken():
-            # No byte is missing on the connection.
-            self._left = size
-            self.watch.body_complete = True
-            at_end = False
-        self._count(size, at_end=at_end)
-        self.watch.body_read(size)
-        if at_end:
-            self.watch.body_ended()
-
-    def app_failed(self, error: Exception) -> None:
-        """Its reading raised."""
-        self.watch.body_failed(error)
-        if self.exchange is not None:
-            self.exchange.reading_failed(error, time.monotonic())
-        else:
-            self._error = error
-
-    def _is_taken(self) -> bool:
-        """Whether the server itself has read the rest of the body."""
-        attribute = self.server.left_attribute
-        return attribute is not None and getattr(self.stream, attribute, None) == 0
-
-    def _count(self, size: int, *, at_end: bool) -> Step | None:
-        if self._left is not None:
-            self._left -= size
-        complete = at_end if self._left is None else self._left <= 0
+    def app_has_read(self, size: int, *, at_end: bool, complete: bool) -> Step | None:
+        """It has read so many bytes; ``at_end`` if the stream was found at its end."""
         exchange = self.exchange
         if exchange is None:
-            self._cut_short = at_end and not complete
             return None
         now = time.monotonic()
         step = exchange.body_received(size, complete, now)
@@ -184,6 +140,18 @@ class Delivery:
             # The stream ended before the body: the peer's half of the connection is closed.
             step = exchange.peer_gone(Mechanism.EOF, now)
         return step
+
+    def reading_failed(self, error: Exception) -> None:
+        """Its reading raised."""
+        if self.exchange is not None:
+            self.exchange.reading_failed(error, time.monotonic())
+
+    def _count(self, size: int, *, at_end: bool) -> Step | None:
+        left = self.input.left
+        if left is not None:
+            self.input.left = left = left - size
+        complete = at_end if left is None else left <= 0
+        return self.app_has_read(size, at_end=at_end, complete=complete)
 
     # The response, piece by piece.
 
@@ -215,6 +183,9 @@ class Delivery:
                 piece = next(pieces)
             except StopIteration:
                 self._completed(0)
+                break
+            if self.watch.refused:
+                self.pending.clear()
                 break
             self.pending.append(piece)
             exchange = self.exchange
@@ -322,7 +293,7 @@ class Delivery:
         if not step.linger or exchange is None or connection is None:
             return
         connection.end_reading()
-        if not self._has_drained and self._left is not None and exchange.may_read:
+        if not self._has_drained and self.left is not None and exchange.may_read:
             self._count_buffered(exchange)
         linger = exchange.linger(time.monotonic())
         # The server sends, and closes.
@@ -349,7 +320,7 @@ class Delivery:
         """Count what came with the request's head, in the server's own buffer."""
         # Behind it the server finds the end; what a server raises for that is nobody's concern.
         with contextlib.suppress(Exception):
-            size = len(self.stream.read(min(self._left or 0, _UNTOLD)))
+            size = len(self.stream.read(min(self.left or 0, _UNTOLD)))
             exchange.body_received(size, False, time.monotonic())
 
     def force_close(self) -> None:
@@ -369,7 +340,7 @@ class Delivery:
         """So many bytes have come, and no reading has returned with them yet."""
         self._untold += size
         # Of chunks only a reading tells what is framing; but one chunk may be endless.
-        if self._left is None and self._untold < _UNTOLD:
+        if self.left is None and self._untold < _UNTOLD:
             return self.step()
         return self._tell()
 
@@ -378,9 +349,9 @@ class Delivery:
         new = max(0, size - self._ahead)
         self._ahead = max(0, self._ahead - size)
         self._untold = 0
-        if self._left is not None:
+        if self.input.left is not None:
             # What was known before is counted with the rest.
-            self._left -= size - new
+            self.input.left -= size - new
         step = self._count(new, at_end=at_end)
         assert step is not None
         return step

@@ -2,99 +2,102 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Reader", "WitnessedInput"]
+from cleanclose.core.short_uploads import is_raised
+
+if TYPE_CHECKING:
+    from cleanclose.wsgi._delivery import Delivery
+    from cleanclose.wsgi._witness import WsgiWatch
+
+__all__ = ["WitnessedInput"]
 
 Result = TypeVar("Result")
 
 
-class Reader(Protocol):
-    """Who is told what the application reads."""
-
-    @property
-    def left(self) -> int | None:
-        """Bytes of the body that are still to come; None if only its end tells its length."""
-        ...
-
-    def app_reads(self) -> None:
-        """The application is about to read."""
-        ...
-
-    def app_read(self, size: int, *, at_end: bool) -> None:
-        """It has read so many bytes; ``at_end`` if the stream was found at its end.
-
-        Raises:
-            TruncatedBodyError: That was not the body's end.
-        """
-        ...
-
-    def app_failed(self, error: Exception) -> None:
-        """Its reading raised."""
-        ...
-
-
 class WitnessedInput:
-    """A ``wsgi.input`` which tells before and after each reading.
+    """A ``wsgi.input`` whose watch, and whose delivery if there is one, hear of each reading.
 
-    A reading that finds the stream's end before the body's raises instead of returning what it
-    has: nobody must take that for the whole. To be sure that it is the end, what came short is
-    asked for again; so ``read(n)`` gives n bytes, as a file's does, if there are as many.
+    To be sure that it is the stream's end, what came short is asked for again; so ``read(n)``
+    gives n bytes, as a file's does, if there are as many. What a reading gives that finds the
+    stream's end before the body's is `cleanclose.core.short_uploads`' to say.
 
     Args:
         stream: The server's ``wsgi.input``.
-        reader: Who is told.
+        watch: The exchange.
+        left: The body's length; None if only its end tells.
         finish: Called once, when the exchange is over, with the names of the attributes that the
-            application has asked for and nobody is told of.
+            application has asked for and nobody hears of.
     """
 
+    __slots__ = ("_finish", "_others", "_watch", "delivery", "error", "has_read", "left", "stream")
+
     def __init__(
-        self, stream: Any, reader: Reader, finish: Callable[[set[str]], None] | None = None
+        self,
+        stream: Any,
+        watch: WsgiWatch,
+        left: int | None,
+        finish: Callable[[set[str]], None] | None = None,
     ) -> None:
-        self._stream = stream
-        self._reader: Reader | None = reader
+        self.stream = stream
+        self.left = left
+        """Bytes of the body that are still to come; None if only its end tells its length."""
+        self.has_read = False
+        """Whether the application has begun to read."""
+        self.error: Exception | None = None
+        """What its reading raised."""
+        self.delivery: Delivery | None = None
+        """Who delivers the response, once it begins before the body's end."""
+        self._watch: WsgiWatch | None = watch
         self._finish = finish
-        self._others: set[str] = set()
+        self._others: set[str] | None = None if finish is None else set()
 
     def detach(self) -> None:
-        """The exchange is over: what is read from now on is told to nobody."""
-        self._reader = None
+        """The exchange is over: what is read from now on nobody hears of."""
+        self._watch = self.delivery = None
         finish, self._finish = self._finish, None
         if finish is not None:
-            finish(self._others)
+            finish(self._others or set())
 
     def read(self, *args: Any, **keywords: Any) -> bytes:
         """Read bytes."""
-        reader = self._reader
-        data: bytes = self._call(self._stream.read, *args, **keywords)
-        if reader is None:
+        watch = self._watch
+        if watch is None:
+            data: bytes = self.stream.read(*args, **keywords)
             return data
-        size = _size(args, keywords)
-        if size is None or size < 0:
-            reader.app_read(len(data), at_end=True)
+        data = self._call(self.stream.read, *args, **keywords)
+        size = len(data)
+        left = self.left
+        if size == left:
+            # As nearly always: all of it, at once.
+            self._count(watch, size, at_end=False)
             return data
-        left = reader.left
-        if left is None:
-            reader.app_read(len(data), at_end=not data and size != 0)
-            return data
-        wanted = min(size, left)
-        if 0 < len(data) < wanted:
-            data += b"".join(self._more(self._stream.read, wanted - len(data)))
-        reader.app_read(len(data), at_end=len(data) < wanted)
+        asked = _size(args, keywords)
+        if asked is None or asked < 0:
+            self._count(watch, size, at_end=True, asked=asked)
+        elif left is None:
+            self._count(watch, size, at_end=not data and asked != 0)
+        else:
+            wanted = min(asked, left)
+            if 0 < size < wanted:
+                data += b"".join(self._more(self.stream.read, wanted - size))
+            self._count(watch, len(data), at_end=len(data) < wanted, asked=asked)
         return data
 
     def readline(self, *args: Any, **keywords: Any) -> bytes:
         """Read a line."""
-        return self._line(self._stream.readline, _size(args, keywords), *args, **keywords)
+        return self._line(self.stream.readline, _size(args, keywords), *args, **keywords)
 
     def readlines(self, *args: Any, **keywords: Any) -> list[bytes]:
         """Read lines."""
-        lines: list[bytes] = self._call(self._stream.readlines, *args, **keywords)
-        if self._reader is not None:
+        lines: list[bytes] = self._call(self.stream.readlines, *args, **keywords)
+        if self._watch is not None:
             size = sum(map(len, lines))
             hint = _size(args, keywords)
-            self._reader.app_read(size, at_end=hint is None or hint <= 0 or size < hint)
+            at_end = hint is None or hint <= 0 or size < hint
+            self._count(self._watch, size, at_end=at_end)
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
@@ -102,29 +105,30 @@ class WitnessedInput:
 
     def __next__(self) -> bytes:
         # PEP 3333 promises no __next__; the streams that servers give are their own iterators.
-        line = self._line(lambda: next(iter(self._stream), b""), None)
+        line = self._line(lambda: next(iter(self.stream), b""), None)
         if not line:
             raise StopIteration
         return line
 
     def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._stream, name)
+        attribute = getattr(self.stream, name)
         if name in ("read1", "readinto", "readinto1"):
-            return self._told(attribute)
-        self._others.add(name)
+            return self._noticed(attribute)
+        if self._others is not None:
+            self._others.add(name)
         return attribute
 
     def _line(
         self, read: Callable[..., bytes], size: int | None, *args: Any, **keywords: Any
     ) -> bytes:
         line = self._call(read, *args, **keywords)
-        reader = self._reader
-        if reader is None:
+        watch = self._watch
+        if watch is None:
             return line
         limited = size is not None and size >= 0
-        left = reader.left
+        left = self.left
         if left is None or not line:
-            reader.app_read(len(line), at_end=not line and size != 0)
+            self._count(watch, len(line), at_end=not line and size != 0, asked=size)
             return line
         # A line without an end is the last one; or what the server had of it.
         while not line.endswith(b"\n") and len(line) < left:
@@ -135,10 +139,10 @@ class WitnessedInput:
             else:
                 break
             if not more:
-                reader.app_read(len(line), at_end=True)
+                self._count(watch, len(line), at_end=True, asked=size)
                 return line
             line += more
-        reader.app_read(len(line), at_end=False)
+        self._count(watch, len(line), at_end=False)
         return line
 
     def _more(self, read: Callable[[int], bytes], size: int) -> Iterator[bytes]:
@@ -150,27 +154,65 @@ class WitnessedInput:
             yield data
 
     def _call(self, read: Callable[..., Result], *args: Any, **keywords: Any) -> Result:
-        reader = self._reader
-        if reader is None:
+        watch = self._watch
+        if watch is None:
             return read(*args, **keywords)
-        reader.app_reads()
+        self.has_read = True
+        if self.delivery is not None:
+            self.delivery.app_reads()
         try:
             return read(*args, **keywords)
         except Exception as error:
-            reader.app_failed(error)
+            self.error = error
+            watch.body_failed(error)
+            if self.delivery is not None:
+                self.delivery.reading_failed(error)
             raise
 
-    def _told(self, read: Callable[..., Any]) -> Callable[..., Any]:
-        def told(*args: Any, **keywords: Any) -> Any:
+    def _count(
+        self, watch: WsgiWatch, size: int, *, at_end: bool, asked: int | None = None
+    ) -> None:
+        """So many bytes were read; ``at_end`` if the stream was found at its end.
+
+        Raises:
+            TruncatedBodyError: That was not the body's end, and nobody else would notice.
+        """
+        left = self.left
+        if left is not None:
+            if at_end and size < left and watch.is_taken(self.stream):
+                # No byte is missing on the connection.
+                left = size
+            self.left = left - size
+            at_end = at_end and size < left
+        watch.bytes_in += size
+        complete = at_end if left is None else size >= left
+        if complete:
+            watch.body_complete = True
+        if self.delivery is not None:
+            self.delivery.app_has_read(size, at_end=at_end, complete=complete)
+        if at_end and not complete:
+            watch.body_ended(
+                is_raised(
+                    asked=asked,
+                    left=left or 0,
+                    reader=_reader(),
+                    begun=watch.has_begun_well,
+                    failing=sys.exception() is not None,
+                )
+            )
+
+    def _noticed(self, read: Callable[..., Any]) -> Callable[..., Any]:
+        def noticed(*args: Any, **keywords: Any) -> Any:
             result = self._call(read, *args, **keywords)
-            if self._reader is not None:
+            if self._watch is not None:
                 size = result if isinstance(result, int) else len(result or b"")
+                asked = _wanted(args, keywords)
                 # None is what a stream says that has nothing yet.
-                at_end = size == 0 and result is not None and _wants_some(args, keywords)
-                self._reader.app_read(size, at_end=at_end)
+                at_end = size == 0 and result is not None and asked != 0
+                self._count(self._watch, size, at_end=at_end, asked=asked)
             return result
 
-        return told
+        return noticed
 
 
 def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
@@ -179,8 +221,14 @@ def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
     return size
 
 
-def _wants_some(args: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+def _wanted(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
     wanted: Any = args[0] if args else keywords.get("size")
-    if wanted is None or isinstance(wanted, int):
-        return wanted != 0
-    return len(wanted) > 0
+    return wanted if wanted is None or isinstance(wanted, int) else len(wanted)
+
+
+def _reader() -> str:
+    """The module that has called the reading."""
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__"))

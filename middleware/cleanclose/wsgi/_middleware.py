@@ -26,6 +26,7 @@ from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
+    Dropped,
     ListBody,
     ResponseFile,
     SizedBody,
@@ -35,17 +36,12 @@ from cleanclose.wsgi._bodies import (
 from cleanclose.wsgi._connection import ClientConnection, find_connection, has_rest_of_chunks
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch
+from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch, answer_of
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_ANSWERS: Final = {
-    # Nobody reads it.
-    400: ("400 Bad Request", b""),
-    500: ("500 Internal Server Error", b"Internal Server Error\n"),
-}
 _SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
@@ -135,50 +131,49 @@ class CleanCloseMiddleware:
         try:
             result = self.app(environ, watch.start_response)
         except BaseException as error:
-            answer = self.answer(error, watch, None)
+            answer = self.answer(error, watch)
             if not isinstance(answer, list):
                 self._abandon(watch, None)
                 if answer is None:
                     raise
-                try:
-                    raise_as_it_is(answer)
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
+                # Its traceback will refer to this frame.
+                held = [answer]
+                del answer
+                raise_as_it_is(held.pop())
             result = answer
         if type(result) is list:
             return ListBody(self, watch, cast("Sequence[bytes]", result))
         return self._hand_over(watch, result)
 
     def _serve_upload(self, watch: WsgiWatch, length: int) -> Iterable[bytes]:
-        delivery = self._delivery(watch, length)
+        self._witness_input(watch, length)
         _enter(watch)
         try:
-            result = self.app(watch.environ, delivery.start_response)
+            result = self.app(watch.environ, watch.start_upload_response)
         except BaseException as error:
-            answer = self.answer(error, watch, delivery)
+            answer = self.answer(error, watch)
             if not isinstance(answer, list):
+                delivery = None if watch.body_complete else watch.delivering()
                 self._abandon(watch, delivery)
                 if answer is None:
                     raise
-                try:
-                    raise_as_it_is(answer)
-                finally:
-                    # Its traceback refers to this frame.
-                    del answer
+                # Its traceback will refer to this frame.
+                held = [answer]
+                del answer
+                raise_as_it_is(held.pop())
             result = answer
-        if watch.body_complete and not delivery.pending:
+        if watch.body_complete:
             # Nothing to deliver any more.
             return self._hand_over(watch, result)
+        if watch.refused:
+            result = Dropped(result)
         kind = SizedDeliveredBody if hasattr(result, "__len__") else DeliveredBody
-        body = kind(self, watch, result, delivery)
-        if delivery.server.ends_with_response:
+        body = kind(self, watch, result, watch.delivering())
+        if watch.server.ends_with_response:
             body.prepare()
         return body
 
-    def answer(
-        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BaseException | None:
+    def answer(self, error: BaseException, watch: WsgiWatch) -> list[bytes] | BaseException | None:
         """The application has raised, from its call or from its response's iteration.
 
         Returns:
@@ -191,26 +186,24 @@ class CleanCloseMiddleware:
             watch.ask()
         end = self._ended(watch, error)
         own = end.error or error
-        answer = self._answer(own, watch, delivery, end.conduct)
+        answer = self._answer(own, watch, end.conduct)
         if answer is None:
-            if delivery is not None and isinstance(own, Exception):
-                delivery.make_way()
+            if isinstance(own, Exception) and not watch.body_complete:
+                watch.delivering().make_way()
             return None if own is error else own
         return answer
 
     def _answer(
-        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None, conduct: Conduct
+        self, error: BaseException, watch: WsgiWatch, conduct: Conduct
     ) -> list[bytes] | BrokenPipeError | None:
         if conduct.status is None:
             return None
         quiet = conduct.quiet
-        status, body = _ANSWERS[conduct.status]
-        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+        head, body = answer_of(conduct.status)
         traceback = error.__traceback__
         _forget_head(watch)
-        start = watch.start_response if delivery is None else delivery.start_response
         try:
-            start(status, headers, (type(error), error, traceback))
+            watch.start_upload_response(*head, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent
             # Without this frame, which refers to it.
             error.__traceback__ = traceback
@@ -245,45 +238,46 @@ class CleanCloseMiddleware:
             self.reporter.report(event)
         return end
 
-    def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
-        environ, server = watch.environ, watch.server
-        # A bound method where nothing has wrapped it: gunicorn's Response, for one.
-        response = wsgi_response(watch.server_start_response, server)
-        connection = find_connection(environ, server)
+    def _witness_input(self, watch: WsgiWatch, length: int) -> None:
+        environ = watch.environ
+        stream = environ["wsgi.input"]
         watch.body_complete = False
+        watch.deliver = self._deliver
+        # A list, which copies of the environ share.
+        environ[_SKIP_KEY] = list[bool]()
         if length != CHUNKED:
             watch.expected_in = length
             # Not needed by whoever knows the length; and Werkzeug says that the client has left
             # only where it looks after the length by itself.
             environ.pop("wsgi.input_terminated", None)
-        # A list, which copies of the environ share.
-        wishes = environ[_SKIP_KEY] = list[bool]()
-        delivery = Delivery(
+            environ["wsgi.input"] = watch.input = WitnessedInput(stream, watch, length)
+            return
+        server = watch.server
+        trailers = server.trailers
+
+        def finish(asked_for: set[str]) -> None:
+            if (
+                trailers is not None
+                and trailers not in asked_for
+                and not has_rest_of_chunks(
+                    stream, trailers, find_connection(environ, stream, server)
+                )
+                and server.close is not None
+            ):
+                server.close(wsgi_response(watch.server_start_response, server), stream)
+
+        environ["wsgi.input"] = watch.input = WitnessedInput(
+            stream, watch, None, None if trailers is None else finish
+        )
+
+    def _deliver(self, watch: WsgiWatch) -> Delivery:
+        return Delivery(
             watch,
-            server,
-            response,
-            connection,
-            length,
-            wishes,
+            watch.environ.get(_SKIP_KEY, ()),
             self._begin,
             self.reporter.report,
             self._settings.max_lingering,
         )
-
-        def finish(asked_for: set[str]) -> None:
-            trailers = server.trailers
-            if (
-                trailers is not None
-                and trailers not in asked_for
-                and not has_rest_of_chunks(delivery.stream, trailers, connection)
-            ):
-                delivery.force_close()
-
-        chunks = server.trailers is not None and length == CHUNKED
-        environ["wsgi.input"] = watch.input = WitnessedInput(
-            delivery.stream, delivery, finish if chunks else None
-        )
-        return delivery
 
     def _begin(self, delivery: Delivery) -> Exchange:
         """The exchange of a response that begins while the body is incomplete."""
@@ -310,7 +304,7 @@ class CleanCloseMiddleware:
             ),
             facts=watch.facts(),
             length=delivery.length,
-            awaits_continue=not delivery.has_read
+            awaits_continue=not delivery.input.has_read
             and wants_continue(environ.get("HTTP_EXPECT"))
             and not names_caddy(environ.get("HTTP_VIA")),
             started=watch.started,
@@ -389,7 +383,7 @@ def _length(watch: WsgiWatch) -> int:
     if (
         length == CHUNKED
         and not environ.get("wsgi.input_terminated")
-        and find_connection(environ, watch.server) is None
+        and find_connection(environ, environ["wsgi.input"], watch.server) is None
     ):
         # Nothing says where wsgi.input ends, and the connection is not in reach either.
         return NO_BODY

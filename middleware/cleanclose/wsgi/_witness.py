@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
 from cleanclose.core.conduct import Treatment, wsgi_treatment
@@ -18,6 +18,7 @@ from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.server import UNKNOWN, Server
+from cleanclose.core.short_uploads import is_refused
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN
@@ -25,7 +26,19 @@ from cleanclose.servers import is_servers_own, plain_socket, wsgi_server
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 
-__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch", "client_socket"]
+if TYPE_CHECKING:
+    from cleanclose.wsgi._delivery import Delivery
+
+__all__ = [
+    "Environ",
+    "ExcInfo",
+    "Headers",
+    "StartResponse",
+    "Write",
+    "WsgiWatch",
+    "answer_of",
+    "client_socket",
+]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -33,6 +46,11 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 
+_ANSWERS: Final = {
+    # Nobody reads it.
+    400: ("400 Bad Request", b""),
+    500: ("500 Internal Server Error", b"Internal Server Error\n"),
+}
 _WITHOUT_BODY: Final = frozenset({"204", "304"})
 _LOST: Final = frozenset(
     {
@@ -55,6 +73,12 @@ _PEEK: Final[int | None] = (
 )
 
 
+def answer_of(status: int) -> tuple[tuple[str, Headers], bytes]:
+    """An answer of our own: its head and its body."""
+    line, body = _ANSWERS[status]
+    return (line, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]), body
+
+
 class WsgiWatch(Watch):
     """One request: ``start_response``, ``write()``, ``wsgi.input`` and the response's end.
 
@@ -69,6 +93,7 @@ class WsgiWatch(Watch):
         "_request",
         "_server_write",
         "_status",
+        "deliver",
         "environ",
         "server_start_response",
     )
@@ -77,8 +102,13 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
+    deliver: Callable[[WsgiWatch], Delivery]
+    """Makes who delivers the response: only set where there is a body."""
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
+    refused: bool = False
+    """Whether the application's answer was no answer to half a body: it gets none of it out."""
+    _ended_unnoticed: bool = False
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
@@ -95,8 +125,7 @@ class WsgiWatch(Watch):
         status: str | None = getattr(self, "_status", None)
         if status is None:
             return None
-        # The server has taken it as it is.
-        return int(status[:3]) if status[:3].isdigit() else 0
+        return _code(status)
 
     @property
     def server(self) -> Server:
@@ -123,6 +152,9 @@ class WsgiWatch(Watch):
         if self.progress == OPEN:
             # Whoever has left by now will not get this response.
             self.ask()
+        if self._ended_unnoticed and is_refused(_code(status)):
+            self.refused = True
+            status, headers = answer_of(400)[0]
         # Handed on at once: a server may need it before the first piece.
         if exc_info is None:
             self._server_write = self.server_start_response(status, headers)
@@ -140,6 +172,8 @@ class WsgiWatch(Watch):
 
     def write(self, data: bytes) -> object:
         """What the application gets from it."""
+        if self.refused:
+            return None
         self.response_piece(len(data))
         try:
             return self._server_write(data)
@@ -147,25 +181,49 @@ class WsgiWatch(Watch):
             self.server_failed(Witness.WRITE, error)
             raise
 
-    # wsgi.input, where nothing is to be delivered.
+    # Where there is a body.
 
-    def body_read(self, size: int) -> None:
-        """The application has read so many bytes of the request's body."""
-        self.bytes_in += size
-        if self.bytes_in == self.expected_in:
-            self.body_complete = True
+    def delivering(self) -> Delivery:
+        """Who delivers the response, now that it begins before the body's end."""
+        upload = self.input
+        assert upload is not None
+        if upload.delivery is None:
+            upload.delivery = self.deliver(self)
+        return upload.delivery
 
-    def body_ended(self) -> None:
-        """The application has found the body's end.
+    def start_upload_response(
+        self, status: str, headers: Headers, exc_info: ExcInfo = None
+    ) -> Write:
+        """What the application has as ``start_response`` where there is a body."""
+        if self.body_complete:
+            return self.start_response(status, headers, exc_info)
+        return self.delivering().start_response(status, headers, exc_info)
+
+    @property
+    def has_begun_well(self) -> bool:
+        """Whether the response has begun with a success."""
+        status = self.status
+        return status is not None and is_refused(status)
+
+    def is_taken(self, stream: Any) -> bool:
+        """Whether the server itself has read what is left of the body."""
+        attribute = self.server.left_attribute
+        return attribute is not None and getattr(stream, attribute, None) == 0
+
+    def body_ended(self, raised: bool) -> None:
+        """The application has found the stream's end before the body's.
+
+        Args:
+            raised: Whether its reading raises; if not, it gets the end as it comes.
 
         Raises:
-            TruncatedBodyError: Too early. The error is marked as the client's.
+            TruncatedBodyError: So it is. The error is marked as the client's.
         """
-        expected = self.expected_in
-        if expected is None or self.bytes_in >= expected:
-            self.body_complete = True
+        if not raised:
+            self._ended_unnoticed = True
+            self.body_truncated(time.monotonic())
             return
-        error = TruncatedBodyError(self.bytes_in, expected)
+        error = TruncatedBodyError(self.bytes_in, self.expected_in or 0)
         self.body_truncated(time.monotonic(), error)
         try:
             raise error
@@ -300,6 +358,11 @@ class WsgiWatch(Watch):
                 return False
             traceback = traceback.tb_next
         return True
+
+
+def _code(status: str) -> int:
+    # What is no number the server has taken as it is.
+    return int(status[:3]) if status[:3].isdigit() else 0
 
 
 def _is_lost(error: OSError) -> bool:

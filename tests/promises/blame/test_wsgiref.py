@@ -141,7 +141,7 @@ def test_an_upstreams_reset_behind_the_clients_departure_is_told() -> None:
 
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
         with pytest.raises(TruncatedBodyError):
-            environ["wsgi.input"].read(100)
+            environ["wsgi.input"].read(101)
         reset_upstream()
         return ok(environ, start_response)
 
@@ -197,7 +197,9 @@ def test_a_cut_body_is_answered_400_where_the_application_does_not() -> None:
     events: list[Event] = []
 
     def app(environ: Any, start_response: Any) -> Iterable[bytes]:
-        return [environ["wsgi.input"].read(100)]
+        body = environ["wsgi.input"].read(100)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [body]
 
     with serving(validator(wrap(validator(app), events))) as port:
         answer = ask(port, request("POST", "/", length=100) + b"body", half_close=True)

@@ -56,7 +56,7 @@ class Drainer:
 
 
 def connection_of(stream: Any) -> ClientConnection:
-    found = find_connection({"wsgi.input": stream}, FILE)
+    found = find_connection({}, stream, FILE)
     assert found is not None
     return found
 
@@ -173,7 +173,7 @@ def test_an_ended_stream_hands_out_what_it_has(
     ids=["memory", "renamed", "opaque"],
 )
 def test_a_stream_without_a_socket_is_no_connection(stream: Any) -> None:
-    assert find_connection({"wsgi.input": stream}, FILE) is None
+    assert find_connection({}, stream, FILE) is None
 
 
 class Response:

@@ -207,11 +207,11 @@ def by_readinto(stream: Any) -> object:
     return [stream.readinto(bytearray(100)) for _ in range(2)]
 
 
-READERS = [
+COUNTERS = [by_read_of_the_length, by_pieces]
+"""Ask for no more than is left."""
+TRUSTING = [
     by_read,
-    by_read_of_the_length,
     by_read_of_more,
-    by_pieces,
     by_readline,
     by_limited_readline,
     by_readlines,
@@ -220,9 +220,10 @@ READERS = [
     by_read1,
     by_readinto,
 ]
+"""Leave it to the server to know where the end is."""
 
 
-@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("reader", TRUSTING)
 def test_a_body_that_is_cut_short_is_never_the_whole(reader: Callable[[Any], object]) -> None:
     events: list[Event] = []
     raised: list[TruncatedBodyError] = []
@@ -244,6 +245,107 @@ def test_a_body_that_is_cut_short_is_never_the_whole(reader: Callable[[Any], obj
     assert (event.bytes_in, event.expected_in, event.accepted) == (5, 10, False)
     assert (event.verdict.phase, event.verdict.mechanism) == (Phase.REQUEST_BODY, Mechanism.EOF)
     assert marked(raised[0]) is not None
+
+
+def end_as_a_list(start_response: Any, closed: list[bool]) -> Any:
+    start_response("201 Created", HEADERS)
+    return [b"ok"]
+
+
+def end_as_an_iterator(start_response: Any, closed: list[bool]) -> Any:
+    start_response("201 Created", HEADERS)
+    return iter([b"o", b"k"])
+
+
+def end_by_write(start_response: Any, closed: list[bool]) -> Any:
+    start_response("201 Created", HEADERS)(b"ok")
+    return []
+
+
+def end_with_a_close(start_response: Any, closed: list[bool]) -> Any:
+    class Result:
+        def __iter__(self) -> Iterator[bytes]:
+            start_response("201 Created", HEADERS)
+            yield b"ok"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    return Result()
+
+
+@pytest.mark.parametrize("reader", COUNTERS)
+@pytest.mark.parametrize("end", [end_as_a_list, end_as_an_iterator, end_by_write, end_with_a_close])
+@pytest.mark.parametrize("notices", [True, False], ids=["notices", "does not"])
+def test_who_counts_gets_the_end_as_it_comes(
+    reader: Callable[[Any], object], end: Callable[[Any, list[bool]], Any], notices: bool
+) -> None:
+    """And if it has not noticed, its answer does not go out."""
+    events: list[Event] = []
+    closed: list[bool] = []
+    sent: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        expected = reader(io.BytesIO(b"ab\ncd"))
+        assert reader(environ["wsgi.input"]) == expected
+        if notices:
+            start_response("422 Unprocessable Content", HEADERS)
+            return [b"no"]
+        result: Iterable[bytes] = end(start_response, closed)
+        return result
+
+    def begin(status: str, headers: Any, exc_info: Any = None) -> Any:
+        sent.append(status)
+        return sent.append
+
+    result: Any = wrap(app, events)(environ_of(b"ab\ncd", length=10), begin)
+    sent += result
+    result.close()
+    assert sent == (["422 Unprocessable Content", b"no"] if notices else ["400 Bad Request"])
+    [event] = events
+    assert isinstance(event, TruncatedUpload)
+    assert (event.accepted, event.status) == (False, 422 if notices else 400)
+    assert closed == ([True] if end is end_with_a_close and not notices else [])
+
+
+def test_a_response_that_has_begun_with_a_success_breaks_off() -> None:
+    events: list[Event] = []
+
+    def echo(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", HEADERS[:1])
+        for _ in range(4):
+            yield environ["wsgi.input"].read(3)
+
+    def begin(status: str, headers: Any, exc_info: Any = None) -> Any:
+        if exc_info is not None:
+            # As a server whose head is out.
+            raise exc_info[1]
+
+    result: Any = wrap(echo, events)(environ_of(b"ab\ncd", length=10), begin)
+    assert next(result) == b"ab\n"
+    with pytest.raises(ConnectionError):
+        next(result)
+    result.close()
+    [event] = events
+    assert isinstance(event, TruncatedUpload)
+    assert not event.accepted
+
+
+@pytest.mark.parametrize("reader", [by_read, by_iteration])
+def test_an_end_that_comes_in_a_finally_hides_nothing(reader: Callable[[Any], object]) -> None:
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        try:
+            raise LookupError("the bug")
+        finally:
+            reader(environ["wsgi.input"])
+
+    events: list[Event] = []
+    with pytest.raises(LookupError, match="the bug"):
+        wrap(app, events)(environ_of(b"ab\ncd", length=10), start)
+    assert [type(event) for event in events] == [TruncatedUpload]
+
+
+READERS = [*COUNTERS, *TRUSTING]
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -1,0 +1,53 @@
+"""A body that ends before its declared length, on a server that hands the part over as the whole.
+
+PEP 3333 lets a reading that finds the end return less than it was asked for, and has no word for
+an end that comes too early. Three kinds of applications read such a body:
+
+- One that counts for itself asks for no more than is left, and finds that less came. It answers
+  400, or does whatever it does without us: it gets the end as it comes.
+- One that leaves the counting to the server asks for more than is left, until nothing comes. The
+  reading that finds the end raises: nothing else would notice.
+- A framework that counts on behalf of its views and takes any end for the right one, but has a
+  word of its own for a reading that raises. It raises, too.
+
+Who counts, or seems to, and answers a success all the same has not noticed. Its answer does not
+go out: the client gets a 400 in its place.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["is_raised", "is_refused"]
+
+_COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
+"""Modules that read for views and never look after the end: Django's LimitedStream. What it
+reads in vain is an UnreadablePostError for its views."""
+
+_FIRST_ERROR: Final = 400
+
+
+def is_raised(*, asked: int | None, left: int, reader: str, begun: bool, failing: bool) -> bool:
+    """Whether the reading that finds the end too early raises.
+
+    Args:
+        asked: For how many bytes it asked; None or a negative number for all there are.
+        left: How many bytes of the body were still to come.
+        reader: The module that has called it.
+        begun: Whether the response has begun with a success: it can only break off then.
+        failing: Whether another exception is being handled, as in a ``finally``: it is the one
+            to be seen.
+    """
+    if failing:
+        return False
+    counts = asked is not None and 0 <= asked <= left
+    return begun or not counts or reader in _COUNT_FOR_OTHERS
+
+
+def is_refused(status: int) -> bool:
+    """Whether an answer to a body whose end came unnoticed must not go out.
+
+    Args:
+        status: The answer's status.
+    """
+    return status < _FIRST_ERROR
