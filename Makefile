@@ -26,7 +26,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full build newest constraints clean
+  docs bench matrix matrix-full build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -101,7 +101,7 @@ coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of the
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/.stamp-dev verify-types ## Run ruff, mypy and pyright
+lint: $(VENV)/.stamp-dev ## Run ruff, mypy and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -17,6 +17,8 @@ PAGES = sorted(
     for path in folder.glob("*.md")
 )
 
+MOST_WORDS_OF_THE_README = 900
+
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 
@@ -52,6 +54,10 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
         assert target.is_relative_to(ROOT), f"{link} leads out of the repository"
         if fragment and target.suffix == ".md":
             assert fragment in anchors(target), f"{link}: there is no such heading"
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").split()) <= MOST_WORDS_OF_THE_README
 
 
 def test_the_index_leads_to_every_page() -> None:
