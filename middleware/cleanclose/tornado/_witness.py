@@ -24,6 +24,7 @@ from cleanclose.core.servers import TORNADO
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.tornado._private import CLOSES_ALL
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 
@@ -222,7 +223,7 @@ class TornadoWatch(Watch):
             self.response_completed()
         elif _is_of(caller, stream):
             # The stream itself closes for what its socket said, and for limits of its own.
-            if protocol is not None and protocol.server_terminated:
+            if protocol is not None and getattr(protocol, "server_terminated", False):
                 # A close frame has been sent: the application had finished.
                 self.response_completed()
             if error is None:
@@ -477,7 +478,7 @@ def _is_made_from_its_context(error: websocket.WebSocketClosedError) -> bool:
 
 def _servers_own(caller: FrameType) -> Mechanism | None:
     """How the server has cut the client off, if it has; None for all that an application does."""
-    if caller.f_code is http1connection.HTTP1ServerConnection.close.__code__:
+    if caller.f_code is CLOSES_ALL:
         # HTTPServer.close_all_connections.
         return Mechanism.ABORTED
     if caller.f_globals.get("__name__") == http1connection.__name__ and caller.f_code.co_name in (
