@@ -25,8 +25,8 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint format bench matrix matrix-full build \
-  constraints clean
+.PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
+  docs bench matrix matrix-full build newest constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -101,11 +101,14 @@ coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of the
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/.stamp-dev ## Run ruff, mypy and pyright
+lint: $(VENV)/.stamp-dev verify-types ## Run ruff, mypy and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+verify-types: $(VENV)/.stamp-dev ## Let pyright say which public names have no complete type
+	$(BIN)/python -m tests.type_completeness
 
 format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 	$(BIN)/ruff format
@@ -120,21 +123,25 @@ matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (M
 matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour or more
 	$(BIN)/python -m tests.matrix --full $(MATRIX_ARGS)
 
-build: $(VENV)/.stamp-test ## Build the sdist and the wheel into dist/
-	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-# The two packages that an editable build asks for are in no list of pyproject.toml.
+build: $(VENV)/.stamp-dev ## Build the sdist and the wheel into dist/, and render the description
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+
+# What a build asks for is in no list of pyproject.toml that pip could be given.
 constraints: ## Resolve all dependencies anew and rewrite constraints.txt
 	rm -rf $(RESOLVE_VENV)
 	$(PYTHON) -m venv $(RESOLVE_VENV)
 	$(RESOLVE_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
 	$(RESOLVE_VENV)/bin/python -m pip install $(PIP_FLAGS) \
-	  hatchling editables -e '.[all,demo]' --group dev
+	  hatch-fancy-pypi-readme hatchling editables -e '.[all,demo]' --group dev
 	$(RESOLVE_VENV)/bin/python -m pip freeze --all --exclude-editable --exclude setuptools \
 	  | sed -E 's/^([^=]+)==/\L\1==/; s/_/-/g' | LC_ALL=C sort > constraints.txt
 	rm -rf $(RESOLVE_VENV)
 
 clean: ## Remove what the other targets made, environments included
-	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* \
+	rm -rf .venv .venv-* build dist site htmlcov .coverage .coverage.* \
 	  .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

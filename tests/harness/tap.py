@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import threading
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,7 @@ def tap_logging() -> None:
                 "level": record.levelno,
                 "message": record.getMessage(),
                 "error": None if error is None else type(error).__name__,
+                "raised_in": None if error is None else _raised_in(error),
                 "original_level": getattr(record, "original_level", None),
             }
         )
@@ -57,6 +59,12 @@ def tap_logging() -> None:
 
     if PATH_VARIABLE in os.environ:
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """The function that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].name if frames else None
 
 
 def read_tap(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

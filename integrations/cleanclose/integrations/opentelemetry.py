@@ -8,7 +8,6 @@ by its semantic conventions for HTTP and for errors.
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -23,6 +22,7 @@ from cleanclose.core import (
     ClientDeparted,
     Counted,
     Event,
+    Lock,
     Measured,
     UploadDrained,
     UpstreamReset,
@@ -142,7 +142,7 @@ def _labels(what: Counted | Measured, values: Iterable[str]) -> _Attributes:
     return {f"{PREFIX}.{label}": value for label, value in zip(what.labels, values, strict=True)}
 
 
-_LOCK: Final = threading.Lock()
+_LOCK: Final = Lock()
 _BY_PROVIDER: Final = weakref.WeakKeyDictionary[MeterProvider, _Instruments]()
 
 

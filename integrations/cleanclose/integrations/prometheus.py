@@ -7,7 +7,6 @@ multiprocess mode. Names, labels and what is counted are the core's (`cleanclose
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Collection, Iterable
 from typing import Any, Final
@@ -15,7 +14,6 @@ from typing import Any, Final
 import prometheus_client.multiprocess
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from cleanclose.core import (
     COUNTED,
@@ -26,6 +24,7 @@ from cleanclose.core import (
     Event,
     KernelFigures,
     Listener,
+    Lock,
     counts,
     kernel_figures,
     measurements,
@@ -142,7 +141,7 @@ class _Metrics:
         (counter.labels(*values) if values else counter).inc(amount)
 
 
-_LOCK: Final = threading.Lock()
+_LOCK: Final = Lock()
 _BY_REGISTRY: Final = weakref.WeakKeyDictionary[CollectorRegistry, _Metrics]()
 
 
@@ -172,7 +171,7 @@ def _checked_routes(routes: object) -> frozenset[str]:
     return frozenset(checked)
 
 
-class KernelCollector(Collector):
+class KernelCollector:
     """The kernel's own figures (Linux), asked for at each scrape. It registers itself.
 
     ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.KERNEL_COUNTERS` by

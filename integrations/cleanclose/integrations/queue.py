@@ -7,18 +7,24 @@ over a network belongs behind a queue. For slow log handlers there is the standa
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import contextvars
 import logging
-import os
-import queue
 import threading
 import time
-import weakref
+from collections import deque
 from typing import Final
 
-from cleanclose.core import LOGGER_NAME, Event, Outlet, count_outlet_drop, count_outlet_error
+from cleanclose.core import (
+    LOGGER_NAME,
+    Event,
+    Lock,
+    Outlet,
+    at_exit,
+    count_outlet_drop,
+    count_outlet_error,
+    renew_after_fork,
+)
 
 __all__ = ["QueuedOutlet"]
 
@@ -32,7 +38,8 @@ class QueuedOutlet:
     """Hands events to another outlet in a thread of its own.
 
     There is one daemon thread for each object, from its first event on; after a fork the child
-    makes its own. An event for which there is no room is dropped and counted
+    makes its own. Where gevent or eventlet have patched threads by the first event, it is a
+    greenlet. An event for which there is no room is dropped and counted
     (``cleanclose_outlet_dropped_events_total``). What the outlet raises is counted and reported
     once, as for any other. It is called with the context variables of the request.
 
@@ -53,29 +60,53 @@ class QueuedOutlet:
             raise TypeError(f"outlet must be callable, not {outlet!r}")
         self._outlet = outlet
         self._size = size
+        self._begin()
+
+    def _begin(self) -> None:
         self._reported = False
         self._closed = False
-        self._renew()
-        reference: weakref.ReferenceType[QueuedOutlet] = weakref.ref(self)
-        if hasattr(os, "register_at_fork"):
-            # The child has neither the thread nor a right to what is the parent's to tell; and
-            # the parent's thread may have held a lock.
-            os.register_at_fork(after_in_child=lambda: _call(reference, "_renew"))
-        atexit.register(lambda: _call(reference, "_finish"))
+        self._lock = Lock()
+        self.renew()
+        renew_after_fork(self)
+        at_exit(self)
+
+    def renew(self) -> None:
+        """In a child that has just been forked: neither the thread nor what waits is its own."""
+        self._runner: _Runner | None = None
+
+    def finish(self) -> None:
+        """The interpreter exits."""
+        self.flush(_AT_EXIT)
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copy and pickle: an empty queue before the same outlet."""
+        return {"_outlet": self._outlet, "_size": self._size}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Begin as a copy."""
+        self.__dict__.update(state)
+        self._begin()
 
     def __call__(self, event: Event, /) -> None:
         """Put an event into the queue, or drop it. It waits for nothing."""
-        if self._closed:
-            count_outlet_drop()
-            return
-        with self._changed:
-            if self._queue.qsize() >= self._size:
+        with self._lock:
+            if self._closed or (self._runner is not None and self._runner.waiting >= self._size):
                 count_outlet_drop()
                 return
-            if self._thread is None:
-                self._start()
-            self._unfinished += 1
-            self._queue.put((contextvars.copy_context(), event))
+            if self._runner is None:
+                self._runner = self._started()
+            self._runner.add((contextvars.copy_context(), event))
+
+    def _started(self) -> _Runner:
+        # Known before it starts: where threads are greenlets, others go on meanwhile.
+        runner = self._runner = _Runner(self)
+        try:
+            runner.thread.start()
+        except BaseException:
+            # It may fail for want of threads, and not the next time.
+            self._runner = None
+            raise
+        return runner
 
     def flush(self, seconds: float = 5.0) -> bool:
         """Wait until the outlet has had what is in the queue by now.
@@ -86,14 +117,8 @@ class QueuedOutlet:
         Returns:
             Whether it has.
         """
-        deadline = time.monotonic() + seconds
-        with self._changed:
-            while self._unfinished:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-        return True
+        runner = self._runner
+        return runner is None or runner.wait(seconds)
 
     def close(self, seconds: float = 5.0) -> bool:
         """Take no more events, and wait for what is in the queue.
@@ -106,66 +131,100 @@ class QueuedOutlet:
         """
         self._closed = True
         done = self.flush(seconds)
-        thread = self._thread
-        if thread is not None:
-            self._queue.put(None)
+        runner = self._runner
+        if runner is not None:
+            runner.end()
             if done:
-                thread.join(seconds)
+                runner.thread.join(seconds)
         return done
 
-    def _renew(self) -> None:
-        # Neither of the two minds if the cyclic collector ends another exchange inside of it, in
-        # the same thread: queue.Queue would wait for itself.
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+    def hand_on(self, item: _Item) -> None:
+        """Hand an event to the outlet: in the queue's own thread."""
+        context, event = item
+        try:
+            context.run(self._outlet, event)
+        except BaseException as error:
+            count_outlet_error()
+            if not self._reported:
+                self._reported = True
+                with contextlib.suppress(Exception):
+                    logging.getLogger(LOGGER_NAME).error(
+                        "An outlet failed: %r", self._outlet, exc_info=error
+                    )
+
+
+class _Runner:
+    """A queue and its thread, both of the world in which the first event came.
+
+    An outlet may be made before gevent patches threads (``gunicorn --preload``, a late
+    ``patch_all``): a queue that was made then, and a greenlet that waits for it, would hold every
+    other greenlet for ever.
+    """
+
+    def __init__(self, queued: QueuedOutlet) -> None:
+        self._queued = queued
+        self._items: deque[_Item | None] = deque()
+        # Held, but while there is something to be done. Neither queue.Queue nor a condition:
+        # the cyclic collector may end another exchange inside of either, in the same thread.
+        self._idle = threading.Lock()
+        self._idle.acquire()
         self._changed = threading.Condition(threading.RLock())
         self._unfinished = 0
-        self._thread: threading.Thread | None = None
+        self.thread = threading.Thread(target=self._run, name="cleanclose-outlet", daemon=True)
 
-    def _finish(self) -> None:
-        if self._thread is not None:
-            self.flush(_AT_EXIT)
+    @property
+    def waiting(self) -> int:
+        """How many events have not come to the outlet."""
+        return len(self._items)
 
-    def _start(self) -> None:
-        thread = threading.Thread(
-            target=self._run, args=(self._queue,), name="cleanclose-outlet", daemon=True
-        )
-        # It may fail for want of threads, and not the next time.
-        thread.start()
-        self._thread = thread
+    def add(self, item: _Item) -> None:
+        """Add an event."""
+        with self._changed:
+            self._unfinished += 1
+        self._put(item)
 
-    def _run(self, waiting: queue.SimpleQueue[_Item | None]) -> None:
+    def end(self) -> None:
+        """Let the thread end behind what is there."""
+        self._put(None)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the outlet has had all events.
+
+        Returns:
+            Whether it has, within so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while self._unfinished:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return True
+
+    def _put(self, item: _Item | None) -> None:
+        self._items.append(item)
+        # It is free already if the thread has not come round yet.
+        with contextlib.suppress(RuntimeError):
+            self._idle.release()
+
+    def _run(self) -> None:
         while True:
-            item = waiting.get()
-            if item is None:
-                return
-            try:
-                context, event = item
-                context.run(self._outlet, event)
-            except BaseException as error:  # noqa: BLE001 - the next event is another matter
-                self._failed(error)
-            finally:
-                # Nothing of a request may be kept while the next one is waited for.
-                item = context = event = None  # type: ignore[assignment]
-                with self._changed:
-                    self._unfinished -= 1
-                    self._changed.notify_all()
-
-    def _failed(self, error: BaseException) -> None:
-        count_outlet_error()
-        if not self._reported:
-            self._reported = True
-            with contextlib.suppress(Exception):
-                logging.getLogger(LOGGER_NAME).error(
-                    "An outlet failed: %r", self._outlet, exc_info=error
-                )
+            self._idle.acquire()
+            while self._items:
+                item = self._items.popleft()
+                if item is None:
+                    return
+                try:
+                    self._queued.hand_on(item)
+                finally:
+                    # Nothing of a request may be kept while the next one is waited for.
+                    item = None
+                    with self._changed:
+                        self._unfinished -= 1
+                        self._changed.notify_all()
 
 
 def _check_size(size: object) -> None:
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size must be a whole number of 1 or more, not {size!r}")
-
-
-def _call(reference: weakref.ReferenceType[QueuedOutlet], method: str) -> None:
-    outlet = reference()
-    if outlet is not None:
-        getattr(outlet, method)()

@@ -100,6 +100,10 @@ class SentryOutlet:
     def __init__(self) -> None:
         _OUTLETS.add(self)
 
+    def __reduce__(self) -> tuple[type[SentryOutlet], tuple[()]]:
+        """For copy and pickle: one more of them."""
+        return type(self), ()
+
     def __call__(self, event: Event, /) -> None:
         """Capture an upstream's reset."""
         if not isinstance(event, UpstreamReset) or event.exception is None:

@@ -16,8 +16,9 @@ from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
-from cleanclose.core.servers import Server, asgi_socket, close_asgi, is_asgi_stopping
+from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover, descriptor_of
+from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping
 
 __all__ = ["Delivery"]
 

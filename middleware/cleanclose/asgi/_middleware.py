@@ -12,15 +12,17 @@ from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
-from cleanclose.core.servers import asgi_server, asgi_socket, is_called_by_server
+from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
@@ -74,12 +76,21 @@ class CleanCloseMiddleware:
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
         self._reporter = make_reporter(outlets, self._settings)
+        self._quieten()
+
+    def _quieten(self) -> None:
         if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=app)
+            install_quiet_logs(self._settings.level_table(), app=self.app)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin as a copy, in another process maybe."""
+        self.__dict__.update(state)
+        self._quieten()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "app":
-            # Not constructed yet (copy, pickle): looking it up would ask for it again.
+        if name == "app" or name in COPYING:
+            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
+            # application one of this.
             raise AttributeError(name)
         return getattr(self.app, name)
 
@@ -166,6 +177,9 @@ class CleanCloseMiddleware:
 
         Returns:
             Whether the error ends here.
+
+        Raises:
+            BaseException: The application's own error, which the client's had hidden.
         """
         watch.ask()
         now = time.monotonic()
@@ -176,7 +190,14 @@ class CleanCloseMiddleware:
             self._reporter.report(event)
         if watch.is_sample:
             self._reporter.request_over(watch)
-        return end.conduct.quiet and watch.may_end_without_response
+        quiet = end.conduct.quiet
+        try:
+            if end.error is not None and end.error is not error:
+                raise_as_it_is(end.error)
+        finally:
+            # Its traceback refers to this frame.
+            del end
+        return quiet and watch.may_end_without_response
 
     def _delivery(self, watch: UploadWatch, pending: int) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""

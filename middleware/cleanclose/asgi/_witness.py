@@ -15,13 +15,15 @@ from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
+from cleanclose.core.blame.provenance import behind
 from cleanclose.core.conduct import End, Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.judge import judge
 from cleanclose.core.kernel import ask_connection
-from cleanclose.core.servers import UNKNOWN, Server, asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
+from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 
@@ -170,7 +172,7 @@ class AsgiWatch(Watch):
             # What the server was handling when it raised that one: the websockets library's
             # drain() catches its own ConnectionResetError, and raises ConnectionClosedError. What
             # the application was handling is not among these.
-            for each in _behind(error):
+            for each in behind(error):
                 if isinstance(each, Exception) and any(
                     _is_inside(each, call) for call in (self.server_receive, self.server_send())
                 ):
@@ -464,7 +466,7 @@ class WebSocketWatch(AsgiWatch):
             return verdict
         # It left in good order, which is no departure. But what a framework raises to say so
         # is the client's all the same.
-        goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET)
+        goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
         return goodbye if goodbye.side is Side.CLIENT else verdict
 
     def app_ended(self, now: float, error: BaseException | None = None) -> End:
@@ -553,19 +555,6 @@ def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
         if defined:
             yield _package(each.__module__)
         defined |= method.__name__ in vars(each)
-
-
-def _behind(error: BaseException) -> Iterator[BaseException]:
-    """All that an error was raised from, or while it was being handled, suppressed or not."""
-    seen = {id(error)}
-    waiting = [error.__cause__, error.__context__]
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting += [each.__cause__, each.__context__]
 
 
 def _is_closed_handle(error: BaseException) -> bool:

@@ -6,9 +6,11 @@
   those that write lines. What else an outlet needs is here as well, because ours use nothing else:
   the definitions of what is counted (`COUNTED`, `counts`), the words that lines about departures
   have (`fields_of`), the judgement of others' exceptions (`verdict_of_errors`), and the hooks
-  `on_departure`, `on_event` and `on_count`.
+  `on_departure`, `on_event` and `on_count`; and what a process has of its own, as seen by its
+  children and at its end (`Lock`, `renew_after_fork`, `at_exit`).
 - **Counters**: `snapshot`, `reset`; the kernel's own in `kernel_figures`.
 - **In a handler**: `client_gone`, `current`; `TruncatedBodyError`.
+- **In a bug report**: `version`.
 
 The machinery is in the modules of this package: no framework, no I/O, no clock of its own. Names
 of it that this module once had still work (`cleanclose.core._old_names`).
@@ -19,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cleanclose.core._old_names import look_up
+from cleanclose.core.about import version
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,
@@ -68,6 +71,7 @@ from cleanclose.core.outlets import (
     StructlogOutlet,
     on_event,
 )
+from cleanclose.core.process import Lock, at_exit, renew_after_fork
 from cleanclose.core.records import errors_in, fields_of, verdict_of_errors
 from cleanclose.core.settings import Settings, SettingsOptions, SurgeThresholds
 from cleanclose.core.stop import ClientLeft, Stoppable
@@ -95,6 +99,7 @@ __all__ = [
     "Levels",
     "LineOutlet",
     "Listener",
+    "Lock",
     "Measured",
     "Mechanism",
     "Outcome",
@@ -114,6 +119,7 @@ __all__ = [
     "Verdict",
     "Watch",
     "Witness",
+    "at_exit",
     "client_gone",
     "count_outlet_drop",
     "count_outlet_error",
@@ -128,10 +134,12 @@ __all__ = [
     "on_departure",
     "on_event",
     "raise_if_gone",
+    "renew_after_fork",
     "reset",
     "row_of_departure",
     "snapshot",
     "verdict_of_errors",
+    "version",
 ]
 
 if not TYPE_CHECKING:

@@ -14,12 +14,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from cleanclose.core.events import Event, Side
-
-if TYPE_CHECKING:
-    from cleanclose.core.servers import Server
+from cleanclose.core.server import Server
 
 __all__ = ["CONDUCT", "Conduct", "End", "Treatment", "asgi_treatment", "wsgi_treatment"]
 
@@ -60,10 +58,12 @@ class End:
             upstream's reset, a departure. A departure that an early response's event tells of has
             none of its own.
         conduct: What becomes of the application's exception.
+        error: That exception: the application's own, where the client's had hidden it.
     """
 
     events: tuple[Event, ...]
     conduct: Conduct
+    error: BaseException | None = None
 
 
 _QUIET: Final = Conduct(quiet=True, status=400)

@@ -6,11 +6,9 @@ processes and compared with a scrape without a translation table.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from cleanclose.core.events import (
     Cap,
@@ -28,6 +26,8 @@ from cleanclose.core.events import (
     UpstreamReset,
 )
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
+from cleanclose.core.process import Lock
 
 __all__ = [
     "COUNTED",
@@ -307,11 +307,13 @@ class Counters:
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[Counted], None]] = []
-        # In all of the core: the cyclic collector may end another exchange at any place of this
-        # one, and in the same thread.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._values: dict[str, float] = {}
         self.reset()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """For copy and pickle: this process's counters are that process's, and are no copy."""
+        return "PROCESS" if self is PROCESS else super().__reduce__()
 
     def reset(self) -> None:
         """Set every counter to 0: for tests, and for a process that has just been forked."""
@@ -345,7 +347,7 @@ class Counters:
         with self._lock:
             self._add(counted.full_name)
         for listener in self.listeners:
-            with contextlib.suppress(Exception):
+            with contained():
                 listener(counted)
 
     def snapshot(self) -> dict[str, float]:

@@ -8,6 +8,8 @@ import errno
 from collections.abc import Mapping
 from typing import ClassVar, Final, cast
 
+from cleanclose.core.bounded import bounded
+
 __all__ = [
     "Cap",
     "Cause",
@@ -184,7 +186,8 @@ class Verdict:
 class Facts:
     """What a shim knows of a request.
 
-    Only ``framework``, ``server`` and ``route`` may ever be a metric's labels.
+    Only ``framework``, ``server`` and ``route`` may ever be a metric's labels. Texts that a client
+    can choose are bounded here (`cleanclose.core.bounded`), for all outlets.
 
     Args:
         framework: ``asgi``, ``wsgi`` or ``tornado``.
@@ -205,6 +208,16 @@ class Facts:
     request_id: str | None = None
     trace_id: str | None = None
     idempotency_key: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in _CHOSEN:
+            text: str | None = getattr(self, name)
+            if text is not None:
+                object.__setattr__(self, name, bounded(text))
+
+
+_CHOSEN: Final = ("method", "client", "route", "request_id", "trace_id", "idempotency_key")
+"""The texts that a client can choose, more or less."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

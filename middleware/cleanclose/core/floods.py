@@ -7,11 +7,13 @@ is asked next. It is about lines only; counters have counted before.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Final
+
+from cleanclose.core.process import Lock
 
 __all__ = ["DEFAULT_FLOOD", "FOLDED", "Flood", "FloodControl", "Fold"]
 
@@ -28,6 +30,7 @@ _DIFFERS: Final = frozenset(
         "expected_in",
         "idempotency_key",
         "idle_seconds",
+        "method",
         "request_id",
         "trace_id",
         "unacked",
@@ -36,22 +39,12 @@ _DIFFERS: Final = frozenset(
 )
 """Fields in which two events of the same kind may differ. All others are alike in them."""
 
-_METHODS: Final = frozenset(
-    {
-        "CONNECT",
-        "DELETE",
-        "GET",
-        "HEAD",
-        "OPTIONS",
-        "PATCH",
-        "POST",
-        "PUT",
-        "TRACE",
-        "WEBSOCKET",
-    }
-)
-_OTHER: Final = "_OTHER"
-"""All other methods are one: a client can make them up, and with each a kind of its own."""
+_KINDS_AT_FULL_LENGTH: Final = 2
+"""Of how many kinds of one event, at one level, all lines may be written that a kind has. A client
+has many ways to be of another kind: another route, another moment."""
+
+_SHARED: Final = ("framework", "server")
+"""What is said of kinds that are counted together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +53,8 @@ class Flood:
 
     Args:
         lines: How many lines of one kind are written at most in ``seconds``, besides the one
-            that counts the others. Default 20.
+            that counts the others; of all kinds of one event twice as many, errors excepted.
+            Default 20.
         seconds: How long they are counted together, from the first of them on. Default 60.
         kinds: How many kinds are told apart at once. With more than that the oldest is
             forgotten early, and counted anew. Default 256.
@@ -143,12 +137,20 @@ class _Window:
         self.count = 0
         self.first = self.last = 0.0
 
+    def fold(self, now: float) -> None:
+        """One more line that is not written."""
+        if not self.count:
+            self.first = now
+        self.count += 1
+        self.last = now
+
 
 class FloodControl:
     """Which lines are written, and what stands for the others. Thread-safe, of bounded size.
 
     A line is of the same kind as another if it has the same level, the same event and the same
-    fields, but for addresses, ids, sizes and times.
+    fields, but for addresses, ids, methods, sizes and times. Below ``ERROR``, all kinds of one
+    event have no more lines together than two of them: what is of another kind then is counted.
 
     Args:
         flood: From when on lines are folded.
@@ -156,9 +158,10 @@ class FloodControl:
 
     def __init__(self, flood: Flood = DEFAULT_FLOOD) -> None:
         self._flood = flood
-        self._lock = threading.RLock()
+        self._lock = Lock()
         # In the order in which they began, which is the order in which they end.
         self._windows: OrderedDict[Hashable, _Window] = OrderedDict()
+        self._all: OrderedDict[Hashable, _Window] = OrderedDict()
 
     def admit(
         self, name: str, level: int, fields: Mapping[str, object], now: float
@@ -172,8 +175,6 @@ class FloodControl:
             now: The time, in seconds.
         """
         alike = {key: value for key, value in fields.items() if key not in _DIFFERS}
-        if alike.get("method", _OTHER) not in _METHODS and "method" in alike:
-            alike["method"] = _OTHER
         kind = (level, name, *alike.items())
         try:
             hash(kind)
@@ -182,7 +183,11 @@ class FloodControl:
             return True, self.due(now)
         with self._lock:
             folds = self._ended(now)
+            of_all = self._of_all(name, level, alike, now)
             window = self._windows.get(kind)
+            if of_all.lines >= _KINDS_AT_FULL_LENGTH * self._flood.lines:
+                (window or of_all).fold(now)
+                return False, folds
             if window is None:
                 if len(self._windows) >= self._flood.kinds:
                     _, oldest = self._windows.popitem(last=False)
@@ -191,12 +196,22 @@ class FloodControl:
                 self._windows[kind] = window
             if window.lines < self._flood.lines:
                 window.lines += 1
+                of_all.lines += level < logging.ERROR
                 return True, folds
-            if not window.count:
-                window.first = now
-            window.count += 1
-            window.last = now
+            window.fold(now)
             return False, folds
+
+    def _of_all(self, name: str, level: int, alike: Mapping[str, object], now: float) -> _Window:
+        """The window of all kinds of one event at one level.
+
+        An error is nobody's choice, and none may hide another: its kinds are not counted together.
+        """
+        window = self._all.get((level, name))
+        if window is None:
+            shared = {key: alike[key] for key in _SHARED if key in alike}
+            window = _Window(name, level, shared, now + self._flood.seconds)
+            self._all[level, name] = window
+        return window
 
     def due(self, now: float) -> list[Fold]:
         """What stands for the lines of the kinds whose time is over."""
@@ -206,18 +221,20 @@ class FloodControl:
     def rest(self) -> list[Fold]:
         """What stands for all lines that have not been accounted for, and forget all kinds."""
         with self._lock:
-            windows = list(self._windows.values())
+            windows = [*self._windows.values(), *self._all.values()]
             self._windows.clear()
+            self._all.clear()
         return [fold for window in windows for fold in _folds(window)]
 
     def _ended(self, now: float) -> list[Fold]:
         folds: list[Fold] = []
-        while self._windows:
-            kind, window = next(iter(self._windows.items()))
-            if now < window.ends:
-                break
-            del self._windows[kind]
-            folds += _folds(window)
+        for windows in (self._windows, self._all):
+            while windows:
+                kind, window = next(iter(windows.items()))
+                if now < window.ends:
+                    break
+                del windows[kind]
+                folds += _folds(window)
         return folds
 
 

@@ -8,12 +8,22 @@ it was.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
+from cleanclose.core.blame.provenance import (
+    first_caught_by,
+    is_from_before,
+    is_of_plumbing,
+    is_settled,
+    leaves,
+    name_of,
+    raised_by,
+)
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.upstreams import leaves, lost_upstream
+from cleanclose.core.upstreams import lost_upstream
 
-__all__ = ["WRAPPERS", "judge", "mark", "marked"]
+__all__ = ["WRAPPERS", "judge", "mark", "marked", "masked", "unmask"]
 
 WRAPPERS: Final = frozenset(
     {
@@ -36,13 +46,87 @@ WRAPPERS: Final = frozenset(
 )
 """What frameworks and servers raise when the peer has gone, by module and name."""
 
+_ANSWERS: Final[Mapping[str, str]] = {
+    "bottle.HTTPResponse": "status_code",
+    "cherrypy._cperror.HTTPError": "code",
+    "cherrypy._cperror.HTTPRedirect": "status",
+    "django.core.exceptions.BadRequest": "",
+    "django.core.exceptions.PermissionDenied": "",
+    "django.core.exceptions.SuspiciousOperation": "",
+    "django.http.multipartparser.MultiPartParserError": "",
+    "django.http.response.Http404": "",
+    "falcon.http_error.HTTPError": "status_code",
+    "falcon.http_status.HTTPStatus": "status_code",
+    "fastapi.exceptions.RequestValidationError": "",
+    "fastapi.exceptions.WebSocketRequestValidationError": "",
+    "litestar.exceptions.http_exceptions.HTTPException": "status_code",
+    "pyramid.httpexceptions.HTTPException": "status_code",
+    "rest_framework.exceptions.APIException": "status_code",
+    "starlette.exceptions.HTTPException": "status_code",
+    "starlette.exceptions.WebSocketException": "",
+    "tornado.web.Finish": "",
+    "tornado.web.HTTPError": "status_code",
+    "webob.exc.HTTPException": "status_code",
+    "werkzeug.exceptions.HTTPException": "code",
+}
+"""What an application raises in order to answer, and which attribute says with what: below 500
+that is no error of its own. (Where there is no attribute, it always is.)"""
+_SERVER_ERROR: Final = 500
+
+_SIGNALS: Final = frozenset(
+    {
+        "builtins.BlockingIOError",
+        "builtins.StopAsyncIteration",
+        "builtins.StopIteration",
+        "_queue.Empty",
+        "anyio.ClosedResourceError",
+        "anyio.EndOfStream",
+        "anyio.WouldBlock",
+        "asyncio.queues.QueueEmpty",
+        "asyncio.queues.QueueFull",
+        "queue.Empty",
+        "queue.Full",
+        "ssl.SSLWantReadError",
+        "ssl.SSLWantWriteError",
+        "trio.EndOfChannel",
+        "trio.WouldBlock",
+    }
+)
+"""What says "nothing there", and never that something went wrong."""
+
+_QUESTIONS: Final = (LookupError, AttributeError, TimeoutError)
+"""What an application asks for by trying: whether something is there, or has come in time."""
+
+_CARRIERS: Final = frozenset(
+    {
+        "aiobotocore",
+        "aiohttp",
+        "boto3",
+        "botocore",
+        "http",
+        "httpcore",
+        "httpx",
+        "requests",
+        "requests_toolbelt",
+        "s3transfer",
+        "treq",
+        "urllib",
+        "urllib3",
+    }
+)
+"""Client libraries which send on what the application gives them to read, by package."""
+
+_AT_HOME: Final = "at home"
+
 _CANCELLED: Final = frozenset({"asyncio.exceptions.CancelledError", "trio.Cancelled"})
 """What `ClientLeft` is made of where work was cancelled: it stands for nothing by itself."""
 
 _MARK: Final = "__cleanclose_departure__"
 
 
-def mark(error: BaseException, verdict: Verdict) -> None:
+def mark(
+    error: BaseException, verdict: Verdict, exchange: str = "", *, at_home: bool = True
+) -> None:
     """Note on an exception that it came out of the peer's own connection.
 
     The note is made of plain strings, so that the exception can be pickled as before, by
@@ -51,11 +135,18 @@ def mark(error: BaseException, verdict: Verdict) -> None:
     Args:
         error: The exception.
         verdict: What its witness knows.
+        exchange: The `Watch.key` of the exchange whose connection it was. Default: it counts in
+            any.
+        at_home: Whether it was met by code that works for this exchange. If not (another
+            client's request, a task that serves them all), the mark proves something in this
+            exchange only.
     """
     note = (
-        _name_of(type(error)),
+        name_of(type(error)),
         # What it was raised from by then. The application can give it another cause.
-        "" if error.__cause__ is None else _name_of(type(error.__cause__)),
+        "" if error.__cause__ is None else name_of(type(error.__cause__)),
+        exchange,
+        _AT_HOME if at_home else "",
         verdict.phase.value,
         verdict.mechanism.value,
         *(witness.value for witness in verdict.witnesses),
@@ -70,8 +161,8 @@ def marked(error: BaseException) -> Verdict | None:
     note: tuple[str, ...] | None = vars(error).get(_MARK)
     if note is None:
         return None
-    name, _, phase, mechanism, *witnesses = note
-    if name != _name_of(type(error)):
+    name, _, _, _, phase, mechanism, *witnesses = note
+    if name != name_of(type(error)):
         # Somebody has copied all attributes of the one to another.
         return None
     return Verdict(
@@ -82,33 +173,158 @@ def marked(error: BaseException) -> Verdict | None:
     )
 
 
-def judge(error: BaseException, departure: Verdict | None, phase: Phase) -> Verdict:
+def judge(
+    error: BaseException,
+    departure: Verdict | None,
+    phase: Phase,
+    exchange: str | None = None,
+) -> Verdict:
     """Whose fault an exception is.
 
     Args:
         error: The exception.
         departure: What the exchange's witnesses say; None if none has seen the peer leave.
         phase: How far the exchange has come, for an exception that is not its peer's.
+        exchange: The `Watch.key` of the exchange in which it came up; None for a log record that
+            belongs to none. A mark that another exchange's connection left proves nothing.
 
     Returns:
         A verdict with `Side.CLIENT` only where the rule of two witnesses is met, or
         `Side.SERVER` where it is met and the process is stopping; with `Side.UPSTREAM` where
         a connection was reset that is not the client's; and else with `Side.UNKNOWN`.
     """
-    proof = _proof(error, departure)
+    proof = _proof(error, departure, exchange)
     if proof is not None:
-        return proof
-    lost = lost_upstream(error, _is_marked)
+        own = masked(error)
+        if own is None:
+            return proof
+        error = own
+    lost = lost_upstream(error, _is_clients)
     if lost is None:
         return Verdict(side=Side.UNKNOWN, phase=phase)
     return Verdict(side=Side.UPSTREAM, phase=phase, mechanism=Mechanism.of(lost))
+
+
+def unmask(
+    error: BaseException, departure: Verdict | None, exchange: str | None = None
+) -> BaseException:
+    """What of an exception is to be told, and raised: itself, or what it hides.
+
+    Args:
+        error: The exception.
+        departure: What the exchange's witnesses say.
+        exchange: The `Watch.key` of the exchange in which it came up.
+
+    Returns:
+        The application's own error that was being handled, or had been left to a ``finally``,
+        when the client's came; the exception itself where there is none, or where not all the
+        rest of it is the client's.
+    """
+    if _proof(error, departure, exchange) is None:
+        return error
+    return masked(error) or error
+
+
+def _is_clients(error: BaseException) -> bool:
+    return _is_marked(error) or _is_carried(error)
 
 
 def _is_marked(error: BaseException) -> bool:
     return marked(error) is not None
 
 
-def _proof(error: BaseException, departure: Verdict | None) -> Verdict | None:
+def masked(error: BaseException) -> BaseException | None:
+    """The application's own error that an exception of the client's would hide.
+
+    That is whatever was being handled when the client's came, or had been left to a ``finally``,
+    a ``with`` or a task group: which of them cannot be seen, and of most nobody else would speak.
+
+    Args:
+        error: An exception, of which all the rest is the client's.
+
+    Returns:
+        The nearest one, with its own traceback; a group if several leaves hide one each; None if
+        there is none.
+    """
+    found: list[BaseException] = []
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        held = leaves(each)
+        waiting.extend(held)
+        # What the server itself has raised it from is of the same connection.
+        if each.__cause__ is not None:
+            waiting.append(each.__cause__)
+        context = each.__context__
+        if context is None or context is each.__cause__ or is_from_before(context):
+            continue
+        if not _is_no_loss(context, each):
+            if not any(context is other for other in found):
+                found.append(context)
+        elif not _is_answer(context):
+            waiting.append(context)
+    if len(found) < 2:
+        return found[0] if found else None
+    return BaseExceptionGroup("what a client's departure would have hidden", found)
+
+
+def _is_no_loss(error: BaseException, during: BaseException) -> bool:
+    """Whether nothing is lost if an exception is not told, which was handled when another came."""
+    if _is_marked(error) or _is_wrapper(error) or _is_carried(error):
+        return True
+    held = leaves(error)
+    if held:
+        return all(_is_no_loss(each, during) for each in held)
+    if not isinstance(error, Exception):
+        # Cancellation, the end of a generator, and of the process.
+        return True
+    if lost_upstream(error, _is_marked) is not None:
+        return False
+    return (
+        any(name_of(cls) in _SIGNALS for cls in type(error).__mro__)
+        or _is_answer(error)
+        or is_of_plumbing(error)
+        or (isinstance(error, _QUESTIONS) and is_settled(error, during))
+    )
+
+
+def _is_answer(error: BaseException) -> bool:
+    """Whether an exception is a framework's way to answer, and not with a server's error."""
+    for cls in type(error).__mro__:
+        name = name_of(cls)
+        if name in _ANSWERS:
+            status: object = getattr(error, _ANSWERS[name], None)
+            text = str(status)[:3]
+            return not text.isdigit() or int(text) < _SERVER_ERROR
+    return False
+
+
+def _is_carried(error: BaseException) -> bool:
+    return _carried(error) is not None
+
+
+def _carried(error: BaseException) -> BaseException | None:
+    """The client's own error that a client library met, and made one of its own of.
+
+    The application has given it the request's body to send on, and that ended. What the library
+    says of it is no word about its own connection. It counts only if the library itself caught
+    the one and raised the other: what the application was handling when it called is not meant.
+    """
+    below = first_caught_by(error, _CARRIERS) if raised_by(error, _CARRIERS) else None
+    seen = {id(error)}
+    while below is not None and id(below) not in seen:
+        if _is_marked(below) or _is_wrapper(below):
+            return below
+        seen.add(id(below))
+        below = first_caught_by(below, _CARRIERS) if raised_by(below, _CARRIERS) else None
+    return None
+
+
+def _proof(error: BaseException, departure: Verdict | None, exchange: str | None) -> Verdict | None:
     proof: Verdict | None = None
     seen: set[int] = set()
     waiting = [error]
@@ -117,28 +333,37 @@ def _proof(error: BaseException, departure: Verdict | None) -> Verdict | None:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        if _hides_a_loss(each):
-            return None
         held = leaves(each)
         if held:
             # A group that was raised from something else is about that, too.
             waiting.extend(held if each.__cause__ is None else (*held, each.__cause__))
             continue
-        found = _proof_of_one(each, departure)
+        found = _proof_of_one(each, departure, exchange)
         if found is None:
             return None
         proof = proof or found
     return proof
 
 
-def _proof_of_one(error: BaseException, departure: Verdict | None) -> Verdict | None:
+def _proof_of_one(
+    error: BaseException, departure: Verdict | None, exchange: str | None
+) -> Verdict | None:
+    error = _carried(error) or error
     mark_ = marked(error)
     if mark_ is not None:
+        if _has_another_cause(error) or not _is_of(error, exchange):
+            return None
         # The exchange may know more: that the process was stopping, or how the peer left.
-        return None if _has_another_cause(error) else departure or mark_
+        return departure or mark_
     if departure is None or not _is_wrapper(error) or _wraps_another(error):
         return None
     return departure
+
+
+def _is_of(error: BaseException, exchange: str | None) -> bool:
+    """Whether a mark proves something here."""
+    _, _, owner, at_home, *_ = vars(error)[_MARK]
+    return at_home == _AT_HOME if exchange is None else owner in ("", exchange)
 
 
 def _has_another_cause(error: BaseException) -> bool:
@@ -147,32 +372,8 @@ def _has_another_cause(error: BaseException) -> bool:
     return (
         cause is not None
         and marked(cause) is None
-        and _name_of(type(cause)) != vars(error)[_MARK][1]
+        and name_of(type(cause)) != vars(error)[_MARK][1]
     )
-
-
-def _hides_a_loss(error: BaseException) -> bool:
-    """Whether an upstream's loss was being handled, or had been left to a ``finally``.
-
-    Which of the two cannot be told, and of the second nobody else would speak.
-    """
-    seen: set[int] = set()
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        each = waiting.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        # What the server itself has raised it from is of the same connection.
-        waiting.append(each.__cause__)
-        context = each.__context__
-        if context is None or context is each.__cause__:
-            continue
-        if _is_marked(context) or _is_wrapper(context):
-            waiting.append(context)
-        elif lost_upstream(context, _is_marked) is not None:
-            return True
-    return False
 
 
 def _wraps_another(error: BaseException) -> bool:
@@ -201,7 +402,7 @@ def _wraps_another(error: BaseException) -> bool:
 def _is_cancellation(error: BaseException) -> bool:
     # On trio a group of them is what another one was raised from.
     held = leaves(error)
-    return all(map(_is_cancellation, held)) if held else _name_of(type(error)) in _CANCELLED
+    return all(map(_is_cancellation, held)) if held else name_of(type(error)) in _CANCELLED
 
 
 def _may_be_another(error: BaseException, seen: set[int]) -> bool:
@@ -214,8 +415,4 @@ def _may_be_another(error: BaseException, seen: set[int]) -> bool:
 
 
 def _is_wrapper(error: BaseException) -> bool:
-    return any(_name_of(cls) in WRAPPERS for cls in type(error).__mro__)
-
-
-def _name_of(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
+    return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextlib
+import copy
 import inspect
 import logging
 import math
-import os
 import time
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, Protocol, cast
 
 import structlog
@@ -21,6 +19,8 @@ from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
 from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
 from cleanclose.core.levels import Levels
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
+from cleanclose.core.process import at_exit, renew_after_fork
 from cleanclose.core.watch import Watch
 
 __all__ = [
@@ -43,7 +43,11 @@ class Outlet(Protocol):
     """Something that receives events. It is called in the request's own thread or task."""
 
     def __call__(self, event: Event, /) -> None:
-        """Receive one event. Whatever it raises is counted and reported once."""
+        """Receive one event.
+
+        Whatever it raises is counted and reported once, be it no `Exception`. Only what interrupts
+        it from outside goes on: a signal handler's exception, a greenlet's end.
+        """
 
 
 Ids = Callable[[], Mapping[str, object]]
@@ -82,16 +86,36 @@ class LineOutlet:
         self._ids = _callables("ids", ids)
         self._clock = clock
         self._flood = flood
-        self._control = None if flood is None else FloodControl(flood)
-        self._pid: int = os.getpid()
-        if flood is not None:
-            atexit.register(_flush, weakref.ref(self))
+        self._begin()
+
+    def _begin(self) -> None:
+        self.renew()
+        if self._flood is not None:
+            renew_after_fork(self)
+            at_exit(self)
+
+    def renew(self) -> None:
+        """In a child that has just been forked: what was folded before is its parent's to tell."""
+        self._control = None if self._flood is None else FloodControl(self._flood)
+
+    def finish(self) -> None:
+        """The interpreter exits."""
+        self.flush()
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copy and pickle: what was folded is this one's to tell."""
+        return {**self.__dict__, "_control": None}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Begin as a copy."""
+        self.__dict__.update(state)
+        self._begin()
 
     def __call__(self, event: Event, /) -> None:
         """Write the event's line, at its level.
 
         Raises:
-            Exception: What one of ``ids`` has raised, once the line is written.
+            BaseException: What one of ``ids`` has raised, once the line is written.
         """
         self.write_due()
         level = self._levels.of(event)
@@ -112,19 +136,14 @@ class LineOutlet:
     def flush(self) -> None:
         """Write what stands for the lines that were folded so far."""
         control = self._control
-        # What was folded before a fork is the parent's to tell.
-        if control is not None and os.getpid() == self._pid:
+        if control is not None:
             now = self._clock()
             for fold in control.rest():
                 self.write(fold.level, FOLDED, fold.fields(now), None)
 
     def write_due(self) -> None:
         """Write what stands for folded lines whose time is over."""
-        if self._flood is None or self._control is None:
-            return
-        pid = os.getpid()
-        if pid != self._pid:
-            self._control, self._pid = FloodControl(self._flood), pid
+        if self._control is None:
             return
         now = self._clock()
         for fold in self._control.due(now):
@@ -158,13 +177,13 @@ class LineOutlet:
             PROCESS.count_folded_event()
         return admitted
 
-    def _add_ids(self, fields: dict[str, object]) -> Exception | None:
-        failure: Exception | None = None
+    def _add_ids(self, fields: dict[str, object]) -> BaseException | None:
+        failure: BaseException | None = None
         # The first one has the last word.
         for ids in reversed(self._ids):
             try:
                 fields.update(ids())
-            except Exception as error:  # noqa: BLE001 - the line must not be lost with it
+            except BaseException as error:  # noqa: BLE001 - the line must not be lost with it
                 failure = error
         return failure
 
@@ -172,12 +191,6 @@ class LineOutlet:
 def _check_flood(flood: object) -> None:
     if flood is not None and not isinstance(flood, Flood):
         raise TypeError(f"flood must be a Flood or None, not {flood!r}")
-
-
-def _flush(reference: weakref.ReferenceType[LineOutlet]) -> None:
-    outlet = reference()
-    if outlet is not None:
-        outlet.flush()
 
 
 class StructlogOutlet(LineOutlet):
@@ -357,13 +370,24 @@ class Reporter:
     ) -> None:
         self._surge = surge
         self._clock = clock
-        self.sample_at = math.inf if surge is None else 0.0
+        self.sample_at: float = math.inf if surge is None else 0.0
         """`request_begins` is to be told of a request that begins at this time or later."""
         self._outlets: tuple[Outlet, ...] = (
             (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)
         )
         self._counters = counters
         self._reported: set[int] = set()
+
+    def __getstate__(self) -> dict[str, object]:
+        """For copy and pickle: what only means something here and now begins anew."""
+        sample_at = math.inf if self._surge is None else 0.0
+        return {**self.__dict__, "_reported": set[int](), "sample_at": sample_at}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reporter:
+        """A reporter to the same outlets: they are where events go, be it twice the same."""
+        copied = copy.copy(self)
+        copied._surge = copy.deepcopy(self._surge, memo)
+        return copied
 
     def report(self, event: Event | None) -> None:
         """Count and pass on an event. Never raises on an outlet's account.
@@ -375,10 +399,8 @@ class Reporter:
             return
         self._counters.count(event)
         for outlet in (*self._outlets, *LISTENERS):
-            try:
+            with contained(partial(self._failed, outlet)):
                 outlet(event)
-            except Exception as error:  # noqa: BLE001 - the request must not hear of it
-                self._failed(outlet, error)
         if self._surge is not None and not isinstance(event, DepartureSurge):
             for surge in self._see(self._surge, event):
                 self.report(surge)
@@ -403,22 +425,19 @@ class Reporter:
         # Who is left is told as an event.
         if surge is None or watch.departure is not None:
             return
-        try:
+        with contained(partial(self._failed, surge)):
             surge.request_over(watch.facts(), self._clock())
-        except Exception as error:  # noqa: BLE001 - the request must not hear of it
-            self._failed(surge, error)
 
     def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
-        try:
-            return surge.see(event, self._clock())
-        except Exception as error:  # noqa: BLE001 - the request must not hear of it
-            self._failed(surge, error)
-            return []
+        found: list[DepartureSurge] = []
+        with contained(partial(self._failed, surge)):
+            found += surge.see(event, self._clock())
+        return found
 
-    def _failed(self, outlet: object, error: Exception) -> None:
+    def _failed(self, outlet: object, error: BaseException) -> None:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
             # A filter of the application's may raise as well, and is not caught by logging.
-            with contextlib.suppress(Exception):
+            with contained():
                 logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)

@@ -6,6 +6,7 @@ record must show before its level may be lowered.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import inspect
 import logging
@@ -17,31 +18,43 @@ from types import FrameType
 from typing import Final
 
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.judge import judge
+from cleanclose.core.judge import judge, unmask
 from cleanclose.core.watch import Watch, current
 
-__all__ = ["errors_in", "fields_of", "verdict_of_errors", "verdict_of_record"]
+__all__ = [
+    "Lines",
+    "errors_in",
+    "fields_of",
+    "own_error",
+    "verdict_of_errors",
+    "verdict_of_record",
+]
 
 _AT_MOST_FRAMES: Final = 64
 
-_WRITES_IN_VAIN: Final[Mapping[str, frozenset[str]]] = {
-    # Transports say these once somebody has written to a lost connection several times
-    # (asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES), and no word about the connection.
-    "asyncio": frozenset({"socket.send() raised exception.", "SSL connection is closed"}),
-}
 
-_WHILE_HANDLING: Final[Mapping[str, frozenset[str]]] = {
-    # RequestHandler.send_error says it about the exception that is being handled.
-    "tornado.general": frozenset({"Cannot send error response after headers written"}),
-}
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Lines:
+    """What is known of the lines on one logger besides the errors that they have.
+
+    Args:
+        writes_in_vain: The texts which say that somebody has written to a lost connection several
+            times, and no word about whose it is.
+        while_handling: The texts that are said about the exception which is being handled.
+        in_a_handshake: The packages whose code alone stands between a server and a connection
+            that it has just accepted, if the server says of its handshake what it says of all
+            errors.
+        anywhere: Whether it is the logger for what nobody has waited for: Python collects that, and
+            has it logged, in the middle of whichever exchange.
+    """
+
+    writes_in_vain: frozenset[str] = frozenset()
+    while_handling: frozenset[str] = frozenset()
+    in_a_handshake: frozenset[str] = frozenset()
+    anywhere: bool = False
 
 
-_IN_A_HANDSHAKE: Final[Mapping[str, frozenset[str]]] = {
-    # Worker.handle_error says it of every SSLError, the application's included.
-    "gunicorn.error": frozenset({"gunicorn", "gevent", "ssl"}),
-}
-"""By logger: the packages whose code alone stands between a server and a connection which it has
-just accepted."""
+_PLAIN: Final = Lines()
 
 _HANDSHAKE_BROKEN_OFF: Final = Verdict(
     side=Side.CLIENT,
@@ -51,40 +64,42 @@ _HANDSHAKE_BROKEN_OFF: Final = Verdict(
 )
 
 
-def verdict_of_record(record: logging.LogRecord) -> Verdict | None:
+def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdict | None:
     """What a record's departure was, if that is all that the record tells of.
 
     It must be called in the call which logs: the call stack and the live exception are proofs.
 
     Args:
         record: The record. It is not changed.
+        lines: What is known of its logger's lines.
 
     Returns:
         A verdict with `Side.CLIENT` or `Side.SERVER`; None for every other record.
     """
     errors = list(errors_in(record))
     if errors:
-        return verdict_of_errors(errors)
+        return verdict_of_errors(errors, anywhere=lines.anywhere)
     if not isinstance(record.msg, str):
         return None
-    if record.msg in _WRITES_IN_VAIN.get(record.name, ()):
+    if record.msg in lines.writes_in_vain:
         return _verdict_of_write()
     error = sys.exception()
     if error is None:
         return None
-    if _is_broken_handshake(error, _IN_A_HANDSHAKE.get(record.name, frozenset())):
+    if _is_broken_handshake(error, lines.in_a_handshake):
         return _HANDSHAKE_BROKEN_OFF
     verdict = verdict_of_errors([error])
-    if verdict is None or record.msg in _WHILE_HANDLING.get(record.name, ()):
+    if verdict is None or record.msg in lines.while_handling:
         return verdict
     return verdict if _shows(record.getMessage(), error) else None
 
 
-def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
+def verdict_of_errors(errors: Iterable[BaseException], *, anywhere: bool = False) -> Verdict | None:
     """What the departure was that all of these errors come from.
 
     Args:
         errors: Exceptions that are logged together.
+        anywhere: Whether they may be of another exchange than the one that is current.
 
     Returns:
         The first one's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is none, or
@@ -94,6 +109,8 @@ def verdict_of_errors(errors: Iterable[BaseException]) -> Verdict | None:
     first: Verdict | None = None
     for error in errors:
         verdict = _verdict_of(error, watch)
+        if anywhere and verdict.side not in (Side.CLIENT, Side.SERVER):
+            verdict = judge(error, None, Phase.HANDLER)
         if verdict.side not in (Side.CLIENT, Side.SERVER):
             return None
         first = first or verdict
@@ -106,6 +123,12 @@ def _verdict_of(error: BaseException, watch: Watch | None) -> Verdict:
     if watch.ended and watch.departure is not None and watch.is_aftermath(error):
         return watch.departure
     return watch.judge(error)
+
+
+def own_error(error: BaseException) -> BaseException:
+    """What is to be shown of an exception that is logged: itself, or what it hides."""
+    watch = current()
+    return unmask(error, None) if watch is None else watch.unmask(error)
 
 
 def fields_of(verdict: Verdict) -> dict[str, str]:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
+
+from cleanclose.core.blame.provenance import (
+    RESET_ERRNOS,
+    chain,
+    frames_of,
+    name_of,
+    package_of,
+    passed_call,
+)
 
 __all__ = [
     "LIKELY_CAUSES",
     "LOST",
-    "chain",
-    "leaves",
     "library_of",
     "likely_cause_of",
     "lost_upstream",
 ]
 
 Answer = TypeVar("Answer")
-
-_RESETS: Final = frozenset(
-    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN}
-)
 
 
 def _always(error: Any) -> bool:
@@ -33,9 +35,21 @@ def _has_no_sqlstate(error: Any) -> bool:
     # What the database itself says has one; what libpq says of the connection has none.
     if getattr(error, "sqlstate", None) is not None or getattr(error, "pgcode", None) is not None:
         return False
-    # Never connected: psycopg's words, and those of psycopg2, which are libpq's.
-    return not str(error).startswith(
-        ("connection failed", "connection timeout", "connection to server", "could not")
+    # psycopg_pool says by subclasses that there was no place.
+    if any(name.startswith("psycopg_pool.") for name in _names(error)):
+        return False
+    # Never connected: an unknown host, service or port is found out in connect(), and other words
+    # are psycopg's, and those of psycopg2, which are libpq's.
+    return not passed_call(error, ("psycopg", "psycopg2"), "connect") and not str(error).startswith(
+        (
+            "connection failed",
+            "connection timeout",
+            "connection to server",
+            "could not connect",
+            "could not translate",
+            "definition of service",
+            "invalid ",
+        )
     )
 
 
@@ -95,18 +109,76 @@ def _is_lost_to_requests(error: Any) -> bool:
 
 
 def _was_connected_to_redis(error: Any) -> bool:
-    # Subclasses say that there was no place in the pool, no access, or no data yet.
+    # The same class, and subclasses, say that there was no place in the pool or on the server, no
+    # access, or no data yet.
     name = "redis.exceptions.ConnectionError"
-    return next(iter(_names(error))) == name and " connecting to " not in str(error)
+    text = str(error)
+    return next(iter(_names(error))) == name and any(word in text for word in _REDIS_WORDS)
+
+
+_REDIS_WORDS: Final = (
+    "closed by server",
+    "closed on remote end",
+    "Connection lost",
+    "while reading from",
+    "while writing to",
+)
+
+
+def _was_connected_to_mongodb(error: Any) -> bool:
+    # Subclasses, and its other words, say that no server was found in time, or that the one that
+    # answered is another now. A reset has its cause, which is looked at by itself.
+    name = "pymongo.errors.AutoReconnect"
+    return next(iter(_names(error))) == name and "connection closed" in str(error)
+
+
+def _was_connected_to_smtp(error: Any) -> bool:
+    return str(error) != "please run connect() first"
+
+
+def _is_of_a_connection(error: Any) -> bool:
+    # The application may feed a StreamReader by itself: its end is then no connection's.
+    for frame in frames_of(error):
+        reader: object = frame.f_locals.get("self")
+        if package_of(frame) == "asyncio" and hasattr(reader, "_transport"):
+            return getattr(reader, "_transport") is not None  # noqa: B009 - it is object here
+    return False
+
+
+def _was_connected_to_amqp(error: Any) -> bool:
+    # Subclasses say that the broker is short of memory, or that a consumer was cancelled.
+    return _NO_LOSS_TO_AMQP.isdisjoint(_names(error)) and "timed out" not in str(error)
+
+
+_NO_LOSS_TO_AMQP: Final = frozenset(
+    {
+        "amqp.exceptions.Blocked",
+        "amqp.exceptions.ConsumerCancelled",
+        "amqp.exceptions.ResourceError",
+    }
+)
+
+
+def _was_let_in_by_rabbitmq(error: Any) -> bool:
+    # Before that the broker closes as well: there is no such virtual host, say.
+    return not passed_call(error, ("aiormq",), "connect") and not passed_call(
+        error, ("pika",), "_create_connection"
+    )
+
+
+def _is_closed_stream(error: Any) -> bool:
+    # Tornado's class for whatever closed a stream; a refused connection, say.
+    real: object = getattr(error, "real_error", None)
+    return real is None or _is_reset(real)
 
 
 LOST: Final[Mapping[str, Callable[[Any], bool]]] = {
     "aiohttp.client_exceptions.ClientOSError": _has_no_errno,
     "aiohttp.client_exceptions.ClientPayloadError": _always,
     "aiohttp.client_exceptions.ServerDisconnectedError": _always,
-    "aiormq.exceptions.ConnectionClosed": _always,
-    "amqp.exceptions.RecoverableConnectionError": _always,
-    "asyncio.exceptions.IncompleteReadError": _always,
+    "aiormq.exceptions.ConnectionClosed": _was_let_in_by_rabbitmq,
+    "amqp.exceptions.RecoverableConnectionError": _was_connected_to_amqp,
+    "asyncio.exceptions.IncompleteReadError": _is_of_a_connection,
     "asyncpg.exceptions.AdminShutdownError": _always,
     "asyncpg.exceptions.ConnectionDoesNotExistError": _always,
     "asyncpg.exceptions.CrashShutdownError": _always,
@@ -123,7 +195,7 @@ LOST: Final[Mapping[str, Callable[[Any], bool]]] = {
     "pika.exceptions.AMQPHeartbeatTimeout": _always,
     "pika.exceptions.ChannelWrongStateError": _always,
     "pika.exceptions.ConnectionBlockedTimeout": _always,
-    "pika.exceptions.ConnectionClosedByBroker": _always,
+    "pika.exceptions.ConnectionClosedByBroker": _was_let_in_by_rabbitmq,
     "pika.exceptions.ConnectionWrongStateError": _always,
     "pika.exceptions.StreamLostError": _always,
     "psycopg.OperationalError": _has_no_sqlstate,
@@ -137,14 +209,14 @@ LOST: Final[Mapping[str, Callable[[Any], bool]]] = {
     "psycopg2.errors.CrashShutdown": _always,
     "psycopg2.errors.IdleInTransactionSessionTimeout": _always,
     "psycopg2.errors.IdleSessionTimeout": _always,
-    "pymongo.errors.AutoReconnect": _always,
+    "pymongo.errors.AutoReconnect": _was_connected_to_mongodb,
     "pymysql.err.InterfaceError": _is_closed_mysql,
     "pymysql.err.OperationalError": _is_lost_to_mysql,
     "redis.exceptions.ConnectionError": _was_connected_to_redis,
     "requests.exceptions.ChunkedEncodingError": _is_lost_to_requests,
     "requests.exceptions.ConnectionError": _is_lost_to_requests,
-    "smtplib.SMTPServerDisconnected": _always,
-    "tornado.iostream.StreamClosedError": _always,
+    "smtplib.SMTPServerDisconnected": _was_connected_to_smtp,
+    "tornado.iostream.StreamClosedError": _is_closed_stream,
     "tornado.simple_httpclient.HTTPStreamClosedError": _always,
     "tornado.websocket.WebSocketClosedError": _always,
     "urllib3.exceptions.ProtocolError": _is_lost_to_urllib3,
@@ -241,41 +313,6 @@ def _own(
     return (each for each in chain(error, is_clients) if not is_clients(each))
 
 
-def chain(
-    error: BaseException, is_clients: Callable[[BaseException], bool] | None = None
-) -> Iterator[BaseException]:
-    """An exception, all that it was raised from or during, and the leaves of its groups.
-
-    Args:
-        error: Where to begin. Each exception comes once.
-        is_clients: Whether an exception is the client's. What such a one was raised during comes
-            in any case: by ``raise … from`` a server hides its own work, and with it whatever the
-            application was at.
-    """
-    seen: set[int] = set()
-    waiting: list[BaseException] = [error]
-    while waiting:
-        each = waiting.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        yield each
-        waiting.extend(leaves(each))
-        if each.__cause__ is not None:
-            waiting.append(each.__cause__)
-        is_hidden = each.__suppress_context__ and (is_clients is None or not is_clients(each))
-        if each.__context__ is not None and not is_hidden:
-            waiting.append(each.__context__)
-
-
-def leaves(error: BaseException) -> tuple[BaseException, ...]:
-    """What an exception group holds, which may be groups again; nothing for any other error."""
-    if not isinstance(error, BaseExceptionGroup):
-        return ()
-    # The group's own type parameter is unknown to every checker.
-    return tuple(cast("BaseExceptionGroup[BaseException]", error).exceptions)
-
-
 def likely_cause_of(
     error: BaseException, is_clients: Callable[[BaseException], bool]
 ) -> str | None:
@@ -346,7 +383,7 @@ def _is_library(package: str) -> bool:
 
 def _is_reset(error: object) -> bool:
     return isinstance(error, ConnectionResetError | BrokenPipeError | ConnectionAbortedError) or (
-        isinstance(error, OSError) and error.errno in _RESETS
+        isinstance(error, OSError) and error.errno in RESET_ERRNOS
     )
 
 
@@ -366,4 +403,4 @@ def _ask(rule: Callable[[Any], Answer], error: BaseException) -> Answer | None:
 
 
 def _names(error: object) -> Iterator[str]:
-    return (f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__)
+    return map(name_of, type(error).__mro__)

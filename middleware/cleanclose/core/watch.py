@@ -7,11 +7,14 @@ it gave to the application; that is the provenance on which every verdict rests.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
+from cleanclose.core.blame.provenance import chain
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
+from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.events import (
     ClientDeparted,
@@ -26,10 +29,11 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import judge, mark, marked
+from cleanclose.core.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 from cleanclose.core.stop import ClientLeft, Stops
-from cleanclose.core.upstreams import chain, library_of, likely_cause_of
+from cleanclose.core.upstreams import library_of, likely_cause_of
 
 __all__ = [
     "COMPLETE",
@@ -61,8 +65,8 @@ GONE: Final = 3
 
 
 DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
-"""Called whenever a witness sees a peer leave, before anybody logs a word about it. They must not
-raise."""
+"""Called whenever a witness sees a peer leave, before anybody logs a word about it. What they raise
+is counted, as for outlets."""
 
 
 def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
@@ -72,8 +76,8 @@ def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
     and the context of whoever was told, and nobody has logged a word about it.
 
     Args:
-        listener: Called without arguments. It must not raise. If it listens already, it is not
-            called twice.
+        listener: Called without arguments. What it raises is counted, and ignored. If it listens
+            already, it is not called twice.
 
     Returns:
         A function that ends this; it may be called more than once.
@@ -124,6 +128,7 @@ class Watch:
     """The delivery of its response, if that has begun while the request's body was incomplete."""
     stops: Stops | None = None
     """Who wants the work stopped when the peer leaves; None as long as nobody does."""
+    _key: str = ""
     _gone_at: float | None = None
     _bytes_out_before: int = 0
     _completed_in_vain: bool = False
@@ -132,6 +137,13 @@ class Watch:
     def __init__(self, now: float) -> None:
         self.started = now
         self.progress = OPEN
+
+    @property
+    def key(self) -> str:
+        """What marks on exceptions name this exchange by, in any process."""
+        if not self._key:
+            self._key = os.urandom(8).hex()
+        return self._key
 
     @property
     def status(self) -> int | None:
@@ -293,12 +305,13 @@ class Watch:
         self.progress = GONE
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
-            mark(error, self.departure)
+            mark(error, self.departure, self.key, at_home=current() is self)
         if self.delivery is not None and not self.delivery.treated:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
         for listener in DEPARTURE_LISTENERS:
-            listener()
+            with contained(lambda _: count_outlet_error()):
+                listener()
         if self.stops is not None and self.may_stop():
             self.stops.peer_left()
 
@@ -314,11 +327,33 @@ class Watch:
 
     def judge(self, error: BaseException) -> Verdict:
         """Whose fault an exception is that came up in this exchange."""
+        self._find_witnesses(error)
+        return judge(error, None if self.ended else self.departure, self.phase, self.key)
+
+    def unmask(self, error: BaseException) -> BaseException:
+        """What of an exception is to be judged, told and raised: itself, or what it hides.
+
+        A client that leaves at the right moment must not be able to hide an error.
+
+        Args:
+            error: What the application has raised.
+
+        Returns:
+            The application's own error that was being handled when the client's came; the
+            exception itself where there is none.
+        """
+        if not isinstance(error, Exception):
+            # Whoever cancels this work waits for just that.
+            return error
+        self._find_witnesses(error)
+        return unmask(error, None if self.ended else self.departure, self.key)
+
+    def _find_witnesses(self, error: BaseException) -> None:
         if not self.ended:
-            for each in chain(error):
+            # Whatever was cut off from the chain as well: it may be the server's own.
+            for each in chain(error, lambda _: True):
                 if marked(each) is None:
                     self.find_witness(each)
-        return judge(error, None if self.ended else self.departure, self.phase)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
         """What the server would make of an exception of the application's: the shim's to say.
@@ -346,7 +381,9 @@ class Watch:
         conduct = Conduct()
         if error is not None and not isinstance(error, Exception):
             self._cancelled(now)
+            events += self._hidden_by_cancelling(error, now)
         elif error is not None:
+            error = self.unmask(error)
             verdict = self.judge(error)
             conduct = CONDUCT[verdict.side, self.treatment(error, verdict.side)]
             if conduct.told:
@@ -354,7 +391,16 @@ class Watch:
         if self.departure is not None and not self.ended and not self._is_delivered:
             events.append(self._departed(self.departure, now, failed=error is not None))
         self.ended = True
-        return End(events=tuple(events), conduct=conduct)
+        return End(events=tuple(events), conduct=conduct, error=error)
+
+    def _hidden_by_cancelling(self, error: BaseException, now: float) -> Iterator[UpstreamReset]:
+        """What the application was failing with when its work was cancelled for its client.
+
+        Whoever cancelled it waits for just that exception, and says nothing of it.
+        """
+        own = None if self.departure is None or self.ended else masked(error)
+        if own is not None and self.departure is not None and self.departure.side is Side.CLIENT:
+            yield self.upstream_reset(own, self.judge(own), now, restored=True)
 
     @property
     def _is_delivered(self) -> bool:

@@ -96,17 +96,17 @@ class _Entry:
     )
 
     def __init__(self, descriptor: Descriptor, handover: Handover) -> None:
-        self.descriptor = descriptor
-        self.handover = handover
-        self.linger = handover.linger
-        self.held_as = handover.held_as
-        self.address = descriptor.address()
-        self.context = contextvars.copy_context()
+        self.descriptor: Descriptor = descriptor
+        self.handover: Handover = handover
+        self.linger: Linger = handover.linger
+        self.held_as: int | None = handover.held_as
+        self.address: str | None = descriptor.address()
+        self.context: contextvars.Context = contextvars.copy_context()
         # It would keep the server's buffers for this request.
         self.context.run(CURRENT.set, None)
-        self.registered = False
-        self.shut = False
-        self.due = math.inf
+        self.registered: bool = False
+        self.shut: bool = False
+        self.due: float = math.inf
 
 
 class Lingerer:

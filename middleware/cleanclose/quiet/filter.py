@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Final
 
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Verdict
 from cleanclose.core.levels import Levels, row_of_departure
-from cleanclose.core.records import fields_of, verdict_of_record
+from cleanclose.core.records import Lines, fields_of, own_error, verdict_of_record
+from cleanclose.quiet._lines import LINES
 
 __all__ = ["QuietLogs"]
+
+_PLAIN: Final = Lines()
 
 
 class QuietLogs(logging.Filter):
@@ -31,7 +35,7 @@ class QuietLogs(logging.Filter):
 
     def __init__(self, levels: Levels | None = None) -> None:
         super().__init__()
-        self.levels = levels or Levels()
+        self.levels: Levels = levels or Levels()
         self.owners: dict[str, str | None] = {}
         """For each logger the package whose lines alone are looked at; None: everybody's."""
 
@@ -46,8 +50,9 @@ class QuietLogs(logging.Filter):
         try:
             if not _is_by(self.owners.get(record.name), record.pathname):
                 return True
-            verdict = verdict_of_record(record)
+            verdict = verdict_of_record(record, LINES.get(record.name, _PLAIN))
             if verdict is None:
+                _show_own(record)
                 return True
             level = self.levels.of_row(row_of_departure(verdict))
             if level >= record.levelno:
@@ -64,6 +69,15 @@ def _lower(record: logging.LogRecord, level: int, verdict: Verdict) -> None:
     record.levelname = logging.getLevelName(level)
     record.exc_info = record.exc_text = record.stack_info = None
     PROCESS.count_quieted_record()
+
+
+def _show_own(record: logging.LogRecord) -> None:
+    """Let a record show the application's own error instead of the client's, which hid it."""
+    error = record.exc_info[1] if record.exc_info else None
+    own = None if error is None else own_error(error)
+    if own is not None and own is not error:
+        record.exc_info = (type(own), own, own.__traceback__)
+        record.exc_text = None
 
 
 def _is_by(package: str | None, file: str) -> bool:

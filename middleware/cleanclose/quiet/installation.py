@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Callable, Collection, Mapping
 from types import MethodType
 from typing import Final
 
 from cleanclose.core.levels import Levels
+from cleanclose.core.process import Lock
 from cleanclose.core.watch import on_departure
+from cleanclose.quiet._lines import OWNERS
 from cleanclose.quiet.filter import QuietLogs
 
 __all__ = ["LOGGERS", "install_quiet_logs", "uninstall_quiet_logs"]
 
-_OWNERS: Final[Mapping[str, str]] = {
-    "aiohttp.server": "aiohttp",
-    "aiohttp.web": "aiohttp",
-    "asyncio": "asyncio",
-    "daphne.http_protocol": "daphne",
-    "daphne.server": "daphne",
-    "daphne.ws_protocol": "daphne",
-    "django.channels.server": "daphne",
-    "django.request": "django",
-    "django.server": "django",
-    "falcon": "falcon",
-    "gunicorn.error": "gunicorn",
-    "hypercorn.error": "hypercorn",
-    "litestar": "litestar",
-    "tornado.application": "tornado",
-    "tornado.general": "tornado",
-    "uvicorn.error": "uvicorn",
-    "waitress": "waitress",
-    "websockets.server": "websockets",
-    "werkzeug": "werkzeug",
-}
-"""Each logger, and the package whose own lines are looked at.
-
-Some of these loggers are used by applications as well. What an application says about a
-departure in its own words is its own to decide.
-"""
-
-LOGGERS: Final = tuple(_OWNERS)
+LOGGERS: Final = tuple(sorted(OWNERS))
 """The loggers on which servers, frameworks and asyncio report what happens to a request."""
 
 _NO_PACKAGE_OF_ITS_OWN: Final = frozenset({"asyncio"})
@@ -58,7 +32,7 @@ class _Installation:
     """The filter, and the loggers that have it or will get it."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
         self._stop_listening: Callable[[], None] | None = None
@@ -147,7 +121,7 @@ def _are_names(value: Collection[object]) -> bool:
 
 
 def _owner(name: str) -> str | None:
-    return None if name in _NO_PACKAGE_OF_ITS_OWN else _OWNERS.get(name)
+    return None if name in _NO_PACKAGE_OF_ITS_OWN else OWNERS.get(name)
 
 
 def _loggers_of(app: object) -> dict[str, str | None]:

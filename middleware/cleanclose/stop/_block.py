@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cleanclose.core import ClientLeft, Side, Watch, current
-from cleanclose.core.upstreams import leaves
+from cleanclose.core.blame.provenance import leaves
 from cleanclose.stop._blocks import Block, new_block
 
 __all__ = ["StopWork", "client_left", "stop_work"]
@@ -36,7 +36,7 @@ class StopWork:
     def __init__(self, *, quiet: bool = False, cleanup_seconds: float = CLEANUP_SECONDS) -> None:
         if not 0 < cleanup_seconds < math.inf:
             raise ValueError(f"cleanup_seconds must be above 0, not {cleanup_seconds!r}")
-        self.stopped = False
+        self.stopped: bool = False
         self._quiet = quiet
         self._cleanup_seconds = cleanup_seconds
         self._block: Block | None = None

@@ -37,11 +37,11 @@ class Responses:
     __slots__ = ("failed", "last", "of", "started", "usual")
 
     def __init__(self, now: float, before: Responses | None = None, *, learn: bool = True) -> None:
-        self.started = now
-        self.failed = 0
-        self.of = 0
-        self.usual = (0.0, 0.0)
-        self.last = (0, 0)
+        self.started: float = now
+        self.failed: int = 0
+        self.of: int = 0
+        self.usual: tuple[float, float] = (0.0, 0.0)
+        self.last: tuple[int, int] = (0, 0)
         if before is not None:
             # One window late, as with departures.
             failed, of = (kept * 0.9 for kept in before.usual)

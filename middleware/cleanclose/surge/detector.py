@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 
 from cleanclose.core.events import (
@@ -16,6 +15,7 @@ from cleanclose.core.events import (
     Side,
     UploadDrained,
 )
+from cleanclose.core.process import Lock, renew_after_fork
 from cleanclose.core.settings import SurgeThresholds
 from cleanclose.surge.bands import same_age, same_bytes, same_idle
 from cleanclose.surge.bursts import Cuts, Responses, Start
@@ -48,8 +48,13 @@ class Surge:
 
     def __init__(self, thresholds: SurgeThresholds | None = None) -> None:
         self._thresholds = thresholds or SurgeThresholds()
-        self._lock = threading.RLock()
-        self.sample_at = 0.0
+        self._lock = Lock()
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Nothing is known any more: in a child that has just been forked, whose start this is."""
+        self.sample_at: float = 0.0
         """`request_begins` is to be asked about a request that begins at this time or later."""
         self._started: float | None = None
         self._window: Window | None = None
@@ -59,6 +64,10 @@ class Surge:
         self._cuts = Cuts()
         self._start = Start()
         self._episodes = Episodes(self._thresholds.cool_down)
+
+    def __reduce__(self) -> tuple[type[Surge], tuple[SurgeThresholds]]:
+        """For copy and pickle: one with the same thresholds, which knows nothing yet."""
+        return type(self), (self._thresholds,)
 
     def request_begins(self, now: float) -> bool:
         """Whether this request is one of the samples of what requests there are.

@@ -39,7 +39,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: dict[str, float] = {}
-        self.total = 0.0
+        self.total: float = 0.0
         self._forgotten = 0.0
 
     def add(self, key: str) -> None:
@@ -80,8 +80,8 @@ class Mix:
     __slots__ = ("networks", "routes")
 
     def __init__(self) -> None:
-        self.networks = Tally()
-        self.routes = Tally()
+        self.networks: Tally = Tally()
+        self.routes: Tally = Tally()
 
     def add(self, network: str, route: str) -> None:
         """Count one of a network and a route."""
@@ -105,9 +105,9 @@ class Window:
     __slots__ = ("departures", "requests", "started")
 
     def __init__(self, now: float) -> None:
-        self.started = now
+        self.started: float = now
         self.departures: list[Departure] = []
-        self.requests = Mix()
+        self.requests: Mix = Mix()
 
 
 class Memory:
@@ -116,9 +116,9 @@ class Memory:
     __slots__ = ("departures", "last", "left", "requests")
 
     def __init__(self) -> None:
-        self.left = Mix()
+        self.left: Mix = Mix()
         """Departures, by network and by route."""
-        self.requests = Mix()
+        self.requests: Mix = Mix()
         """Requests that nobody left, likewise."""
         self.departures: deque[Departure] = deque(maxlen=_KEYS)
         """Some of the earlier departures."""

@@ -64,7 +64,7 @@ class _Conversation:
 
     def run(self) -> Seen:
         upload = self.upload
-        self.socket = socket.create_connection((upload.host, upload.port), upload.timeout)
+        self.socket = _connected(upload)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.poll = select.poll()
@@ -268,3 +268,19 @@ class _Conversation:
             if self.upload.await_end:
                 self._half_close()
                 self._receive(None)
+
+
+def _connected(upload: Upload) -> socket.socket:
+    if upload.receive_buffer is None:
+        return socket.create_connection((upload.host, upload.port), upload.timeout)
+    # The window that the handshake offers comes of it.
+    kind = socket.AF_INET6 if ":" in upload.host else socket.AF_INET
+    connection = socket.socket(kind, socket.SOCK_STREAM)
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, upload.receive_buffer)
+        connection.settimeout(upload.timeout)
+        connection.connect((upload.host, upload.port))
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -77,6 +77,9 @@ class Upload:
     await_end: bool = True
     """Whether a raw client that has its answers stays until the server has closed the connection:
     some take seconds for that. Without it, for ``listen`` at most."""
+    receive_buffer: int | None = None
+    """Bytes that a raw client's kernel takes before the client reads (``SO_RCVBUF``): a slow
+    downlink; None for what the system gives."""
     timeout: float = 60.0
     """A guard against hanging, for the whole exchange."""
 

@@ -25,8 +25,8 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.outlets import Reporter
-from cleanclose.core.servers import TORNADO
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
+from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
 
 __all__ = ["Delivery", "Setup"]

@@ -20,10 +20,10 @@ from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witne
 from cleanclose.core.judge import mark
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.outlets import Reporter
-from cleanclose.core.servers import TORNADO
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._private import CLOSES_ALL
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]

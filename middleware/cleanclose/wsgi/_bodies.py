@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from typing import Any, Final, Protocol
 
+from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.stop import ClientLeft
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
@@ -35,12 +36,12 @@ class Listener(Protocol):
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BrokenPipeError | None:
+    ) -> list[bytes] | BaseException | None:
         """The application has raised; what to send or to raise instead, or None."""
         ...
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
-        """The application's ``close()`` has raised; whether the exception ends here."""
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> BaseException | None:
+        """The application's ``close()`` has raised; what to raise, or None if it ends here."""
         ...
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
@@ -79,26 +80,38 @@ def end(
         if not watch.ended:
             watch.response_closed(error, through)
         over = watch.progress != COMPLETE or delivery is not None
-        try:
-            if through is not None and isinstance(error, Exception) and not over:
-                # It came out of the file: an upstream's, perhaps.
-                listener.close_failed(error, watch)
-            if close is not None:
-                close()
-        except BaseException as failure:
-            if delivery is not None:
-                delivery.close(all_sent=error is None and watch.response_complete)
-            if not listener.close_failed(failure, watch):
-                raise
-        else:
-            if delivery is not None:
-                delivery.close(all_sent=error is None and watch.response_complete)
-            if over:
-                listener.over(watch, _outside(error))
+        if through is not None and isinstance(error, Exception) and not over:
+            # It came out of the file: an upstream's, perhaps.
+            listener.close_failed(error, watch)
+        if _closed(listener, watch, close, delivery, all_sent=error is None) and over:
+            listener.over(watch, _outside(error))
         if watch.is_sample:
             listener.reporter.request_over(watch)
     finally:
         leave(watch)
+
+
+def _closed(
+    listener: Listener,
+    watch: WsgiWatch,
+    close: Callable[[], object] | None,
+    delivery: Delivery | None,
+    *,
+    all_sent: bool,
+) -> bool:
+    """Close what the application has made, and see the delivery through; whether it raised not."""
+    try:
+        if close is not None:
+            close()
+    except BaseException as failure:
+        if delivery is not None:
+            delivery.close(all_sent=all_sent and watch.response_complete)
+        if not listener.close_failed(failure, watch):
+            raise
+        return False
+    if delivery is not None:
+        delivery.close(all_sent=all_sent and watch.response_complete)
+    return True
 
 
 class ListBody:
@@ -200,7 +213,7 @@ class Body:
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -313,13 +326,11 @@ class DeliveredBody(Body):
             delivery.let_pending_go()
             answer = self._middleware.answer(error, self._watch, delivery)
             if not isinstance(answer, list):
-                if answer is None and isinstance(error, Exception):
-                    delivery.make_way()
                 delivery.abandon()
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer

@@ -22,8 +22,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from cleanclose.core.deliver.table import Read, Step
-from cleanclose.core.servers import Server, cooperates_with
+from cleanclose.core.server import Server
 from cleanclose.linger import descriptor_of
+from cleanclose.servers import cooperates_with
 
 if sys.platform != "win32":
     import fcntl

@@ -14,8 +14,9 @@ from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
-from cleanclose.core.servers import Server, is_called_by_wsgi_server
+from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
+from cleanclose.servers import is_called_by_wsgi_server
 from cleanclose.wsgi._connection import ClientConnection, drain
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import errno
-import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
 from cleanclose.core import Outlet, Settings, SettingsOptions, Verdict
-from cleanclose.core.conduct import Conduct
+from cleanclose.core.blame.provenance import raise_as_it_is
+from cleanclose.core.conduct import Conduct, End
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.judge import mark
-from cleanclose.core.servers import Server, wsgi_response
+from cleanclose.core.process import COPYING, Lock
+from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import CURRENT, OPEN
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers import wsgi_response
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
@@ -86,14 +88,23 @@ class CleanCloseMiddleware:
         self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
         self.reporter = make_reporter(outlets, self._settings)
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=app)
-        self._lock = threading.Lock()
+        self._quieten()
+        self._lock = Lock()
         self._places: Places | None = None
 
+    def _quieten(self) -> None:
+        if self._settings.quiet_logs:
+            install_quiet_logs(self._settings.level_table(), app=self.app)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin as a copy, in another process maybe."""
+        self.__dict__.update(state)
+        self._quieten()
+
     def __getattr__(self, name: str) -> Any:
-        if name == "app":
-            # Not constructed yet (copy, pickle): looking it up would ask for it again.
+        if name == "app" or name in COPYING:
+            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
+            # application one of this.
             raise AttributeError(name)
         return getattr(self.app, name)
 
@@ -130,7 +141,7 @@ class CleanCloseMiddleware:
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -147,13 +158,11 @@ class CleanCloseMiddleware:
         except BaseException as error:
             answer = self.answer(error, watch, delivery)
             if not isinstance(answer, list):
-                if answer is None and isinstance(error, Exception):
-                    delivery.make_way()
                 self._abandon(watch, delivery)
                 if answer is None:
                     raise
                 try:
-                    raise answer from error
+                    raise_as_it_is(answer)
                 finally:
                     # Its traceback refers to this frame.
                     del answer
@@ -169,17 +178,29 @@ class CleanCloseMiddleware:
 
     def answer(
         self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None
-    ) -> list[bytes] | BrokenPipeError | None:
+    ) -> list[bytes] | BaseException | None:
         """The application has raised, from its call or from its response's iteration.
 
         Returns:
             What to respond with instead; or what to raise instead, where the response has begun
-            and can only break off; None if the exception is the server's to see.
+            and can only break off, or where the client's error hides one of the application's;
+            None if the exception is the server's to see.
         """
         if isinstance(error, Exception):
             # Whether the client has left as well.
             watch.ask()
-        conduct = self._ended(watch, error)
+        end = self._ended(watch, error)
+        own = end.error or error
+        answer = self._answer(own, watch, delivery, end.conduct)
+        if answer is None:
+            if delivery is not None and isinstance(own, Exception):
+                delivery.make_way()
+            return None if own is error else own
+        return answer
+
+    def _answer(
+        self, error: BaseException, watch: WsgiWatch, delivery: Delivery | None, conduct: Conduct
+    ) -> list[bytes] | BrokenPipeError | None:
         if conduct.status is None:
             return None
         quiet = conduct.quiet
@@ -199,13 +220,14 @@ class CleanCloseMiddleware:
             return _broken_pipe(error, watch.departure if quiet else None)
         return [body]
 
-    def close_failed(self, error: BaseException, watch: WsgiWatch) -> bool:
+    def close_failed(self, error: BaseException, watch: WsgiWatch) -> BaseException | None:
         """The application's ``close()`` has raised, behind its response.
 
         Returns:
-            Whether the exception ends here.
+            What to raise; None if the exception ends here.
         """
-        return self._ended(watch, error).quiet
+        end = self._ended(watch, error)
+        return None if end.conduct.quiet else end.error or error
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
         """The response is over, and the application has not raised.
@@ -217,11 +239,11 @@ class CleanCloseMiddleware:
         if not watch.ended:
             self._ended(watch, error)
 
-    def _ended(self, watch: WsgiWatch, error: BaseException | None) -> Conduct:
+    def _ended(self, watch: WsgiWatch, error: BaseException | None) -> End:
         end = watch.app_ended(time.monotonic(), error)
         for event in end.events:
             self.reporter.report(event)
-        return end.conduct
+        return end
 
     def _delivery(self, watch: WsgiWatch, length: int) -> Delivery:
         environ, server = watch.environ, watch.server

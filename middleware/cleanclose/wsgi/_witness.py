@@ -17,10 +17,11 @@ from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.servers import UNKNOWN, Server, is_servers_own, plain_socket, wsgi_server
+from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN
+from cleanclose.servers import is_servers_own, plain_socket, wsgi_server
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 

@@ -25,6 +25,8 @@ reads ahead on a connection. Run as a program it serves by itself:
 ``/refused``          its upstream refuses the connection
 ``/reset-unread``     ``/reset`` without a look at the request's body
 ``/reset-gone``       ``/reset`` when the gate is open: the client may have left
+``/hide``             fails, and reads the body meanwhile; the query names the construct
+``/hide-in-pieces``   the same in the response's iteration
 ====================  ==========================================================================
 
 A gate is a file named by the query: the handler makes ``<gate>.entered`` and waits for the file.
@@ -47,6 +49,7 @@ from wsgiref.simple_server import make_server
 from cleanclose.core import client_gone, snapshot
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness import tap
+from tests.harness.hiding import HIDES
 from tests.harness.waiting import until
 
 MIB: Final = 1024 * 1024
@@ -174,6 +177,11 @@ def raw(environ: Any, start_response: Any) -> Iterable[bytes]:
             reset_upstream()
         case "/refused":
             refused_upstream()
+        case "/hide":
+            HIDES[gate](stream.read)
+        case "/hide-in-pieces":
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return (b"%d" % len(str(HIDES[gate](stream.read))) for _ in range(1))
         case "/reset-declared":
             start_response("200 OK", [("Content-Length", "1000")])
             return Body("later", [b"begun"])

@@ -41,6 +41,15 @@ def sleeps(event: Event) -> None:
     time.sleep(SLEEP)
 
 
+def exits(event: Event) -> None:
+    sys.exit(1)
+
+
+def notes(event: Event) -> None:
+    sys.stderr.write(f"an outlet's note: {event.name}\n")
+    sys.stderr.flush()
+
+
 def raises(event: Event) -> None:
     raise RuntimeError("this outlet is broken")
 
@@ -59,6 +68,10 @@ def _outlet(name: str) -> Outlet:
             return sleeps
         case "queued-sleeps":
             return QueuedOutlet(sleeps, size=3)
+        case "exits":
+            return exits
+        case "queued-notes":
+            return QueuedOutlet(notes)
         case "raises":
             return raises
         case "sentry":

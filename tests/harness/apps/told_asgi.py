@@ -64,7 +64,7 @@ starlette = Starlette(
         Route("/", index),
         Route("/read", read, methods=["POST"]),
         Route("/refuse", refuse, methods=["POST"]),
-        Route("/work", work),
+        Route("/work", work, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         Route("/stream", stream),
         Route("/reset", reset),
         Route("/reset-later", reset_later),

@@ -30,7 +30,7 @@ def index() -> bytes:
     return told.counters()
 
 
-@flask.get("/work")
+@flask.route("/work", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
 def work() -> str:
     deadline = time.monotonic() + 10
     while not client_gone() and time.monotonic() < deadline:

@@ -18,7 +18,8 @@ import pytest
 
 from cleanclose.doctor.clients import Upload, strict
 from tests.harness.asking import get_json
-from tests.harness.leavers import How, connected, leave, leave_at, request
+from tests.harness.hiding import HIDES
+from tests.harness.leavers import How, connected, leave, leave_at, request, until_read
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.tap import PATH_VARIABLE, read_tap
 from tests.harness.waiting import until
@@ -65,7 +66,8 @@ BROKEN_OFF: Final = ("/reset-later", "/reset-declared")
 class Site:
     """A server with a tap, from the moment that a test began to look."""
 
-    def __init__(self, server: ServerProcess, tap: Path) -> None:
+    def __init__(self, server: ServerProcess, tap: Path, name: str) -> None:
+        self.name = name
         self._server = server
         self._tap = tap
         self.port = server.port
@@ -90,6 +92,10 @@ class Site:
         records, events = self.look()
         assert sorted(event["event"] for event in events) == sorted(names), (records, events)
         return records, events
+
+    def log_text(self) -> str:
+        """What the server has printed."""
+        return self._server.log_text()
 
     def departures_counted(self) -> float:
         """By how much the counter of departures has grown since the last time."""
@@ -141,7 +147,7 @@ class Sites:
             wrapped=wrapped,
             env={PATH_VARIABLE: str(tap), "TEST_FRAMEWORK": framework, **env},
         )
-        return Site(server, tap)
+        return Site(server, tap, stack.name)
 
 
 @pytest.fixture
@@ -368,6 +374,7 @@ def _short_upload(port: int, path: str) -> bytes:
         client.sendall(
             request("POST", path, length=1000, headers=(("Connection", "close"),)) + b"x" * 500
         )
+        until_read(client)
         client.shutdown(socket.SHUT_WR)
         return read_to_end(client).partition(b"\r\n")[0]
 
@@ -407,3 +414,66 @@ def test_client_gone(site: Sites, stack: Stack, tmp_path: Path) -> None:
         said.append(gate.with_suffix(".gone").read_text())
         assert b"done" in answer or how is not None
     assert said == ["True", "True", "False"]
+
+
+class Told:
+    """How often a server has told of the application's own error, from now on."""
+
+    def __init__(self, here: Site) -> None:
+        self._here = here
+        self._before = self._count()
+
+    def _count(self) -> tuple[int, int]:
+        text = self._here.log_text()
+        # Its traceback goes down to the line; our own word for a short body is none of it.
+        return text.count(BUG), text.count("TruncatedBodyError")
+
+    def once(self) -> None:
+        """It was told once, and nothing else in its place."""
+        bugs, others = self._before
+        until(lambda: self._count()[0] > bugs, self._here.log_text)
+        told, others_now = self._count()
+        # wsgiref shows it again as the context of what its own answer met.
+        assert told == bugs + 1 or self._here.name == WSGIREF.name, self._here.log_text()
+        assert others_now == others, self._here.log_text()
+        self._before = self._count()
+
+
+BUG: Final = "\nKeyError: 'order'"
+
+
+@pytest.mark.parametrize("stack", HIDING, ids=str, scope="module")
+def test_a_client_cannot_hide_an_error(site: Sites, stack: Stack) -> None:
+    here = site(stack)
+    told = Told(here)
+    # gevent.pywsgi raises by itself when a body ends too early.
+    event = "client_departed" if stack is PYWSGI else "truncated_upload"
+    for construct in HIDES:
+        assert b" 500 " in _short_upload(here.port, f"/hide?{construct}"), construct
+        here.see(event)
+        told.once()
+        leave_at(here.port, request("POST", f"/hide?{construct}", length=1000), "rst", body=b"ab")
+        here.see("client_departed")
+        told.once()
+
+
+@pytest.mark.parametrize("stack", HIDING, ids=str, scope="module")
+def test_nor_one_in_the_response(site: Sites, stack: Stack) -> None:
+    here = site(stack)
+    told = Told(here)
+    for how in HOWS:
+        path = "/hide-in-pieces?finally"
+        leave_at(here.port, request("POST", path, length=1000), how, body=b"abcd")
+        here.see("truncated_upload" if how == "fin" and stack is not PYWSGI else "client_departed")
+        told.once()
+
+
+@pytest.mark.parametrize("stack", HIDING, ids=str, scope="module")
+@pytest.mark.negative_control
+def test_the_control_a_bare_server_tells_of_it(site: Sites, stack: Stack) -> None:
+    """So a wrapped one must: the client has only ended its sending, and reads the answer."""
+    here = site(stack, wrapped=False)
+    told = Told(here)
+    answer = _short_upload(here.port, "/hide?finally")
+    assert b" 500 " in answer
+    told.once()

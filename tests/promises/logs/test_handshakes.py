@@ -11,6 +11,7 @@ import pytest
 
 from cleanclose.core import Phase, Side, Verdict
 from cleanclose.core.records import verdict_of_record
+from cleanclose.servers.gunicorn import ROOM
 from tests.harness.leavers import leave
 
 HANDSHAKE = """
@@ -37,7 +38,7 @@ def test_a_peer_that_is_gone_before_the_handshake(
     verdicts: list[Verdict | None] = []
 
     def look(record: logging.LogRecord) -> bool:
-        verdicts.append(verdict_of_record(record))
+        verdicts.append(verdict_of_record(record, ROOM.loggers[record.name]))
         return False
 
     logger = logging.getLogger("gunicorn.error")

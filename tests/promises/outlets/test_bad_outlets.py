@@ -54,7 +54,11 @@ def test_on_threads_one_that_sleeps_holds_its_own_request_only(serve: Serve) -> 
 
 @pytest.mark.parametrize(
     ("stack", "outlets"),
-    [*((stack, "raises,structlog") for stack in STACKS), (UVICORN, "")],
+    [
+        *((stack, "raises,structlog") for stack in STACKS),
+        *((stack, "exits,structlog") for stack in STACKS),
+        (UVICORN, ""),
+    ],
     ids=lambda value: str(value) or "none",
 )
 def test_one_that_raises_and_none_at_all(serve: Serve, stack: Stack, outlets: str) -> None:

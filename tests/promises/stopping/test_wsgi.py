@@ -20,7 +20,8 @@ from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
 
-SOON: Final = 2.0
+SOON: Final = 15.0
+"""Seconds: half of what the work would take by itself."""
 ROWS: Final = tuple(
     replace(
         row,

@@ -14,7 +14,8 @@ from starlette.middleware.errors import ServerErrorMiddleware
 
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import Event, Outcome, UploadDrained
-from cleanclose.core.servers import UNKNOWN, asgi_server
+from cleanclose.core.server import UNKNOWN
+from cleanclose.servers import asgi_server
 
 Message = MutableMapping[str, Any]
 App = Callable[..., Awaitable[None]]

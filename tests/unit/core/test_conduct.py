@@ -14,7 +14,7 @@ from cleanclose.core.conduct import (
     asgi_treatment,
     wsgi_treatment,
 )
-from cleanclose.core.servers import UNKNOWN, Continue, Server
+from cleanclose.core.server import UNKNOWN, Continue, Server
 
 HIDING = Server("hiding", Continue.LAZY, hides=lambda error: isinstance(error, ConnectionError))
 SILENT = Server("silent", Continue.LAZY, hides=lambda error: False, answers=False)

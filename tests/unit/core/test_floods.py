@@ -15,6 +15,7 @@ from cleanclose.core import (
     ClientDeparted,
     Event,
     Flood,
+    Levels,
     Phase,
     ResponseUndelivered,
     TruncatedUpload,
@@ -63,9 +64,9 @@ def test_no_measured_value_makes_a_kind_of_its_own(cls: type[Event]) -> None:
         for field in dataclasses.fields(cls)
         if str(field.type).partition(" ")[0] in ("int", "float") and field.name != "status"
     }
-    control = FloodControl(Flood(lines=1))
     assert measured
     for name in measured:
+        control = FloodControl(Flood(lines=1))
         common = {"framework": "wsgi", "of": name}
         assert control.admit(cls.name, logging.DEBUG, {**common, name: 1}, 0.0)[0]
         assert not control.admit(cls.name, logging.DEBUG, {**common, name: 2}, 0.0)[0], name
@@ -92,7 +93,6 @@ def test_past_the_rate_they_are_one_line_with_a_count() -> None:
         "last_seconds_ago": 16.0,
         "framework": "asgi",
         "server": "uvicorn",
-        "method": "GET",
         "route": "/a",
         "side": "client",
         "phase": "handler",
@@ -119,10 +119,9 @@ def test_after_the_time_lines_are_written_again() -> None:
         departed(Phase.REQUEST_BODY),
         departed(route="/b"),
         departed(route=None),
-        departed(method="POST"),
         upstream(),
     ],
-    ids=["phase", "route", "no route", "method", "event"],
+    ids=["phase", "route", "no route", "event"],
 )
 def test_only_what_is_alike_is_folded(other: Event) -> None:
     outlet = Lines(flood=Flood(lines=1))
@@ -141,20 +140,45 @@ def test_the_first_error_of_its_kind_is_always_written() -> None:
     assert written == errors
 
 
-def test_methods_that_a_client_makes_up_are_one_kind() -> None:
+def test_methods_are_a_clients_choice_and_no_kinds() -> None:
     outlet = Lines(flood=Flood(lines=5))
     for number in range(1000):
-        outlet(departed(method=f"M{number}"))
+        outlet(departed(method=("POST", "PUT", "PATCH", f"M{number}")[number % 4]))
     assert len(outlet.lines) == 5
     outlet.flush()
-    assert outlet.folds()[0]["method"] == "_OTHER"
+    assert [fold["folded"] for fold in outlet.folds()] == [995]
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, logging.WARNING])
+def test_all_kinds_of_one_event_have_no_more_lines_than_two_of_them(level: int) -> None:
+    outlet = Lines(flood=Flood(lines=5), levels=Levels(rows={"client_departed.midway": level}))
+    for number in range(1000):
+        outlet(departed(route=f"/{number % 50}"))
+    outlet(upstream())
+    assert outlet.names() == ["client_departed"] * 10 + ["upstream_reset"]
+    outlet.flush()
+    folds = outlet.folds()
+    assert sum(int(str(fold["folded"])) for fold in folds) == 990
+    # Those of the kinds that had lines, and one for all others.
+    assert len(folds) <= 11
+    assert "route" not in folds[-1]
+    assert folds[-1]["server"] == "uvicorn"
+
+
+def test_after_the_time_all_kinds_have_lines_again() -> None:
+    outlet = Lines(flood=Flood(lines=1, seconds=10))
+    for second in (0.0, 11.0):
+        outlet.now = second
+        for number in range(9):
+            outlet(departed(route=f"/{number}"))
+    assert outlet.names() == [*["client_departed"] * 2, FOLDED, *["client_departed"] * 2]
 
 
 def test_memory_is_bounded_and_what_makes_room_is_told() -> None:
     outlet = Lines(flood=Flood(lines=1, kinds=8))
     for number in range(100):
         for _ in range(3):
-            outlet(departed(route=f"/{number}"))
+            outlet(upstream(f"library.Error{number}"))
     control: Any = outlet._control  # pyright: ignore[reportPrivateUsage]
     assert len(control._windows) == 8
     outlet.flush()

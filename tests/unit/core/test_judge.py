@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import errno
 import pickle
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Generator
 from typing import cast
 
 import pytest
 
 from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.judge import WRAPPERS, judge, mark, marked
+from cleanclose.core.blame.provenance import frames_of, leaves
+from cleanclose.core.judge import WRAPPERS, judge, mark, marked, unmask
 from cleanclose.core.upstreams import LOST
 
 GONE = Verdict(
@@ -214,7 +217,9 @@ def test_what_the_server_raised_it_from_is_no_other_cause() -> None:
     assert side_of(error, None) is Side.CLIENT
 
 
-@pytest.mark.parametrize("lost", [reset(), REDIS_LOST()], ids=["reset", "redis"])
+@pytest.mark.parametrize(
+    "lost", [reset(), REDIS_LOST("Connection closed by server.")], ids=["reset", "redis"]
+)
 @pytest.mark.parametrize("clients_own", [clients(), WRAPPER()], ids=["marked", "wrapper"])
 def test_an_upstreams_loss_under_a_clients_error_is_not_hidden(
     clients_own: BaseException, lost: BaseException
@@ -255,14 +260,290 @@ def test_an_upstreams_loss_deep_under_a_clients_error_is_not_hidden() -> None:
     assert side_of(clients(raised(server))) is Side.CLIENT
 
 
-def test_an_error_that_was_handled_with_exceptions_in_between_stays_the_clients() -> None:
+def leave() -> None:
+    """What the application called when it found out, out of its sight."""
+    raise clients() from None
+
+
+def bug() -> None:
+    dict[str, str]()["order"]
+
+
+@contextlib.contextmanager
+def goodbye() -> Generator[None]:
+    try:
+        yield
+    finally:
+        leave()
+
+
+def in_finally() -> None:
+    try:
+        bug()
+    finally:
+        leave()
+
+
+def in_with() -> None:
+    with goodbye():
+        bug()
+
+
+def behind_anything() -> None:
+    try:
+        bug()
+    except Exception:  # noqa: BLE001 - the subject
+        leave()
+
+
+def behind_its_own_class_and_raised_again() -> None:
+    try:
+        bug()
+    except KeyError:
+        leave()
+        raise
+
+
+def behind_another_finally() -> None:
+    try:
+        bug()
+    finally:
+        try:
+            list[int]()[0]
+        except IndexError:
+            leave()
+
+
+def in_a_finally_of_a_clause() -> None:
+    try:
+        bytes([1]).index(0)
+    except ValueError:
+        try:
+            bug()
+        finally:
+            leave()
+
+
+def in_a_group() -> None:
+    try:
+        bug()
+    finally:
+        raise BaseExceptionGroup("tasks", [clients(), clients()])
+
+
+def under_a_stopped_generator() -> None:
+    try:
+        bug()
+    finally:
+        try:
+            next(iter(()))
+        except StopIteration:
+            leave()
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        in_finally,
+        in_with,
+        behind_anything,
+        behind_its_own_class_and_raised_again,
+        behind_another_finally,
+        in_a_finally_of_a_clause,
+        in_a_group,
+        under_a_stopped_generator,
+    ],
+)
+def test_a_bug_under_a_clients_error_is_not_hidden(app: Callable[[], None]) -> None:
+    error = raised(app)
+    assert side_of(error) is Side.UNKNOWN
+    own = unmask(error, GONE)
+    assert type(own) is KeyError
+    # With its own traceback, down to the line that raised it.
+    assert [frame.f_code.co_name for frame in frames_of(own)][-1] == "bug"
+
+
+def looked_up() -> None:
+    try:
+        bug()
+    except (ValueError, KeyError):
+        for _ in range(2):
+            leave()
+
+
+def timed_out() -> None:
+    async def wait() -> None:
+        try:
+            await asyncio.wait_for(asyncio.Queue[int]().get(), 0)
+        except TimeoutError:
+            leave()
+
+    asyncio.run(wait())
+
+
+def drained_a_queue() -> None:
+    try:
+        queue.Queue[int]().get_nowait()
+    except Exception:  # noqa: BLE001 - the subject
+        leave()
+
+
+def answered() -> None:
+    class NotFound(class_named("werkzeug.exceptions.HTTPException")):  # type: ignore[misc]
+        code = 404
+
+    try:
+        bug()
+    except KeyError:
+        try:
+            raise NotFound()
+        finally:
+            leave()
+
+
+@pytest.mark.parametrize("app", [looked_up, timed_out, drained_a_queue, answered])
+def test_what_the_application_has_dealt_with_is_not_cried(app: Callable[[], None]) -> None:
+    error = raised(app)
+    assert side_of(error) is Side.CLIENT
+    assert unmask(error, GONE) is error
+
+
+def test_a_server_error_of_a_framework_is_no_answer() -> None:
+    class Broken(class_named("starlette.exceptions.HTTPException")):  # type: ignore[misc]
+        status_code = 503
+
     def app() -> None:
         try:
-            dict[str, str]()["cached"]
-        except KeyError:
-            raise clients() from None
+            raise Broken()
+        finally:
+            leave()
 
-    assert side_of(raised(app)) is Side.CLIENT
+    assert type(unmask(raised(app), GONE)) is Broken
+
+
+def test_what_was_handled_when_the_exchange_began_is_not_the_applications() -> None:
+    def app(environ: object, start_response: object) -> list[bytes]:
+        leave()
+        return []
+
+    reports: list[BaseException] = []
+
+    def server() -> None:
+        try:
+            bug()
+        except KeyError:
+            # As a shim does: its frame is what stands between.
+            namespace = {"__name__": "cleanclose.wsgi.test", "app": app, "look": look}
+            exec("def call():\n try:\n  app({}, None)\n except OSError as e:\n  look(e)", namespace)
+            cast("Callable[[], None]", namespace["call"])()
+
+    def look(error: OSError) -> None:
+        reports.append(unmask(error, GONE))
+
+    server()
+    assert type(reports[0]) is ConnectionResetError
+
+
+def test_several_hidden_errors_are_a_group() -> None:
+    group = ExceptionGroup(
+        "tasks", [cast("Exception", raised(app)) for app in (in_with, in_finally)]
+    )
+    own = unmask(group, GONE)
+    assert [type(each) for each in leaves(own)] == [KeyError, KeyError]
+
+
+def test_what_is_not_all_the_clients_stays_as_it_is() -> None:
+    group = ExceptionGroup("tasks", [cast("Exception", raised(in_finally)), ValueError()])
+    assert unmask(group, GONE) is group
+
+
+# Marks of other exchanges.
+
+
+def test_a_mark_of_another_exchanges_connection_proves_nothing() -> None:
+    error = reset()
+    mark(error, GONE, "one")
+    assert judge(error, None, Phase.HANDLER, "one") == GONE
+    for departure in (None, GONE):
+        assert judge(error, departure, Phase.HANDLER, "another").side is not Side.CLIENT
+    assert pickle.loads(pickle.dumps(error)).args == error.args
+
+
+def test_without_an_exchange_only_what_was_met_in_one_of_its_own_counts() -> None:
+    home, elsewhere = reset(), reset()
+    mark(home, GONE, "one")
+    mark(elsewhere, GONE, "one", at_home=False)
+    assert judge(home, None, Phase.HANDLER).side is Side.CLIENT
+    assert judge(elsewhere, None, Phase.HANDLER).side is not Side.CLIENT
+    assert judge(elsewhere, None, Phase.HANDLER, "one").side is Side.CLIENT
+
+
+# Client libraries that send a body on.
+
+
+def library_module(
+    package: str, catches: str = "Exception"
+) -> Callable[[Callable[[], None]], None]:
+    """A library's function, which makes an error of its own of what it reads."""
+    code = f"""
+class LibraryError(Exception):
+    pass
+
+
+def send(read):
+    try:
+        read()
+    except {catches} as error:
+        raise LibraryError(error)
+"""
+    namespace: dict[str, object] = {"__name__": f"{package}.client"}
+    exec(code, namespace)
+    return cast("Callable[[Callable[[], None]], None]", namespace["send"])
+
+
+def test_what_a_library_makes_of_a_clients_error_is_the_clients() -> None:
+    inner, outer = library_module("urllib3"), library_module("requests")
+    error = raised(lambda: outer(lambda: inner(leave)))
+    assert side_of(error) is Side.CLIENT
+    assert side_of(raised(lambda: inner(in_finally))) is Side.UNKNOWN
+
+
+def test_what_it_makes_of_anything_else_is_not() -> None:
+    send = library_module("requests")
+
+    def upstream_reset() -> None:
+        raise reset()
+
+    assert side_of(raised(lambda: send(upstream_reset))) is Side.UPSTREAM
+    # Any other package may be the application.
+    assert side_of(raised(lambda: library_module("app")(leave))) is Side.UNKNOWN
+
+
+def test_what_a_library_says_behind_a_clients_back_is_its_own() -> None:
+    send = library_module("requests")
+
+    def upstream_fails() -> None:
+        raise OSError("no such host")
+
+    def app() -> None:
+        try:
+            leave()
+        except OSError:
+            send(upstream_fails)
+
+    assert side_of(raised(app)) is not Side.CLIENT
+
+
+def test_who_raises_a_librarys_class_by_himself_is_not_the_library() -> None:
+    cls = class_named("requests.exceptions.ConnectionError")
+
+    def app() -> None:
+        try:
+            leave()
+        except OSError as error:
+            raise cls() from error
+
+    assert side_of(raised(app)) is not Side.CLIENT
 
 
 # Wrappers.
@@ -364,8 +645,8 @@ def test_a_group_is_the_clients_if_every_leaf_is() -> None:
 @pytest.mark.parametrize("deep", [False, True], ids=["flat", "nested"])
 def test_one_other_leaf_speaks_for_the_group(other: BaseException, deep: bool) -> None:
     leaf = BaseExceptionGroup("", [clients(), other]) if deep else other
-    for leaves in ([clients(), leaf], [leaf, clients()]):
-        assert side_of(BaseExceptionGroup("", leaves)) is not Side.CLIENT
+    for held in ([clients(), leaf], [leaf, clients()]):
+        assert side_of(BaseExceptionGroup("", held)) is not Side.CLIENT
 
 
 def test_a_marked_group_is_judged_by_its_leaves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 
 import pytest
@@ -14,6 +15,10 @@ from cleanclose.core.upstreams import (
     lost_upstream,
 )
 from tests.harness.paths import ROOT
+
+with contextlib.suppress(ImportError):
+    # Once per process it binds a socket, to see whether there is IPv6: not within a unit test.
+    importlib.import_module("urllib3")
 
 NAMES = sorted({*LOST, *LIKELY_CAUSES})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,6 +21,8 @@ from cleanclose.core import (
     Outcome,
     StructlogOutlet,
     UploadDrained,
+    Witness,
+    on_departure,
     on_event,
     reset,
     snapshot,
@@ -221,3 +224,84 @@ def test_an_asynchronous_logger_leaves_the_threads_own_loop_alone() -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(work).result()
     assert written == ["upload_drained"]
+
+
+class Timeout(BaseException):
+    """As gevent's is."""
+
+
+class GreenletExit(BaseException):
+    """As greenlet's is."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SystemExit,
+        KeyboardInterrupt,
+        GeneratorExit,
+        asyncio.CancelledError,
+        GreenletExit,
+        Timeout,
+        StopIteration,
+    ],
+)
+def test_an_outlet_that_raises_no_exception_is_as_any_other(
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    def outlet(event: Event) -> None:
+        raise kind
+
+    def departed() -> None:
+        raise kind
+
+    counters = Counters()
+    seen: list[Event] = []
+    Reporter([outlet, seen.append], counters=counters).report(drained())
+    assert len(seen) == 1
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
+        "An outlet failed"
+    ]
+    reset()
+    stop = on_departure(departed)
+    watch = Watch(0.0)
+    watch.is_websocket = True
+    try:
+        watch.peer_gone(Witness.RECEIVE, 1.0)
+    finally:
+        stop()
+    assert snapshot()["cleanclose_outlet_errors_total"] == 1
+
+
+def test_an_outlet_that_exits_by_a_call_is_as_any_other() -> None:
+    counters = Counters()
+    Reporter([lambda _: sys.exit(1)], counters=counters).report(drained())
+    assert counters.snapshot()["cleanclose_outlet_errors_total"] == 1
+
+
+@pytest.mark.parametrize("kind", [SystemExit, RuntimeError])
+def test_a_log_handler_that_raises_while_an_outlet_is_reported(kind: type[BaseException]) -> None:
+    class Broken(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            raise kind
+
+    def outlet(event: Event) -> None:
+        raise RuntimeError
+
+    broken = Broken()
+    logging.getLogger("cleanclose").addFilter(broken)
+    try:
+        Reporter([outlet], counters=Counters()).report(drained())
+    finally:
+        logging.getLogger("cleanclose").removeFilter(broken)
+
+
+def test_ids_that_raise_no_exception_cost_themselves_and_not_the_line() -> None:
+    def ids() -> dict[str, object]:
+        raise SystemExit
+
+    with capture_logs() as lines:
+        structlog.configure(processors=structlog.get_config()["processors"])
+        Reporter([StructlogOutlet(ids=[ids])], counters=Counters()).report(drained())
+    assert [line["event"] for line in lines] == ["upload_drained"]

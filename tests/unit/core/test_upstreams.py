@@ -6,11 +6,10 @@ import errno
 
 import pytest
 
+from cleanclose.core.blame.provenance import chain, leaves
 from cleanclose.core.upstreams import (
     LIKELY_CAUSES,
     LOST,
-    chain,
-    leaves,
     library_of,
     likely_cause_of,
     lost_upstream,
@@ -28,6 +27,7 @@ def nobodys(error: BaseException) -> bool:
 
 REDIS = class_named("redis.exceptions.ConnectionError")
 PIKA = class_named("pika.exceptions.StreamLostError")
+CLOSED = "Connection closed by server."
 RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
@@ -82,10 +82,10 @@ def test_what_was_cut_off_from_the_chain_does_not() -> None:
 
 
 def test_the_systems_own_word_comes_before_the_librarys() -> None:
-    error = REDIS()
+    error = REDIS(CLOSED)
     error.__context__ = RESET
     assert lost_upstream(error, nobodys) is RESET
-    assert lost_upstream(REDIS(), nobodys) is not None
+    assert lost_upstream(REDIS(CLOSED), nobodys) is not None
 
 
 def test_a_clients_error_says_nothing_about_an_upstream() -> None:
@@ -141,6 +141,43 @@ def test_what_the_database_itself_says_is_no_loss() -> None:
     assert lost_upstream(said, nobodys) is None
 
 
+POOL = class_named("psycopg_pool.PoolTimeout", class_named("psycopg.OperationalError"))
+MONGO = class_named("pymongo.errors.AutoReconnect")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        POOL("couldn't get a connection after 30.00 sec"),
+        class_named("psycopg_pool.PoolClosed", class_named("psycopg.OperationalError"))("closed"),
+        class_named("psycopg2.OperationalError")('definition of service "x" not found'),
+        class_named("psycopg2.OperationalError")('invalid port number: "x"'),
+        class_named("pymongo.errors.ServerSelectionTimeoutError", MONGO)("connection closed"),
+        class_named("pymongo.errors.NetworkTimeout", MONGO)("timed out"),
+        class_named("pymongo.errors.NotPrimaryError", MONGO)("not primary"),
+        MONGO("connection pool paused"),
+        REDIS("No connection available."),
+        REDIS("Too many connections"),
+        REDIS("max number of clients reached"),
+        class_named("redis.exceptions.MaxConnectionsError", REDIS)("Too many connections"),
+        class_named("smtplib.SMTPServerDisconnected")("please run connect() first"),
+        class_named(
+            "amqp.exceptions.Blocked", class_named("amqp.exceptions.RecoverableConnectionError")
+        )(),
+    ],
+    ids=lambda error: f"{type(error).__qualname__}-{error}",
+)
+def test_what_was_never_connected_or_had_no_place_is_no_loss(error: BaseException) -> None:
+    assert lost_upstream(error, nobodys) is None
+
+
+def test_a_refused_stream_of_tornados_is_no_loss() -> None:
+    error = class_named("tornado.iostream.StreamClosedError")()
+    assert lost_upstream(error, nobodys) is error
+    error.real_error = ConnectionRefusedError(errno.ECONNREFUSED, "refused")  # type: ignore[attr-defined]
+    assert lost_upstream(error, nobodys) is None
+
+
 @pytest.mark.parametrize("name", LOST)
 def test_an_odd_object_with_such_a_name_breaks_nothing(name: str) -> None:
     def fails(self: object, attribute: str) -> object:
@@ -154,7 +191,7 @@ def test_an_odd_object_with_such_a_name_breaks_nothing(name: str) -> None:
 
 
 def test_the_library_is_the_one_whose_word_it_is() -> None:
-    error = REDIS()
+    error = REDIS(CLOSED)
     error.__cause__ = RESET
     assert library_of(error, nobodys) == "redis"
     assert library_of(RESET, nobodys) is None

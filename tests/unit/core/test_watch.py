@@ -30,7 +30,7 @@ from cleanclose.core.conduct import Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.judge import marked
-from cleanclose.core.servers import UNKNOWN
+from cleanclose.core.server import UNKNOWN
 from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
 
 
@@ -266,7 +266,9 @@ def test_a_bug_is_nobodys_departure(error: Exception) -> None:
 
 
 def test_an_error_without_a_departure_is_no_event() -> None:
-    assert PlainWatch().app_ended(102.0, ValueError()) == End(events=(), conduct=Conduct())
+    error = ValueError()
+    end = PlainWatch().app_ended(102.0, error)
+    assert end == End(events=(), conduct=Conduct(), error=error)
 
 
 def test_what_passed_where_nothing_of_ours_stood_is_looked_for_in_all_of_the_chain() -> None:

@@ -286,7 +286,7 @@ def test_a_live_clients_error_says_nothing_about_a_message(
 def test_logging_works_whatever_is_logged(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(record: logging.LogRecord) -> None:
+    def fails(record: logging.LogRecord, lines: object) -> None:
         raise RuntimeError("in the filter")
 
     monkeypatch.setattr(quiet_filter, "verdict_of_record", fails)
@@ -299,7 +299,11 @@ def test_what_is_below_warning_is_not_looked_at(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[logging.LogRecord] = []
-    monkeypatch.setattr(quiet_filter, "verdict_of_record", looked_at.append)
+
+    def look(record: logging.LogRecord, lines: object) -> None:
+        looked_at.append(record)
+
+    monkeypatch.setattr(quiet_filter, "verdict_of_record", look)
     logger.info("as many as there are", exc_info=clients())
     logger.warning("a few")
     assert [record.levelno for record in looked_at] == [logging.WARNING]

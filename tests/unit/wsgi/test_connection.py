@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cleanclose.core.deliver.table import Done, Read, Respond, Step
-from cleanclose.core.servers import Continue, Server, wsgi_response
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers import wsgi_response
 from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
 
 MIB = 1024 * 1024

@@ -13,7 +13,8 @@ from wsgiref.handlers import SimpleHandler
 
 import pytest
 
-from cleanclose.core.servers import UNKNOWN, Server, cooperates_with, is_servers_own, wsgi_server
+from cleanclose.core.server import UNKNOWN, Server
+from cleanclose.servers import cooperates_with, is_servers_own, wsgi_server
 
 
 def of(package: str) -> Server:

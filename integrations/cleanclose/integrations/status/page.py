@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
@@ -19,6 +18,7 @@ from cleanclose.core import (
     DepartureSurge,
     Event,
     KernelFigures,
+    Lock,
     Outcome,
     UploadDrained,
     kernel_figures,
@@ -82,7 +82,7 @@ class StatusPage:
         self._kernel = kernel
         self._clock = clock
         self._since = clock()
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._bars: deque[tuple[int, Counter[str]]] = deque(maxlen=BARS)
         self._surges: deque[tuple[float, DepartureSurge]] = deque(maxlen=_MOST_SURGES)
         self._handler: Any = None

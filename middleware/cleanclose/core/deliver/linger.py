@@ -205,8 +205,8 @@ class Linger:
         self._outcome = Outcome.UNKNOWN
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
-        self.half_closes = half_closes
-        self.reads = reads
+        self.half_closes: bool = half_closes
+        self.reads: bool = reads
 
     # What the connection brings.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
+
+from cleanclose.core.process import Lock, renew_after_fork
 
 __all__ = ["Places"]
 
@@ -21,10 +22,18 @@ class Places:
     def __init__(self, most: int, *, share: int | None = None) -> None:
         self.most = most
         self._share = max(1, most // 2) if share is None else share
-        # Reentrant: the cyclic collector may give a place back in the middle of anything.
-        self._lock = threading.RLock()
+        self._lock = Lock()
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """All places are free again: in a child, which serves none of its parent's requests."""
         self._taken: Counter[str] = Counter()
         self._all = 0
+
+    def __reduce__(self) -> tuple[type[Places], tuple[int], dict[str, int]]:
+        """For copy and pickle: as many places, and all of them free."""
+        return type(self), (self.most,), {"_share": self._share}
 
     @classmethod
     def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
@@ -66,7 +75,8 @@ class Places:
         """Give a place back that `take` gave."""
         key = address or ""
         with self._lock:
-            self._all -= 1
+            # A greenlet that a child has from its parent gives back what the parent gave it.
+            self._all = max(0, self._all - 1)
             self._taken[key] -= 1
             if self._taken[key] <= 0:
                 del self._taken[key]

@@ -28,9 +28,9 @@ class Stops:
     def __init__(self) -> None:
         self._asking: list[Call] = []
         self._blocks = 0
-        self.gone = False
-        self.stopped = False
-        self.overdue = False
+        self.gone: bool = False
+        self.stopped: bool = False
+        self.overdue: bool = False
         self.on_idle: Call | None = None
 
     @property

@@ -31,7 +31,9 @@ class AsgiProbe:
     def __init__(self, app: _App, journal: Journal, framework: str | None) -> None:
         self.app = app
         self.journal = journal
-        self.read_body = _read_as_starlette if framework in _STARLETTE else _read
+        self.read_body: Callable[[_Scope, _Receive], Awaitable[bool]] = (
+            _read_as_starlette if framework in _STARLETTE else _read
+        )
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Serve one request, or hand it on."""

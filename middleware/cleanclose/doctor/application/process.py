@@ -141,7 +141,7 @@ class Program:
         self._log = Path(path)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Lock()
-        self.port = 0
+        self.port: int = 0
 
     def __enter__(self) -> Self:
         return self

@@ -80,4 +80,4 @@ def _tornado(target: Target, journal: Journal, wrapped: bool) -> Any:
 
 _PROBES: Final = {"asgi": _asgi, "wsgi": _wsgi, "tornado": _tornado}
 
-app = _make()
+app: Any = _make()

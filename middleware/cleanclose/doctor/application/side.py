@@ -81,7 +81,7 @@ class RunningSide:
         self._journal = JournalReader(Path(path))
         self._pending: list[Entry] = []
         self._was_silent = False
-        self.program = Program(
+        self.program: Program = Program(
             server.name,
             lambda port: [sys.executable, *server.command(port, interface, options)],
             folder=folder,

@@ -93,7 +93,7 @@ class Tracer:
         self._instance: Path | None = None
         self._pipe = -1
         self._rest = b""
-        self.lost = 0
+        self.lost: int = 0
         """Resets that came faster than they were read, and are not told."""
 
     def __enter__(self) -> Self:

@@ -28,7 +28,7 @@ from cleanclose.core.deliver.table import (
     Step,
 )
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
-from cleanclose.core.servers import Continue, Server
+from cleanclose.core.server import Continue, Server
 from cleanclose.core.settings import Settings
 from tests.harness.made import EXAMPLES
 

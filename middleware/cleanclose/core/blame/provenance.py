@@ -1,0 +1,317 @@
+"""Where an exception comes from: frames, tracebacks, causes and contexts, walked in one place.
+
+Python keeps, for each exception, the frames that it passed until somebody caught it. The first of
+them is therefore whoever caught it, and the last one is whoever raised it. An exception that is
+raised while another one is being handled, or while one passes a ``finally`` or a ``with``, has
+that other one as its context (`BaseException.__context__`), whatever its ``from`` says.
+"""
+
+from __future__ import annotations
+
+import dis
+import errno
+import sys
+import sysconfig
+from collections.abc import Callable, Container, Iterator
+from types import CodeType, FrameType, TracebackType
+from typing import Final, NamedTuple, NoReturn, cast
+
+__all__ = [
+    "LOST_ERRNOS",
+    "PLUMBING",
+    "RESET_ERRNOS",
+    "behind",
+    "caught_by",
+    "chain",
+    "first_caught_by",
+    "frames_of",
+    "is_from_before",
+    "is_of_plumbing",
+    "is_settled",
+    "leaves",
+    "name_of",
+    "package_of",
+    "passed_call",
+    "raise_as_it_is",
+    "raised_by",
+]
+
+RESET_ERRNOS: Final = frozenset(
+    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN}
+)
+"""What the system says of a connection that was there and is broken."""
+
+LOST_ERRNOS: Final = RESET_ERRNOS | {errno.ETIMEDOUT}
+"""The same for one whose other end is known, so that its silence counts as well."""
+
+PLUMBING: Final = frozenset(
+    {
+        "a2wsgi",
+        "anyio",
+        "asgiref",
+        "blacksheep",
+        "bottle",
+        "cheroot",
+        "cherrypy",
+        "cleanclose",
+        "daphne",
+        "django",
+        "eventlet",
+        "falcon",
+        "fastapi",
+        "flask",
+        "gevent",
+        "granian",
+        "greenlet",
+        "gunicorn",
+        "h11",
+        "h2",
+        "httptools",
+        "hypercorn",
+        "lilya",
+        "litestar",
+        "multipart",
+        "priority",
+        "pydantic",
+        "pyramid",
+        "python_multipart",
+        "quart",
+        "rest_framework",
+        "sniffio",
+        "starlette",
+        "tornado",
+        "trio",
+        "twisted",
+        "uvicorn",
+        "uvloop",
+        "waitress",
+        "webob",
+        "websockets",
+        "werkzeug",
+        "wsproto",
+    }
+)
+"""Packages that stand between a server's socket and an application: what they raise and catch
+among themselves (an empty queue, a missing header) is how they work."""
+
+_NO_PLUMBING: Final = ("django.db.", "django.core.cache.", "django.core.mail.")
+"""Parts of them that speak to the application's upstreams."""
+
+_BROAD: Final = frozenset({"Exception", "BaseException"})
+_SHIMS: Final = ("cleanclose.asgi.", "cleanclose.wsgi.", "cleanclose.tornado.")
+_STDLIB: Final = (sysconfig.get_path("stdlib"), "<frozen ")
+
+
+def name_of(cls: type) -> str:
+    """A class's module and name."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def package_of(frame: FrameType) -> str:
+    """The top-level package of a frame's code."""
+    return _module_of(frame).partition(".")[0]
+
+
+def frames_of(error: BaseException) -> Iterator[FrameType]:
+    """The frames that an exception has passed, from whoever caught it to whoever raised it."""
+    traceback: TracebackType | None = error.__traceback__
+    while traceback is not None:
+        yield traceback.tb_frame
+        traceback = traceback.tb_next
+
+
+def leaves(error: BaseException) -> tuple[BaseException, ...]:
+    """What an exception group holds, which may be groups again; nothing for any other error."""
+    if not isinstance(error, BaseExceptionGroup):
+        return ()
+    # The group's own type parameter is unknown to every checker.
+    return tuple(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+
+
+def behind(error: BaseException) -> Iterator[BaseException]:
+    """All that an error was raised from, or while it was being handled, suppressed or not."""
+    seen = {id(error)}
+    waiting = [error.__cause__, error.__context__]
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting += [each.__cause__, each.__context__]
+
+
+def chain(
+    error: BaseException, is_clients: Callable[[BaseException], bool] | None = None
+) -> Iterator[BaseException]:
+    """An exception, all that it was raised from or during, and the leaves of its groups.
+
+    Args:
+        error: Where to begin. Each exception comes once.
+        is_clients: Whether an exception is the client's. What such a one was raised during comes
+            in any case: by ``raise … from`` a server hides its own work, and with it whatever the
+            application was at.
+    """
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting.extend(leaves(each))
+        if each.__cause__ is not None:
+            waiting.append(each.__cause__)
+        is_hidden = each.__suppress_context__ and (is_clients is None or not is_clients(each))
+        if each.__context__ is not None and not is_hidden:
+            waiting.append(each.__context__)
+
+
+def caught_by(error: BaseException, packages: Container[str]) -> bool:
+    """Whether code of one of these packages was the last that an exception came to."""
+    frame = next(frames_of(error), None)
+    return frame is not None and package_of(frame) in packages
+
+
+def raised_by(error: BaseException, packages: Container[str]) -> bool:
+    """Whether an exception was raised in code of one of these packages."""
+    last: FrameType | None = None
+    for frame in frames_of(error):
+        last = frame
+    return last is not None and package_of(last) in packages
+
+
+def passed_call(error: BaseException, packages: Container[str], function: str) -> bool:
+    """Whether an exception came out of a function of this name in one of these packages."""
+    return any(
+        frame.f_code.co_name == function and package_of(frame) in packages
+        for frame in frames_of(error)
+    )
+
+
+def first_caught_by(error: BaseException, packages: Container[str]) -> BaseException | None:
+    """What an exception was raised from or during, if one of these packages had caught that."""
+    for each in (error.__cause__, error.__context__):
+        if each is not None and caught_by(each, packages):
+            return each
+    return None
+
+
+def is_of_plumbing(error: BaseException) -> bool:
+    """Whether an exception was raised and caught with no code of an application's in between.
+
+    Nothing is known of one without a traceback.
+    """
+    frame = None
+    for frame in frames_of(error):
+        if not _is_plumbing(frame):
+            return False
+    return frame is not None
+
+
+def is_settled(handled: BaseException, error: BaseException) -> bool:
+    """Whether the application had dealt with an exception when the other one came.
+
+    It has if it says so: the other one came in an ``except`` clause which names a class of its
+    own, not `Exception`, and raises nothing. What leaves a ``finally`` or a ``with`` behind, and
+    what ``except Exception`` catches, nobody has dealt with yet. So the code of the frame that
+    caught the one is looked at; where that cannot be understood the answer is no.
+
+    Args:
+        handled: The exception that was being handled.
+        error: The one that was raised meanwhile.
+    """
+    first = handled.__traceback__
+    if first is None:
+        return False
+    left = error.__traceback__
+    while left is not None and left.tb_frame is not first.tb_frame:
+        left = left.tb_next
+    if left is None:
+        return False
+    names = {cls.__name__ for cls in type(handled).__mro__} - {"Exception", "BaseException"}
+    clause = _clause_at(first.tb_frame.f_code, left.tb_lasti)
+    return (
+        clause is not None
+        and _BROAD.isdisjoint(clause.names)
+        and bool(names.intersection(clause.names))
+        and not clause.raises
+        and first.tb_lasti not in clause.offsets
+    )
+
+
+class _Clause(NamedTuple):
+    """An ``except`` clause: where its code is, the names in its head, and whether it raises."""
+
+    offsets: range
+    names: tuple[str, ...]
+    raises: bool
+
+
+def _clause_at(code: CodeType, offset: int) -> _Clause | None:
+    """The innermost ``except`` clause that has an instruction in it."""
+    instructions = list(dis.get_instructions(code))
+    found: _Clause | None = None
+    for index, each in enumerate(instructions[:-1]):
+        jump = instructions[index + 1]
+        if each.opname != "CHECK_EXC_MATCH" or not isinstance(jump.argval, int):
+            continue
+        body = range(jump.offset + 1, jump.argval)
+        if offset not in body or (found is not None and len(body) > len(found.offsets)):
+            continue
+        head: list[str] = []
+        for before in reversed(instructions[:index]):
+            if not before.opname.startswith(("LOAD_", "BUILD_TUPLE", "CACHE")):
+                break
+            head.append(str(before.argval))
+        raises = any(
+            inner.opname == "RAISE_VARARGS" and inner.offset in body for inner in instructions
+        )
+        found = _Clause(body, tuple(head), raises)
+    return found
+
+
+def is_from_before(error: BaseException) -> bool:
+    """Whether an exception was being handled already when the exchange began.
+
+    Whoever handles it has called the shim, and waits for it.
+    """
+    handler = next(frames_of(error), None)
+    if handler is None:
+        return False
+    frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+    outside: FrameType | None = None
+    while frame is not None:
+        if _module_of(frame).startswith(_SHIMS):
+            # The outermost one counts: applications may call each other.
+            outside = frame.f_back
+        frame = frame.f_back
+    while outside is not None:
+        if outside is handler:
+            return True
+        outside = outside.f_back
+    return False
+
+
+def raise_as_it_is(error: BaseException) -> NoReturn:
+    """Raise an exception, whose context stays what it was, whatever is being handled here."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+        # Its traceback refers to this frame.
+        del error, context
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_plumbing(frame: FrameType) -> bool:
+    module = _module_of(frame)
+    if module.partition(".")[0] in PLUMBING:
+        return not module.startswith(_NO_PLUMBING)
+    file = frame.f_code.co_filename
+    return file.startswith(_STDLIB) and "-packages" not in file

@@ -1,0 +1,97 @@
+"""Whether an outlet has raised something, or whether it was interrupted from outside.
+
+What an outlet raises must not reach the request, be it no `Exception`. But some of these come out
+of an outlet without being its own: a signal handler runs wherever the main thread happens to be,
+and a greenlet is killed wherever it happens to wait. Those have to go on, or a server would not
+stop.
+
+An outlet is called, and never awaited: a task's cancellation, a trio scope's or a generator's end
+come at an ``await`` or a ``yield``, and so never out of an outlet. A `gevent.Timeout` cannot be
+told from one of the outlet's own; by the time of an event the exchange is over, and there is
+nothing left to be cut short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import opcode
+import signal
+import threading
+from collections.abc import Callable, Generator
+from types import CodeType, TracebackType
+from typing import Final
+
+__all__ = ["contained", "is_from_outside"]
+
+_RAISE: Final = opcode.opmap["RAISE_VARARGS"]
+
+
+def _ignored(error: BaseException) -> None:
+    pass
+
+
+@contextlib.contextmanager
+def contained(failed: Callable[[BaseException], object] = _ignored) -> Generator[None]:
+    """Keep what an outlet or a listener raises from the request.
+
+    Args:
+        failed: Called with what it has raised. Default: nothing is done.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_from_outside(error):
+            raise
+        failed(error)
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether an exception that came out of an outlet was raised in it by somebody else.
+
+    Args:
+        error: The exception. Its traceback is looked at.
+    """
+    if isinstance(error, Exception):
+        return False
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return _is_signals(error)
+    # greenlet.GreenletExit: what greenlets are killed with, by gevent and eventlet.
+    is_kill = any(each.__name__ == "GreenletExit" for each in type(error).__mro__)
+    return is_kill and not _is_raised(error)
+
+
+def _is_signals(error: BaseException) -> bool:
+    """Whether a signal handler has raised it, which runs in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {_code(handler) for handler in handlers} - {None}
+    if any(each.tb_frame.f_code in codes for each in _tracebacks(error)):
+        return True
+    # The interpreter's own handler is no Python, and has no frame.
+    return (
+        isinstance(error, KeyboardInterrupt)
+        and signal.default_int_handler in handlers
+        and not _is_raised(error)
+    )
+
+
+def _code(handler: object) -> CodeType | None:
+    # asyncio's is a partial.
+    code = getattr(getattr(handler, "func", handler), "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _is_raised(error: BaseException) -> bool:
+    """Whether it was raised by a statement, where it came up."""
+    *_, last = _tracebacks(error)
+    return last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
+
+
+def _tracebacks(error: BaseException) -> list[TracebackType]:
+    found: list[TracebackType] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        found.append(traceback)
+        traceback = traceback.tb_next
+    return found

@@ -1,0 +1,268 @@
+"""Which server it is, and where its objects for an exchange are.
+
+A server is recognised from the interface itself (the module behind ASGI's ``receive``, keys of
+the WSGI ``environ``), never from a version number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import operator
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from types import FunctionType, ModuleType
+from typing import Any, Final, cast
+
+from cleanclose import servers
+from cleanclose.core.server import UNKNOWN, Server
+from cleanclose.servers._room import Room
+
+__all__ = [
+    "ROOMS",
+    "asgi_package",
+    "asgi_server",
+    "asgi_socket",
+    "close_asgi",
+    "cooperates_with",
+    "is_asgi_stopping",
+    "is_servers_own",
+    "plain_socket",
+    "wsgi_response",
+    "wsgi_server",
+]
+
+
+def _rooms(path: Sequence[str]) -> Iterator[Room]:
+    # Looked for, and not named in a list, so that a server is one file. It costs an import of
+    # cleanclose one reading of a folder.
+    for module in pkgutil.iter_modules(path):
+        if not module.name.startswith("_"):
+            room: Room = importlib.import_module(f"cleanclose.servers.{module.name}").ROOM
+            yield room
+
+
+ROOMS: Final = tuple(_rooms(servers.__path__))
+"""Every server's room, by the names of their modules."""
+
+ASGI: Final[Mapping[str, Server]] = {
+    room.package: room.asgi for room in ROOMS if room.asgi is not None
+}
+"""By the package of the server's callables."""
+_ASGI_BY_MODULE: Final[Mapping[str, Server]] = {
+    module: server for room in ROOMS for module, server in room.asgi_parts.items()
+}
+"""By the module of the server's ``receive``."""
+_WSGI_BY_KEY: Final[Mapping[str, Server]] = {
+    room.environ_key: room.wsgi
+    for room in ROOMS
+    if room.wsgi is not None and room.environ_key is not None
+}
+_WSGI: Final[Mapping[str, Server]] = {
+    room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
+}
+"""By the package of the server's ``start_response``."""
+_INNER_SOCKETS: Final[Mapping[str, str]] = {
+    room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
+}
+
+
+def asgi_server(receive: object, send: object = None) -> Server:
+    """The server behind the callables that an ASGI application gets.
+
+    Args:
+        receive: The callable as the server gave it. Behind a middleware which wraps it the
+            server is unknown.
+        send: The other one, for servers whose ``receive`` is a plain queue's.
+    """
+    part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
+    return part or ASGI.get(asgi_package(receive, send), UNKNOWN)
+
+
+def asgi_socket(receive: object, send: object) -> Any:
+    """The client's socket, or what stands in for it, where one is in reach.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+
+    Returns:
+        None behind a middleware that wraps the callables, on servers that keep it to themselves,
+        and for one that has no attributes of these names any more.
+    """
+    owner = _owner(receive, send)
+    for path in asgi_server(receive, send).connection:
+        try:
+            found: Any = operator.attrgetter(path)(owner)
+        except AttributeError:
+            continue
+        ask: object = getattr(found, "get_extra_info", None)
+        return ask("socket") if callable(ask) else found
+    return None
+
+
+def _owner(receive: object, send: object) -> object:
+    """The server's object for the exchange, behind one of its callables."""
+    if _package(receive) in ("asyncio", "trio"):
+        return getattr(_behind_starlette(send), "__self__", None)
+    return getattr(receive, "__self__", None)
+
+
+def is_asgi_stopping(receive: object, send: object) -> bool:
+    """Whether the server is stopping and waits for this exchange, as far as it shows that.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    sign = asgi_server(receive, send).stopping
+    if sign is None:
+        return False
+    path, expected = sign
+    try:
+        found: Any = operator.attrgetter(path)(_owner(receive, send))
+    except AttributeError:
+        # Another version of the server.
+        return False
+    return (found() if callable(found) else found) is expected
+
+
+def close_asgi(receive: object, send: object) -> None:
+    """Have the server close the connection behind the response, where it has a way to say so.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    attribute = asgi_server(receive, send).closes
+    owner: object = getattr(receive, "__self__", None)
+    if attribute is not None and hasattr(owner, attribute):
+        setattr(owner, attribute, False)
+
+
+def asgi_package(receive: object, send: object) -> str:
+    """The package of an ASGI server's callables.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one, for servers whose ``receive`` is a plain queue's.
+    """
+    package = _package(receive)
+    if package in ("asyncio", "trio"):
+        send = _behind_starlette(send)
+        package = _package(getattr(send, "func", send))
+    return package
+
+
+def _behind_starlette(send: object) -> object:
+    # ServerErrorMiddleware.__call__ stands around every middleware of an application's own. It
+    # hands on the server's receive, but a function of its own as send.
+    if getattr(send, "__module__", None) == "starlette.middleware.errors":
+        code: object = getattr(send, "__code__", None)
+        names: tuple[str, ...] = getattr(code, "co_freevars", ())
+        for name, cell in zip(names, getattr(send, "__closure__", None) or (), strict=False):
+            if name == "send":
+                return cell.cell_contents
+    return send
+
+
+def _package(call: object) -> str:
+    module: object = getattr(call, "__module__", None)
+    if module is None:
+        # A compiled method has none, but its object's class does.
+        module = type(getattr(call, "__self__", None)).__module__
+    return module.partition(".")[0] if isinstance(module, str) else ""
+
+
+def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Server:
+    """The server behind a WSGI environ.
+
+    Args:
+        environ: The environ.
+        start_response: The callable as the server gave it, for servers that leave nothing of
+            theirs in the environ. Behind a middleware which wraps it those are unknown.
+    """
+    for key, server in _WSGI_BY_KEY.items():
+        if key in environ:
+            return server
+    return _WSGI.get(_package(start_response), UNKNOWN)
+
+
+def wsgi_response(start_response: object, server: Server) -> object:
+    """The server's own object behind ``start_response``, through what others put around it.
+
+    Sentry and OpenTelemetry hand on a `functools.partial`, or a function with the server's in its
+    closure.
+
+    Args:
+        start_response: The callable as the application, or the middleware, was given it.
+        server: The server, as it was recognised.
+
+    Returns:
+        None where there is none, or where it is hidden too well.
+    """
+    waiting, seen = [start_response], 0
+    while waiting and seen < _MOST_WRAPPERS:
+        call = waiting.pop(0)
+        seen += 1
+        owner: object = getattr(call, "__self__", None)
+        if owner is not None and type(owner).__module__.partition(".")[0] == server.name:
+            return owner
+        waiting += _wrapped_by(call)
+    return None
+
+
+_MOST_WRAPPERS: Final = 64
+
+
+def _wrapped_by(call: object) -> Iterator[object]:
+    function: object = getattr(call, "__func__", call)
+    kind: type = type(call)
+    if issubclass(kind, functools.partial):
+        partial = cast("functools.partial[object]", call)
+        yield from (partial.func, *partial.args, *partial.keywords.values())
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):
+            # An empty one raises.
+            if callable(cell.cell_contents):
+                yield cell.cell_contents
+    own: object = getattr(call, "__self__", None)
+    for owner in (call, own):
+        if not isinstance(owner, type | FunctionType | ModuleType):
+            attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
+            yield from filter(callable, attributes.values())
+
+
+def cooperates_with(sock: object) -> str | None:
+    """The package whose greenlets a socket waits for: nothing else may wait either.
+
+    Args:
+        sock: The client's socket.
+
+    Returns:
+        ``gevent`` or ``eventlet``; None for a socket that blocks its thread.
+    """
+    package = type(sock).__module__.partition(".")[0]
+    return package if package in _INNER_SOCKETS else None
+
+
+def plain_socket(sock: Any) -> Any:
+    """The socket itself, below what would wait for a greenlet's turn.
+
+    Args:
+        sock: The client's socket.
+    """
+    package = type(sock).__module__.partition(".")[0]
+    # By this name gevent has it, and so has what is made of its class.
+    return getattr(sock, _INNER_SOCKETS.get(package, "_sock"), sock)
+
+
+def is_servers_own(call: object, server: Server) -> bool:
+    """Whether a callable is the server's, and not that of a middleware in front of it.
+
+    Args:
+        call: What the application, or a middleware inside, was given to call.
+        server: The server, as it was recognised.
+    """
+    return _package(call) == server.name

@@ -1,0 +1,41 @@
+"""What the module of one server exports: its room."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from cleanclose.core.records import Lines
+from cleanclose.core.server import Server
+
+__all__ = ["Room"]
+
+_NONE: Final[Mapping[str, Server]] = {}
+_NO_LINES: Final[Mapping[str, Lines]] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """Everything that is known of one server.
+
+    Args:
+        package: The package that the callables are from which it gives to an application.
+        asgi: The row for ASGI, if it speaks that.
+        asgi_parts: Rows for single modules of an ASGI server's ``receive``, where one is special.
+        wsgi: The row for WSGI, if it speaks that.
+        environ_key: The key by which a WSGI environ shows that it is this server's; None if its
+            ``start_response`` does, by its package.
+        inner_socket: Where a socket of this package's keeps the plain one, as an attribute, if
+            its sockets wait for greenlets: then nothing else may wait either.
+        loggers: The loggers on which this package reports what happens to a request, and what is
+            known of its lines there.
+    """
+
+    package: str
+    asgi: Server | None = None
+    asgi_parts: Mapping[str, Server] = dataclasses.field(default_factory=lambda: _NONE)
+    wsgi: Server | None = None
+    environ_key: str | None = None
+    inner_socket: str | None = None
+    loggers: Mapping[str, Lines] = dataclasses.field(default_factory=lambda: _NO_LINES)

@@ -1,0 +1,12 @@
+"""aiohttp's own server, of which only the log lines are known."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cleanclose.core.records import Lines
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+ROOM: Final = Room(package="aiohttp", loggers={"aiohttp.server": Lines(), "aiohttp.web": Lines()})

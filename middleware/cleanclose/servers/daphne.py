@@ -1,0 +1,26 @@
+"""daphne."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cleanclose.core.records import Lines
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+ROOM: Final = Room(
+    package="daphne",
+    # Server.create_application gives the application a plain asyncio.Queue's get. The body is in
+    # a file by then (WebRequest.process), and HTTPChannel.allHeadersReceived of Twisted has sent
+    # the 100.
+    asgi=Server("daphne", Continue.EAGER, reads_first=True),
+    loggers={
+        "daphne.http_protocol": Lines(),
+        "daphne.server": Lines(),
+        "daphne.ws_protocol": Lines(),
+        # Its command runserver, which takes the place of Django's.
+        "django.channels.server": Lines(),
+    },
+)

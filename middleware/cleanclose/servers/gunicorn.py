@@ -1,0 +1,73 @@
+"""gunicorn: its WSGI workers, and the ASGI worker of its own."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cleanclose.core.records import Lines
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._asking import number
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+_IGNORED: Final = frozenset({errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN})
+
+
+def _hides(error: OSError) -> bool:
+    # handle() of each worker. Every SSLError is the client's there: the end of a connection is a
+    # debug line, all others are a 403 and an "Invalid request".
+    return isinstance(error, ssl.SSLError) or error.errno in _IGNORED
+
+
+def _close(response: Any, body: Any) -> None:
+    # Response.force_close: it puts Connection: close into the head, too.
+    force_close: object = getattr(response, "force_close", None)
+    if callable(force_close):
+        force_close()
+
+
+def _threads(environ: Mapping[str, Any], response: Any) -> int | None:
+    return number(response, "cfg.threads")
+
+
+ROOM: Final = Room(
+    package="gunicorn",
+    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. What receive() itself
+    # takes note of is no sign: whoever gives up a call of it leaves it closed.
+    # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
+    # exception. BodyReceiver.receive sends the 100, and a response's start takes that back.
+    # ASGIProtocol._will_close looks at the request's headers, not at the response's.
+    asgi=Server(
+        "gunicorn-asgi",
+        Continue.LAZY,
+        gone_attributes=("protocol._closed", "_eof"),
+        hides_after_end=True,
+        heeds_close=False,
+        connection=("protocol.transport",),
+        stopping=("protocol.worker.alive", False),
+    ),
+    environ_key="gunicorn.socket",
+    # gunicorn.http.wsgi.create sends the 100 before the application is called.
+    wsgi=Server(
+        "gunicorn",
+        Continue.EAGER,
+        "gunicorn.socket",
+        head_attribute="headers",
+        hides=_hides,
+        # handle() of each worker: a "Socket error processing request", and an empty reply.
+        answers=False,
+        # SocketUnreader.sock, of LengthReader and EOFReader, and of ChunkedReader's request.
+        reads_from=("reader.unreader.sock", "reader.req.unreader.sock"),
+        closes_last=True,
+        close=_close,
+        threads=_threads,
+    ),
+    loggers={
+        # Worker.handle_error says it of every SSLError, the application's included.
+        "gunicorn.error": Lines(in_a_handshake=frozenset({"gunicorn", "gevent", "ssl"})),
+    },
+)

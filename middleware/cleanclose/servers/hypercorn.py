@@ -1,0 +1,34 @@
+"""hypercorn, on asyncio and on trio."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cleanclose.core.records import Lines
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+ROOM: Final = Room(
+    package="hypercorn",
+    # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
+    # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
+    # sends the 100 before anything is read. HTTPStream.handle puts the http.disconnect into the
+    # queue within the send() of a response's end, and what is at the other end fills it.
+    # HTTPStream.send is H11Protocol.stream_send, whose send is TCPServer.protocol_send, of asyncio
+    # (with a StreamWriter) or trio (with a stream, which over TLS has another one below).
+    asgi=Server(
+        "hypercorn",
+        Continue.EAGER,
+        end_waits=True,
+        connection=(
+            "send.__self__.send.__self__.writer",
+            "send.__self__.send.__self__.stream.transport_stream.socket",
+            "send.__self__.send.__self__.stream.socket",
+        ),
+        # WorkerContext.terminated, an event of either loop.
+        stopping=("context.terminated.is_set", True),
+    ),
+    loggers={"hypercorn.error": Lines()},
+)

@@ -1,0 +1,17 @@
+"""mod_wsgi, in Apache httpd."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+ROOM: Final = Room(
+    package="mod_wsgi",
+    environ_key="mod_wsgi.version",
+    # httpd passes the whole body on to its daemon, or discards it itself behind the response.
+    wsgi=Server("mod_wsgi", Continue.EAGER, reads_first=True),
+)

@@ -1,0 +1,41 @@
+"""uvicorn."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final
+
+from cleanclose.core.records import Lines
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+# RequestResponseCycle.receive sends the 100; .send clears the flag with the response's start. Its
+# connection_lost sets RequestResponseCycle.disconnected unless the response is complete, and says
+# 1005 to websockets (WSProtocol, WebSocketsSansIOProtocol). WebSocketProtocol, the older one, is a
+# WebSocketServerProtocol of websockets with its `closed`. httptools ends a message at the head
+# that asks for an upgrade, and HttpToolsProtocol feeds it the body then.
+_ROW: Final = Server(
+    "uvicorn",
+    Continue.LAZY,
+    gone_attributes=("disconnected", "closed"),
+    gone_is_settled=True,
+    lost_code=1005,
+    ends_at_upgrade=True,
+    connection=("transport",),
+    closes="keep_alive",
+    # H11Protocol.shutdown and its like set it for an exchange that is under way. (So does
+    # httptools for a request that asks for it: then a stop is not seen.)
+    stopping=("keep_alive", False),
+)
+
+ROOM: Final = Room(
+    package="uvicorn",
+    asgi=_ROW,
+    asgi_parts={
+        # h11 goes on to the end of such a request's body before it takes anything for an upgrade.
+        "uvicorn.protocols.http.h11_impl": dataclasses.replace(_ROW, ends_at_upgrade=False),
+    },
+    loggers={"uvicorn.error": Lines()},
+)

@@ -1,0 +1,36 @@
+"""uWSGI."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cleanclose.core.server import Continue, Server
+from cleanclose.servers._asking import number
+from cleanclose.servers._room import Room
+
+__all__ = ["ROOM"]
+
+
+def _threads(environ: Mapping[str, Any], response: Any) -> int | None:
+    # The module that it puts into its own processes; one core is one thread of a worker.
+    return number(sys.modules.get("uwsgi"), "cores")
+
+
+ROOM: Final = Room(
+    package="uwsgi",
+    environ_key="uwsgi.version",
+    # It never sends a 100 itself; its HTTP router does with http-manage-expect, and then by itself.
+    wsgi=Server(
+        "uwsgi",
+        Continue.LAZY,
+        closes_anyway=True,
+        keeps_quiet=True,
+        descriptor="uwsgi.connection_fd",
+        # plugins/http: with the end of what the worker sends all is over. The router, and other
+        # proxies, tell their client's port; http-socket has no REMOTE_PORT.
+        relays=True,
+        threads=_threads,
+    ),
+)
