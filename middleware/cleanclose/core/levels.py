@@ -10,6 +10,7 @@ from cleanclose.core.events import (
     Cap,
     ClientDeparted,
     Event,
+    Mechanism,
     Phase,
     Side,
     TruncatedUpload,
@@ -40,7 +41,8 @@ DEFAULT: Final[Mapping[str, int]] = {
 ``upload_drained.max_lingering``: the operator's own limit turned a client away unheard.
 ``client_departed.midway``: work was lost; the client left in the middle of its upload, of the
 handler or of the response. ``client_departed.server``: this process cut the client, because it
-is stopping. ``client_departed.overdue``: work was stopped, and its clean-up took longer than it
+is stopping; one whose upload was too slow for the server's own limit is ``client_departed.midway``.
+``client_departed.overdue``: work was stopped, and its clean-up took longer than it
 may. ``truncated_upload.accepted``: a short body was taken for the whole.
 """
 
@@ -111,6 +113,9 @@ def row_of(event: Event) -> str:
 def row_of_departure(verdict: Verdict) -> str:
     """The row of the table for a departure that did no more harm than its verdict says."""
     name = ClientDeparted.name
-    if verdict.side is Side.SERVER:
+    # A server's own limit on an upload's time (Tornado's body_timeout) turns slow clients away as
+    # it is meant to: one warning for each would be theirs to cause.
+    slow = verdict.phase is Phase.REQUEST_BODY and verdict.mechanism is Mechanism.TIMEOUT
+    if verdict.side is Side.SERVER and not slow:
         return f"{name}.server"
     return f"{name}.midway" if verdict.phase in _MIDWAY else name

@@ -32,7 +32,6 @@ class Delegate(httputil.HTTPMessageDelegate):
     """
 
     __slots__ = (
-        "_application",
         "_chunked",
         "_held",
         "_inner",
@@ -46,13 +45,11 @@ class Delegate(httputil.HTTPMessageDelegate):
 
     def __init__(
         self,
-        application: httputil.HTTPServerConnectionDelegate,
         start_request: StartRequest,
         setup: Setup,
         server_conn: object,
         request_conn: Any,
     ) -> None:
-        self._application = application
         self._start_request = start_request
         self._setup = setup
         self._server_conn = server_conn
@@ -72,10 +69,6 @@ class Delegate(httputil.HTTPMessageDelegate):
         """The request's head is there."""
         assert isinstance(start_line, httputil.RequestStartLine)
         connection = self._request_conn
-        if not hasattr(connection, "params"):
-            # Not an HTTP1Connection: nothing we know how to watch or to hold.
-            self._inner = self._start_request(self._server_conn, connection)
-            return self._inner.headers_received(start_line, headers)
         self._watch = watch = TornadoWatch(
             connection, start_line.method, headers, self._setup.reporter
         )
@@ -231,7 +224,8 @@ class Delegate(httputil.HTTPMessageDelegate):
         # Whatever the application's handler still says must not reach the wire.
         self._held = self._held.retire()
         start_line, headers = self._request
-        if not isinstance(self._application, web.Application):
+        application = self._setup.application
+        if not isinstance(application, web.Application):
             self._inner = httputil.HTTPMessageDelegate()
             _write_too_large(self._held)
             return
@@ -241,12 +235,44 @@ class Delegate(httputil.HTTPMessageDelegate):
             start_line=start_line,
             headers=headers,
         )
-        self._inner = self._application.get_handler_delegate(
+        self._inner = application.get_handler_delegate(
             request, _TooLargeHandler, {"status_code": _TOO_LARGE}
         )
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is not None:
             await waiting
+
+
+class Mounted(Delegate):
+    """The same for an application that another router has among its rules.
+
+    Args:
+        find_handler: The application's own, with its arguments.
+        setup: What all requests share.
+        request: The request, as that router has made it.
+    """
+
+    __slots__ = ("_find_handler",)
+
+    def __init__(
+        self,
+        find_handler: Callable[[], Any],
+        setup: Setup,
+        request: httputil.HTTPServerRequest,
+    ) -> None:
+        def start_request(
+            _: object, connection: httputil.HTTPConnection
+        ) -> httputil.HTTPMessageDelegate:
+            request.connection = connection
+            inner: httputil.HTTPMessageDelegate = find_handler()
+            return inner
+
+        super().__init__(start_request, setup, request.server_connection, request.connection)
+        self._find_handler = find_handler
+
+    def execute(self) -> Any:
+        """As the delegate's that `Application` calls for a request which it has got whole."""
+        return self._find_handler().execute()
 
 
 def _raised_by_the_delegate() -> BaseException | None:

@@ -48,11 +48,13 @@ class Setup:
         settings: The limits.
         places: Where a place is asked for before a client is waited for.
         reporter: Receives the events.
+        application: Whose error page answers what is over the limit, if it has one.
     """
 
     settings: Settings
     places: Places
     reporter: Reporter
+    application: object
 
 
 class Delivery:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, TypeVar, Unpack, cast, overload
 
-from tornado import httputil, web
+from tornado import httpserver, httputil, web
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.outlets import Reporter
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection
-from cleanclose.tornado._delegate import Delegate, StartRequest
+from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
 from cleanclose.tornado._delivery import Setup
+from cleanclose.tornado._private import is_known
 from cleanclose.tornado._stop import stop_handlers
 
 __all__ = ["install", "skip"]
@@ -59,10 +60,11 @@ def install(
     be called before and after ``listen``, and again: the last call's settings are in force.
 
     Args:
-        application: A `tornado.web.Application` or any other
-            `tornado.httputil.HTTPServerConnectionDelegate`; or what `tornado.httpserver.HTTPServer`
-            takes besides: a callable that gets each request whole, as a
-            `tornado.wsgi.WSGIContainer` is.
+        application: A `tornado.web.Application`, also one that another router or application
+            has among its rules; any other `tornado.httputil.HTTPServerConnectionDelegate`, a
+            `tornado.httpserver.HTTPServer` among them; or what that takes besides: a callable
+            that gets each request whole, as a `tornado.wsgi.WSGIContainer` is. Of one that is
+            mounted in another the outer one's settings are in force.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
         stop_work: Which requests' handlers are cancelled as a whole when their client has left:
@@ -75,26 +77,47 @@ def install(
         served.
 
     Raises:
+        TypeError: The application is none of these: a class, for one.
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
     checked = Settings(**settings)
-    stop_handlers(application, Stoppable.of(stop_work))
-    levels = checked.level_table()
+    application = _checked(application)
+    is_server = isinstance(application, httpserver.HTTPServer)
+    served: Any = application.request_callback if is_server else application
+    stop_handlers(served, Stoppable.of(stop_work))
     if checked.quiet_logs:
-        install_quiet_logs(levels)
-    if not hasattr(application, "start_request"):
-        application = _Callable(application)
-    start_request: StartRequest = application.start_request
-    if isinstance(start_request, _StartRequest):
-        start_request = start_request.original
-    # HTTPServer looks the method up on the instance for each request.
-    application.start_request = _StartRequest(
-        application,
-        start_request,
-        checked,
-        make_reporter(outlets, checked),
+        install_quiet_logs(checked.level_table())
+    setup = Setup(
+        settings=checked,
+        places=Places(checked.max_draining),
+        reporter=make_reporter(outlets, checked),
+        application=served,
     )
+    _put_in_place(application, setup)
     return application
+
+
+def _checked(application: Any) -> Any:
+    if isinstance(application, type):
+        raise TypeError(f"install() takes the application itself, not its class {application!r}")
+    if not hasattr(application, "start_request"):
+        if not callable(application):
+            raise TypeError(f"install() takes what HTTPServer takes, not {application!r}")
+        application = _Callable(cast("Called", application))
+    return application
+
+
+def _put_in_place(application: Any, setup: Setup) -> None:
+    # Each is looked up on the instance for each request.
+    original: Any = application.start_request
+    if isinstance(original, _StartRequest):
+        original = original.original
+    application.start_request = _StartRequest(original, setup)
+    if isinstance(application, web.Application):
+        find: Any = application.find_handler
+        if isinstance(find, _FindHandler):
+            find = find.original
+        vars(application)["find_handler"] = _FindHandler(find, setup)
 
 
 def skip(handler: web.RequestHandler) -> None:
@@ -111,74 +134,41 @@ def skip(handler: web.RequestHandler) -> None:
 
 
 class _Callable(httputil.HTTPServerConnectionDelegate):
-    """A callable, made an application: what HTTPServer itself does with one."""
+    """A callable, made an application as HTTPServer does it: by one that listens nowhere."""
 
     def __init__(self, called: Called) -> None:
-        self._called = called
+        self._server = httpserver.HTTPServer(called)
 
     def start_request(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
         """Implements `tornado.httputil.HTTPServerConnectionDelegate.start_request`."""
-        return _Gathered(self._called, request_conn)
-
-
-class _Gathered(httputil.HTTPMessageDelegate):
-    """One request for a callable, which gets it with its body."""
-
-    def __init__(self, called: Called, connection: httputil.HTTPConnection) -> None:
-        self._called = called
-        self._connection = connection
-        self._request: httputil.HTTPServerRequest | None = None
-        self._body = bytearray()
-
-    def headers_received(
-        self,
-        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
-        headers: httputil.HTTPHeaders,
-    ) -> None:
-        """The request's head is there."""
-        assert isinstance(start_line, httputil.RequestStartLine)
-        self._request = httputil.HTTPServerRequest(
-            connection=self._connection, start_line=start_line, headers=headers
-        )
-
-    def data_received(self, chunk: bytes) -> None:
-        """A piece of the body is there."""
-        self._body += chunk
-
-    def finish(self) -> None:
-        """The body is complete."""
-        request: Any = self._request
-        request.body = bytes(self._body)
-        # Tornado's own adapter for callables does: it fills the request's arguments.
-        request._parse_body()
-        self._called(request)
+        return self._server.start_request(server_conn, request_conn)
 
 
 class _StartRequest:
-    """What stands in for the application's method."""
+    """What stands in for the application's ``start_request``."""
 
-    def __init__(
-        self,
-        application: httputil.HTTPServerConnectionDelegate,
-        original: StartRequest,
-        settings: Settings,
-        reporter: Reporter,
-    ) -> None:
+    def __init__(self, original: StartRequest, setup: Setup) -> None:
         self.original = original
-        self._application = application
-        self._setup = Setup(
-            settings=settings, places=Places(settings.max_draining), reporter=reporter
-        )
+        self._setup = setup
 
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
-        return Delegate(
-            self._application,
-            self.original,
-            self._setup,
-            server_conn,
-            request_conn,
-        )
+        if not is_known(request_conn):
+            return self.original(server_conn, request_conn)
+        return Delegate(self.original, self._setup, server_conn, request_conn)
+
+
+class _FindHandler:
+    """What stands in for ``find_handler``: another router asks an `Application` for that alone."""
+
+    def __init__(self, original: Callable[..., Any], setup: Setup) -> None:
+        self.original = original
+        self._setup = setup
+
+    def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
+        if not is_known(request.connection):
+            return self.original(request, **kwargs)
+        return Mounted(functools.partial(self.original, request, **kwargs), self._setup, request)

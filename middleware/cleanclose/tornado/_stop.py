@@ -9,6 +9,7 @@ from tornado import httputil, web, websocket
 
 from cleanclose.core import Stoppable, current
 from cleanclose.stop import stop_work
+from cleanclose.tornado._private import handlers_can_be_stopped
 from cleanclose.tornado._witness import TornadoWatch
 
 __all__ = ["stop_handlers"]
@@ -27,7 +28,7 @@ def stop_handlers(application: Any, which: Stoppable | None) -> None:
         return
     # Application looks its own method up on the instance for each request.
     vars(application).pop(_NAME, None)
-    if which is not None:
+    if which is not None and handlers_can_be_stopped():
         original = application.get_handler_delegate
         vars(application)[_NAME] = _Delegates(original, which)
 

@@ -17,17 +17,20 @@ from typing import Any, Final
 from tornado import http1connection, httputil, iostream, web, websocket
 
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
+from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.judge import mark
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
 from cleanclose.servers.tornado import TORNADO
+from cleanclose.tornado._private import CLOSES_ALL
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 
 _SWITCHING_PROTOCOLS: Final = 101
+_WITHOUT_BODY: Final = frozenset({204, 304})
 _clock: Final = time.monotonic
 # Linux; elsewhere only a connection that is closed on both sides can be told.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
@@ -52,6 +55,7 @@ class TornadoWatch(Watch):
     _sent_before: int | None = None
     _has_ended: bool = False
     _idle: float | None = None
+    _response_headers: httputil.HTTPHeaders | None = None
     _failed_in: Phase | None = None
     """How far it had come when the application failed; tornado's error page is not its doing."""
     _protocol: Any = None
@@ -122,8 +126,9 @@ class TornadoWatch(Watch):
 
     # What the connection tells.
 
-    def head_comes(self, status: int) -> None:
+    def head_comes(self, status: int, headers: httputil.HTTPHeaders) -> None:
         """The response's head is about to be handed to tornado."""
+        self._response_headers = headers
         error = sys.exc_info()[1]
         if error is not None and _uncaught(error) is not None:
             self._failed_in = super().phase
@@ -206,6 +211,7 @@ class TornadoWatch(Watch):
         """
         if self.ended:
             return
+        self._complete_at_length()
         finished = self.progress == COMPLETE
         if unsent:
             self.response_failed()
@@ -222,7 +228,7 @@ class TornadoWatch(Watch):
             self.response_completed()
         elif _is_of(caller, stream):
             # The stream itself closes for what its socket said, and for limits of its own.
-            if protocol is not None and protocol.server_terminated:
+            if protocol is not None and getattr(protocol, "server_terminated", False):
                 # A close frame has been sent: the application had finished.
                 self.response_completed()
             if error is None:
@@ -237,6 +243,22 @@ class TornadoWatch(Watch):
         self._status = status
         if protocol is not None or (finished and self.departure is not None):
             self.end()
+
+    def awaited_out(self) -> int | None:
+        """How many bytes of the response's body the peer waits for, by the head that it has got."""
+        if self._method == "HEAD" or self._status in _WITHOUT_BODY:
+            return 0
+        headers = self._response_headers
+        return None if headers is None else response_length(_header(headers, "Content-Length"))
+
+    def _complete_at_length(self) -> None:
+        # Complete for its peer, although the application has still to say that it was all.
+        if self._status is None or self.is_websocket or not self.body_complete:
+            return
+        if self.progress == OPEN or self.progress == STREAMING:
+            length = self.awaited_out()
+            if length is not None and self.bytes_out >= length:
+                self.response_completed()
 
     def _came_out(self, error: OSError, *, idle: bool) -> None:
         if idle:
@@ -323,7 +345,7 @@ class WatchedConnection(httputil.HTTPConnection):
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
         watch = self._watch
         assert isinstance(start_line, httputil.ResponseStartLine)
-        watch.head_comes(start_line.code)
+        watch.head_comes(start_line.code, headers)
         if chunk:
             watch.response_piece(len(chunk))
         future: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
@@ -477,7 +499,7 @@ def _is_made_from_its_context(error: websocket.WebSocketClosedError) -> bool:
 
 def _servers_own(caller: FrameType) -> Mechanism | None:
     """How the server has cut the client off, if it has; None for all that an application does."""
-    if caller.f_code is http1connection.HTTP1ServerConnection.close.__code__:
+    if caller.f_code is CLOSES_ALL:
         # HTTPServer.close_all_connections.
         return Mechanism.ABORTED
     if caller.f_globals.get("__name__") == http1connection.__name__ and caller.f_code.co_name in (

@@ -128,6 +128,23 @@ class Streams(Handler):
             await asyncio.sleep(0.005)
 
 
+class Lingers(Handler):
+    """All of the response is out, and the handler has something else to do before it returns."""
+
+    async def act(self) -> None:
+        if self.get_query_argument("status", None):
+            self.set_status(204)
+        else:
+            self.set_header("Content-Length", "5")
+            if self.request.method != "HEAD":
+                self.write("hello"[: int(self.get_query_argument("size", "5"))])
+        await self.flush()
+        await self.until_closed()
+
+    async def head(self) -> None:
+        await self.act()
+
+
 class StreamsBig(Streams):
     piece = BIG
 
@@ -437,6 +454,7 @@ def make_app() -> Application:
             ("/waits", Waits),
             ("/returns", WaitsAndReturns),
             ("/streams", Streams),
+            ("/lingers", Lingers),
             ("/streams-big", StreamsBig),
             ("/catches", Catches),
             ("/whole", Whole),

@@ -290,6 +290,42 @@ def test_leaving_while_a_finished_response_is_sent(app: Observed, how: How) -> N
     assert event["bytes_out"] == 64 * MIB
 
 
+def leave_behind_the_length(at: Observed, method: str, query: str, how: How, body: bytes) -> None:
+    """Read all that the head has promised, and leave while the handler still works."""
+    with connected(at.port) as sock:
+        sock.sendall(request(method, f"/lingers{query}"))
+        received = b""
+        while not received.endswith(b"\r\n\r\n" + body):
+            received += sock.recv(1000)
+        at.until_waiting("/lingers")
+        leave(sock, how)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(
+    ("method", "query", "body"),
+    [("GET", "", b"hello"), ("HEAD", "", b""), ("GET", "?status=204", b"")],
+    ids=["length", "head", "204"],
+)
+def test_a_response_that_has_reached_its_length_is_complete(
+    app: Observed, method: str, query: str, body: bytes, how: How
+) -> None:
+    leave_behind_the_length(app, method, query, how, body)
+    app.until(lambda: app.seen().get("waiting") is None)
+    assert app.settled() == ([], [])
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_response_that_has_not_reached_its_length_is_not(
+    app: Observed, serve: Serve, how: How
+) -> None:
+    serve.allow_tracebacks()
+    leave_behind_the_length(app, "GET", "?size=4", how, b"hell")
+    app.until(lambda: bool(app.said()[1]))
+    (event,) = app.settled()[1]
+    assert (event["event"], event["phase"]) == ("client_departed", "response_body")
+
+
 @pytest.mark.parametrize("how", HOW)
 def test_a_connection_that_is_idle(app: Observed, how: How) -> None:
     with connected(app.port) as sock:

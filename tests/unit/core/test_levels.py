@@ -13,6 +13,7 @@ from cleanclose.core import (
     DepartureSurge,
     Event,
     Levels,
+    Mechanism,
     Outcome,
     Phase,
     ResponseUndelivered,
@@ -73,6 +74,17 @@ def test_work_was_lost_in_the_middle_of_an_exchange_only(phase: Phase) -> None:
 @pytest.mark.parametrize("phase", Phase)
 def test_what_this_process_cut_is_a_row_of_its_own(phase: Phase) -> None:
     assert row_of_departure(verdict(Side.SERVER, phase)) == "client_departed.server"
+
+
+def test_an_upload_that_was_too_slow_for_the_server_is_no_warning() -> None:
+    slow = dataclasses.replace(
+        verdict(Side.SERVER, Phase.REQUEST_BODY), mechanism=Mechanism.TIMEOUT
+    )
+    assert row_of_departure(slow) == "client_departed.midway"
+    assert Levels().of_row(row_of_departure(slow)) < Levels().of_row("client_departed.server")
+    for other in (Phase.HANDLER, Phase.RESPONSE_BODY):
+        cut = dataclasses.replace(slow, phase=other)
+        assert row_of_departure(cut) == "client_departed.server"
 
 
 def test_graded_levels_set_lost_work_apart() -> None:
