@@ -86,6 +86,8 @@ class Server:
             before the head goes out if possible.
         when_closing: How to have a WSGI server call something in the place of its own shutting
             down of the connection, from the object behind ``start_response``.
+        declares_length: Whether a WSGI server's Content-Length is that of the body which it gives
+            to the application: not where filters may change one and leave the other.
         left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
             body, where the server may read it by itself while the application does not.
         trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
@@ -125,6 +127,7 @@ class Server:
     keeps_quiet: bool = False
     close: Callable[[Any, Any], None] | None = None
     when_closing: Callable[[Any, Callable[[], None]], None] | None = None
+    declares_length: bool = True
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None

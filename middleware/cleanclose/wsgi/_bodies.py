@@ -27,6 +27,7 @@ __all__ = [
 
 
 # Looked up once: this is done for every request.
+_current: Final = CURRENT.get
 _enter: Final = CURRENT.set
 
 
@@ -52,7 +53,8 @@ def leave(watch: WsgiWatch) -> None:
     """The exchange is over: this thread works for the next one."""
     if watch.input is not None:
         watch.input.detach()
-    _enter(None)
+    if _current() is watch:
+        _enter(None)
 
 
 def end(

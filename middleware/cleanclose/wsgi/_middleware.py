@@ -18,10 +18,10 @@ from cleanclose.core.judge import mark
 from cleanclose.core.process import COPYING, Lock
 from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
-from cleanclose.core.watch import CURRENT, OPEN
+from cleanclose.core.watch import CURRENT, OPEN, Watch
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
-from cleanclose.servers import wsgi_response
+from cleanclose.servers import is_servers_own, wsgi_response, wsgi_server
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
@@ -47,6 +47,7 @@ _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
 _new_watch: Final = object.__new__
+_current: Final = CURRENT.get
 _enter: Final = CURRENT.set
 
 
@@ -109,6 +110,9 @@ class CleanCloseMiddleware:
         if "HTTP_UPGRADE" in environ and "websocket" in environ["HTTP_UPGRADE"].lower():
             # The connection becomes the application's own: what it raises then is no answer.
             return self.app(environ, start_response)
+        outer = _current()
+        if outer is not None:
+            return self._serve_inside(outer, environ, start_response)
         watch = _new_watch(WsgiWatch)
         watch.started = _clock()
         watch.progress = OPEN
@@ -144,6 +148,25 @@ class CleanCloseMiddleware:
         if type(result) is list:
             return ListBody(self, watch, cast("Sequence[bytes]", result))
         return self._hand_over(watch, result)
+
+    def _serve_inside(
+        self, outer: Watch, environ: Environ, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        """Serve a request while the thread works for an exchange already."""
+        if not outer.ended and isinstance(outer, WsgiWatch) and outer.is_of(environ):
+            # The application is wrapped as well, and mounted in one that is: one exchange.
+            return self.app(environ, start_response)
+        # The application has called another one, as a client does; or a server has dropped a
+        # response without a word.
+        dropped = outer.ended or is_servers_own(
+            start_response, wsgi_server(environ, start_response)
+        )
+        _enter(None)
+        try:
+            return self(environ, start_response)
+        finally:
+            if not dropped:
+                _enter(outer)
 
     def _serve_upload(self, watch: WsgiWatch, length: int) -> Iterable[bytes]:
         self._witness_input(watch, length)
@@ -380,6 +403,9 @@ def _length(watch: WsgiWatch) -> int:
         transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
         upgrade=environ.get("HTTP_UPGRADE"),
     )
+    if length != NO_BODY and not watch.server.declares_length:
+        # A filter in front of the application may have changed it: only the end tells.
+        return CHUNKED
     if (
         length == CHUNKED
         and not environ.get("wsgi.input_terminated")

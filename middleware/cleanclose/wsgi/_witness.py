@@ -145,6 +145,13 @@ class WsgiWatch(Watch):
             idempotency_key=environ.get("HTTP_IDEMPOTENCY_KEY"),
         )
 
+    def is_of(self, environ: Environ) -> bool:
+        """Whether an environ, or what it was copied from, is this exchange's."""
+        if environ is self.environ:
+            return True
+        stream: object = environ.get("wsgi.input")
+        return stream is not None and stream is self.environ.get("wsgi.input")
+
     # What the application calls.
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:

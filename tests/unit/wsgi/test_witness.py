@@ -29,6 +29,12 @@ from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, start, wrap
 
 
+@pytest.fixture(autouse=True)
+def works_for_nobody() -> None:
+    """Tests that never close their response leave this thread in its exchange."""
+    CURRENT.set(None)
+
+
 def test_errors_that_are_no_operating_systems_are_the_servers_to_log() -> None:
     events: list[Event] = []
 
@@ -434,6 +440,51 @@ def test_a_thread_works_for_one_request_at_a_time() -> None:
         with pytest.raises(LookupError):
             wrap(failing, [])(environ, start)
         assert CURRENT.get() is None
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_mounted_in_one_that_is_wrapped_it_is_one_exchange(copied: bool) -> None:
+    events: list[Event] = []
+    seen: list[Any] = []
+
+    def cut(environ: Any, start_response: Any) -> Iterable[bytes]:
+        seen.append(CURRENT.get())
+        return [environ["wsgi.input"].read(100)]
+
+    inner = wrap(cut, events)
+
+    def dispatch(environ: Any, start_response: Any) -> Iterable[bytes]:
+        seen.append(CURRENT.get())
+        result: Iterable[bytes] = inner(dict(environ) if copied else environ, start_response)
+        return result
+
+    result: Any = wrap(dispatch, events)(environ_of(b"body", length=10), start)
+    list(result)
+    result.close()
+    assert [type(event) for event in events] == [TruncatedUpload]
+    assert seen[0] is seen[1]
+    assert CURRENT.get() is None
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_call_in_process_does_not_take_the_exchange_away(closes: bool) -> None:
+    inner = wrap(ok, [])
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        before = CURRENT.get()
+        assert before is not None
+        called: Any = inner(environ_of(b"body"), start)
+        assert CURRENT.get() is before
+        assert list(called) == [b"ok"]
+        if closes:
+            called.close()
+        assert CURRENT.get() is before
+        return ok(environ, start_response)
+
+    result: Any = wrap(app, [])(environ_of(**GET), start)
+    list(result)
+    result.close()
+    assert CURRENT.get() is None
 
 
 @pytest.mark.parametrize("body", [b"", b"body"])
