@@ -7,9 +7,9 @@ import dataclasses
 import operator
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
@@ -89,6 +89,15 @@ class AsgiWatch(Watch):
     def server_send(self) -> Send:
         """The server's own ``send``."""
         return self.send_to
+
+    def is_for(self, request: Mapping[str, Any], /) -> bool:
+        # Whoever copies a scope leaves its headers what they are; a call of another application
+        # has some of its own.
+        own = self.scope
+        headers: object = request.get("headers")
+        return request is own or (
+            headers is not None and headers is own.get("headers") and request["type"] == own["type"]
+        )
 
     def look_out(self) -> None:
         if self.ear is None and not self.ended:

@@ -7,7 +7,7 @@ it gave to the application; that is the provenance on which every verdict rests.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -146,6 +146,21 @@ class Watch:
     def facts(self) -> Facts:
         """The facts of this exchange. The shim's to say, and asked for only when needed."""
         raise NotImplementedError
+
+    def is_for(self, request: Mapping[str, Any], /) -> bool:
+        """Whether this is the exchange of a request that a middleware inside gets.
+
+        The shim's to say.
+
+        Args:
+            request: The request, as the interface hands it on: a scope, an environ.
+        """
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the exchange can be missed any more."""
+        return self.ended or self.progress == COMPLETE
 
     def awaited_out(self) -> int | None:
         """How many bytes of the response's body the peer waits for, by the head that it has got.

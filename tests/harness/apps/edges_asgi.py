@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import anyio.from_thread
+import httpx
 
+from tests.harness import tap
+from tests.harness.apps import routes
 from tests.harness.apps.noise_asgi import (
     DONE,
     EDGE,
@@ -21,6 +24,7 @@ from tests.harness.apps.noise_asgi import (
     Send,
     answer,
     note,
+    poll,
     prepare,
     work_on,
 )
@@ -69,9 +73,42 @@ def _flask() -> App:
     return wrapped  # type: ignore[no-any-return]
 
 
+def _wrap(inner: App) -> App:
+    if not routes.wrapped():
+        return inner
+    from cleanclose.asgi import CleanCloseMiddleware
+
+    return CleanCloseMiddleware(inner, outlets=tap.outlets())
+
+
+async def _poll(scope: Scope, receive: Receive, send: Send) -> None:
+    await poll(dict(scope["headers"])[b"x-request-id"].decode())
+    await answer(send, b"ok")
+
+
+async def _copying(scope: Scope, receive: Receive, send: Send) -> None:
+    """What mounts an application: it has a scope of its own."""
+    await _wrap(_poll)({**scope, "root_path": "/mounted"}, receive, send)
+
+
+async def _hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, b"hello")
+
+
+async def _calling(scope: Scope, receive: Receive, send: Send) -> None:
+    """Another application is called in process, in the middle of a request."""
+    transport = httpx.ASGITransport(_wrap(_hello))
+    async with httpx.AsyncClient(transport=transport, base_url="http://inside") as client:
+        assert (await client.get("/")).content == b"hello"
+    await _poll(scope, receive, send)
+
+
 _EDGES: Final[Mapping[str, Callable[[], App]]] = {
     "whole": lambda: whole_before_the_end,
     "flask": _flask,
+    "twice": lambda: _wrap(_poll),
+    "mounted": lambda: _copying,
+    "calling": lambda: _calling,
 }
 
 _EDGE: Final = _EDGES[os.environ[EDGE]]()

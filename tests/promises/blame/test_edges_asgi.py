@@ -1,4 +1,4 @@
-"""Clients that have got all of their response have not departed, whenever its end is said."""
+"""What applications do at the edges of ASGI: each departure is one event, and no other one is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness.apps.noise_asgi import DONE, WORKS
 from tests.harness.asgi_noise import HOWS, edge_stack, observed, together
-from tests.harness.leavers import How, leave, request
+from tests.harness.leavers import How, leave, leave_at, request
 from tests.harness.waiting import LIMIT
 
 pytestmark = pytest.mark.stacks
@@ -64,4 +64,19 @@ def test_who_has_got_all_that_was_announced_has_not_departed(
             seen.until(partial(seen.noted, DONE, name), f"{name} has not come to its end")
         assert seen.departures() == 0
     assert seen.events == []
+    assert seen.records == []
+
+
+@pytest.mark.parametrize("edge", ["twice", "mounted", "calling"])
+@pytest.mark.parametrize("server", ["uvicorn-h11", "gunicorn"])
+def test_a_departure_is_one_event_however_often_the_middleware_stands_there(
+    server: str, edge: str, tmp_path: Path
+) -> None:
+    with observed(edge_stack(server, edge), tmp_path, wrapped=True) as seen:
+        head = request("GET", "/poll", headers=(("X-Request-ID", "poll"),))
+        leave_at(seen.port, head, "rst", once=partial(seen.noted, WORKS, "poll"))
+        seen.until(lambda: "poll" in seen.events_now(), "the departure was not told")
+        assert seen.departures() == 1
+        assert seen.ask("/seen")["poll"] is True
+    assert [event["event"] for event in seen.events] == ["client_departed"]
     assert seen.records == []
