@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.harness.apps.noise_asgi import BUSY, GATE, UPSTREAM_PORT
+from tests.harness.apps.noise_asgi import BUSY, EDGE, GATE, UPSTREAM_PORT
 from tests.harness.leavers import How, connected, leave, request
 from tests.harness.processes import ServerProcess
 from tests.harness.stacks import Stack
@@ -25,6 +25,7 @@ __all__ = [
     "WARNING",
     "Observed",
     "asgi_stack",
+    "edge_stack",
     "leave_websocket",
     "observed",
     "open_websocket",
@@ -81,6 +82,17 @@ def asgi_stack(server: str, framework: str = "raw") -> Stack:
         interface="asgi",
         command=(*_SERVERS[server], f"tests.harness.apps.{module}:app"),
         env={"TEST_FRAMEWORK": framework},
+        loses="always",
+    )
+
+
+def edge_stack(server: str, edge: str) -> Stack:
+    """One of the servers with one of the applications in ``edges_asgi``."""
+    return Stack(
+        name=f"{server}-{edge}",
+        interface="asgi",
+        command=(*_SERVERS[server], "tests.harness.apps.edges_asgi:app"),
+        env={EDGE: edge},
         loses="always",
     )
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import anyio
 
-from cleanclose.asgi._messages import Message, Receive, Send
+from cleanclose.asgi._messages import Message, Receive, Send, header
 from cleanclose.asgi._runtime import Runtime, current_runtime
 from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
@@ -124,7 +124,7 @@ class Delivery:
                 # Any iterable will do, and it may be for one reading only.
                 headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
                 message = {**message, "headers": headers}
-                length = response_length(_value(headers, b"content-length"))
+                length = response_length(header(headers, b"content-length"))
                 step = exchange.response_started(message["status"], length, now)
             case "http.response.body":
                 size = len(message.get("body", b""))
@@ -374,11 +374,6 @@ class Delivery:
     def _notify(self) -> None:
         if self._changed is not None:
             self._changed.set()
-
-
-def _value(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    values = [value.decode("latin-1") for each, value in headers if each.lower() == name]
-    return ",".join(values) if values else None
 
 
 def _with_length(head: Message, pieces: list[Message]) -> Message:

@@ -19,7 +19,7 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
-from cleanclose.core.watch import COMPLETE, CURRENT, OPEN
+from cleanclose.core.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
@@ -34,6 +34,8 @@ _FRAMING: Final = frozenset(
 _clock: Final = time.monotonic
 _new_watch: Final = object.__new__
 _enter: Final = CURRENT.set
+_around: Final = CURRENT.get
+_EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_FIELDS: Final = frozenset(name.encode() for name in PROXY_FIELDS)
 
@@ -96,6 +98,10 @@ class CleanCloseMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one scope."""
+        outer = _around()
+        if outer is not None and not outer.is_over:
+            await self._serve_inside(outer, scope, receive, send)
+            return
         now = _clock()
         watch: HttpWatch | WebSocketWatch
         if scope["type"] == "http":
@@ -133,6 +139,18 @@ class CleanCloseMiddleware:
         finally:
             if watch.ear is not None:
                 watch.ear.close()
+
+    async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in _EXCHANGES and outer.is_for(scope):
+            # One departure is one event: the middleware that stands outside tells of it.
+            await (self._stopped_app or self.app)(scope, receive, send)
+            return
+        _enter(None)
+        try:
+            await self(scope, receive, send)
+        finally:
+            # A handler has called this application itself, and goes on.
+            _enter(outer)
 
     async def _serve_upload(
         self, scope: Scope, receive: Receive, send: Send, now: float, length: int

@@ -7,17 +7,17 @@ import dataclasses
 import operator
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
-from cleanclose.asgi._messages import Message, Receive, Scope, Send
+from cleanclose.asgi._messages import Message, Receive, Scope, Send, header
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
 from cleanclose.core.blame.provenance import behind
 from cleanclose.core.conduct import End, Treatment, asgi_treatment
-from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.deliver.framing import CHUNKED, awaited_length
 from cleanclose.core.judge import judge
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
@@ -91,6 +91,15 @@ class AsgiWatch(Watch):
     def server_send(self) -> Send:
         """The server's own ``send``."""
         return self.send_to
+
+    def is_for(self, request: Mapping[str, Any], /) -> bool:
+        # Whoever copies a scope leaves its headers what they are; a call of another application
+        # has some of its own.
+        own = self.scope
+        headers: object = request.get("headers")
+        return request is own or (
+            headers is not None and headers is own.get("headers") and request["type"] == own["type"]
+        )
 
     def look_out(self) -> None:
         if self.ear is None and not self.ended:
@@ -269,8 +278,8 @@ class HttpWatch(AsgiWatch):
             self._head = message
         elif kind == "http.response.body":
             if message.get("more_body"):
-                self.response_piece(len(message.get("body", b"")))
-            elif self.progress == OPEN:
+                return self._send_piece(message)
+            if self.progress == OPEN:
                 # Before it is sent: while it is, the server may tell of the end, and that is
                 # then no departure.
                 self.progress = COMPLETE
@@ -285,6 +294,32 @@ class HttpWatch(AsgiWatch):
         if not probe.settled and self.progress == OPEN:
             # Its send() of a single piece may wait as well, and has to be looked at.
             self.progress = STREAMING
+
+    def _send_piece(self, message: Message) -> Awaitable[None]:
+        size = len(message.get("body", b""))
+        self.response_piece(size)
+        probe = _probe(self.server_receive)
+        if probe is not None and probe.settled and size <= _HIGH_WATER and not self.in_flight:
+            return self.send_to(message)
+        return self._send_slowly(message, size, waits=probe is None or not probe.settled)
+
+    async def _send_slowly(self, message: Message, size: int, *, waits: bool) -> None:
+        """Send a piece that the server may not be able to write at once.
+
+        Args:
+            message: The piece.
+            size: Its length in bytes.
+            waits: Whether the server's call returns when it has written. If not, its next one
+                waits before it writes.
+        """
+        self.in_flight += size
+        await self.send_to(message)
+        self.in_flight = 0 if waits or size <= _HIGH_WATER else size
+
+    def awaited_out(self) -> int | None:
+        head = self._head
+        length = header(head.get("headers", ()), b"content-length")
+        return awaited_length(self.scope["method"], head["status"], length)
 
     async def _send_last(self, message: Message) -> None:
         """Send the last piece where the peer may have left before, or leave meanwhile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -116,8 +116,13 @@ class Watch:
     """The body's declared length, if it has one."""
     bytes_out: int = 0
     """Bytes of the response's body that have been handed to the server, but for the last piece."""
+    in_flight: int = 0
+    """Those of them which the server may still have, because it has to wait until it can write."""
     departure: Verdict | None = None
     """What the witnesses say; None if none has seen the peer leave."""
+    goodbye: Verdict | None = None
+    """The same for a peer that left with all of its response, while the application had still to
+    say that it was all. That is no departure, but what was raised because of it is the peer's."""
     stopping: bool = False
     """Whether the process is stopping: who ends the exchange then is not the client."""
     cut_short: bool = False
@@ -153,6 +158,29 @@ class Watch:
     def facts(self) -> Facts:
         """The facts of this exchange. The shim's to say, and asked for only when needed."""
         raise NotImplementedError
+
+    def is_for(self, request: Mapping[str, Any], /) -> bool:
+        """Whether this is the exchange of a request that a middleware inside gets.
+
+        The shim's to say.
+
+        Args:
+            request: The request, as the interface hands it on: a scope, an environ.
+        """
+        return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the exchange can be missed any more."""
+        return self.ended or self.progress == COMPLETE
+
+    def awaited_out(self) -> int | None:
+        """How many bytes of the response's body the peer waits for, by the head that it has got.
+
+        The shim's to say (`cleanclose.core.deliver.framing.awaited_length`), and asked for only
+        when the peer has left. None as long as only the response's end can tell.
+        """
+        return None
 
     def ask(self) -> None:
         """Ask whether the peer has left, where that can be asked at no cost: the shim's to do.
@@ -276,20 +304,22 @@ class Watch:
     ) -> None:
         """A witness has seen that the peer has left.
 
-        After a complete response this is no departure: there was nothing left to stay for.
+        After a complete response, or the last byte of its Content-Length, it is no departure.
 
         Args:
             witness: Where it was seen.
             now: The time.
             error: What came out of the connection, if it was an exception. It is marked.
             mechanism: How the peer left; what the error says if it is not given.
-            late: Whether the witness was only asked now, so that the departure's own moment is
-                not known.
+            late: Whether the witness was only asked now, so that its moment is not known.
         """
         if self.progress == COMPLETE:
             return
         mechanism = mechanism or Mechanism.of(error)
         known = self.departure
+        if known is None and self._peer_has_all:
+            self._note_goodbye(witness, mechanism, error)
+            return
         if known is None:
             self._gone_at = None if late else now
             self._bytes_out_before = self.bytes_out
@@ -315,6 +345,23 @@ class Watch:
         if self.stops is not None and self.may_stop():
             self.stops.peer_left()
 
+    def _note_goodbye(
+        self, witness: Witness, mechanism: Mechanism, error: BaseException | None
+    ) -> None:
+        self.goodbye = Verdict(
+            side=Side.CLIENT, phase=self.phase, mechanism=mechanism, witnesses=(witness,)
+        )
+        if error is not None:
+            mark(error, self.goodbye)
+
+    @property
+    def _peer_has_all(self) -> bool:
+        # What is still to come of the request's body nobody has got.
+        if self.status is None or self.is_websocket or not self.body_complete:
+            return False
+        length = self.awaited_out()
+        return length is not None and self.bytes_out - self.in_flight >= length
+
     def body_truncated(self, now: float, error: BaseException | None = None) -> None:
         """The body ended before its declared length, and the server calls that its end.
 
@@ -328,7 +375,7 @@ class Watch:
     def judge(self, error: BaseException) -> Verdict:
         """Whose fault an exception is that came up in this exchange."""
         self._find_witnesses(error)
-        return judge(error, None if self.ended else self.departure, self.phase, self.key)
+        return judge(error, self._witnessed, self.phase, self.key)
 
     def unmask(self, error: BaseException) -> BaseException:
         """What of an exception is to be judged, told and raised: itself, or what it hides.
@@ -346,7 +393,12 @@ class Watch:
             # Whoever cancels this work waits for just that.
             return error
         self._find_witnesses(error)
-        return unmask(error, None if self.ended else self.departure, self.key)
+        return unmask(error, self._witnessed, self.key)
+
+    @property
+    def _witnessed(self) -> Verdict | None:
+        """What proves an exception to be the peer's, as well as its own connection does."""
+        return None if self.ended else self.departure or self.goodbye
 
     def _find_witnesses(self, error: BaseException) -> None:
         if not self.ended:
@@ -495,7 +547,7 @@ def client_gone() -> bool:
     if watch is None or watch.ended:
         return False
     watch.ask()
-    return watch.departure is not None
+    return watch.departure is not None or watch.goodbye is not None
 
 
 def raise_if_gone() -> None:

@@ -52,6 +52,8 @@ __all__ = [
     "BIG",
     "BUSY",
     "CAME",
+    "DONE",
+    "EDGE",
     "GATE",
     "HOLDS",
     "PATIENCE",
@@ -99,6 +101,10 @@ CAME: Final = "came"
 """The note that a request has come to the application."""
 WORKS: Final = "works"
 """The note that its handler works, and does not read any more."""
+DONE: Final = "done"
+"""The note that its handler has come to its end."""
+EDGE: Final = "TEST_EDGE"
+"""The environment variable with the name of one of the applications in ``edges_asgi``."""
 HOLDS: Final = "holds"
 """The note that its handler holds the loop."""
 

@@ -7,6 +7,7 @@ from typing import Final
 __all__ = [
     "CHUNKED",
     "NO_BODY",
+    "awaited_length",
     "body_length",
     "is_multiplexed",
     "response_length",
@@ -79,6 +80,20 @@ def is_multiplexed(http_version: str) -> bool:
 def response_length(content_length: str | None) -> int | None:
     """The length which a response's head declares; None if it declares none that is valid."""
     return None if content_length is None else _decimal(content_length.strip())
+
+
+def awaited_length(method: str, status: int, content_length: str | None) -> int | None:
+    """How much of a response's body the client waits for, by what it knows from the head.
+
+    Args:
+        method: The request's method.
+        status: The response's status.
+        content_length: The value of the response's Content-Length.
+
+    Returns:
+        A number of bytes; None if only the response's own end tells (RFC 9112 section 6.3).
+    """
+    return 0 if method == "HEAD" or status in (204, 304) else response_length(content_length)
 
 
 def _decimal(value: str) -> int | None:
