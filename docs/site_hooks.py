@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 FOLDER: Final = Path(__file__).parent
 REPOSITORY: Final = "https://github.com/cleanclose/cleanclose/blob/main"
@@ -54,7 +54,7 @@ def _filled(entries: list[Any]) -> list[Any]:
 def _entry(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
-    ((title, what),) = entry.items()
+    ((title, what),) = cast("dict[str, Any]", entry).items()
     if isinstance(what, str) and what.endswith("/"):
         return {title: _pages(what)}
     return {title: _filled(what) if isinstance(what, list) else what}
