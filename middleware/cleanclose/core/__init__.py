@@ -70,6 +70,7 @@ from cleanclose.core.outlets import (
     LineOutlet,
     Outlet,
     StructlogOutlet,
+    event_of_line,
     on_event,
 )
 from cleanclose.core.process import Lock, at_exit, renew_after_fork
@@ -128,6 +129,7 @@ __all__ = [
     "counts",
     "current",
     "errors_in",
+    "event_of_line",
     "fields_of",
     "kernel_figures",
     "measurements",
