@@ -334,6 +334,9 @@ class Watch:
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
             mark(error, self.departure, self.key, at_home=current() is self)
+        self._announce(mechanism, now)
+
+    def _announce(self, mechanism: Mechanism, now: float) -> None:
         if self.delivery is not None and not self.delivery.treated:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
@@ -350,12 +353,12 @@ class Watch:
             side=Side.CLIENT, phase=self.phase, mechanism=mechanism, witnesses=(witness,)
         )
         if error is not None:
-            mark(error, self.goodbye)
+            mark(error, self.goodbye, self.key, at_home=current() is self)
 
     @property
     def _peer_has_all(self) -> bool:
         # What is still to come of the request's body nobody has got.
-        if self.status is None or self.is_websocket or not self.body_complete:
+        if self.is_websocket or not self.body_complete or self.status is None:
             return False
         length = self.awaited_out()
         return length is not None and self.bytes_out - self.in_flight >= length
