@@ -290,14 +290,9 @@ class Delivery:
         if step.linger:
             # Before the server may close: it is the lingerer's from then on.
             number = descriptor_of(asgi_socket(self._server_receive, self._server_send))
-            handover = Handover(
-                linger=exchange.linger(time.monotonic()),
-                report=self._report,
-                most=self._most,
-                held_as=number,
-            )
-            if number is None or LINGERER.take(number, handover) is None:
-                exchange.no_descriptor()
+            if number is not None:
+                self._hand_over(number)
+            # Else the connection was lost meanwhile: sending says so.
         if step.close:
             close_asgi(self._server_receive, self._server_send)
         size = sum(len(each.get("body", b"")) for each in self._kept)
@@ -311,6 +306,16 @@ class Delivery:
             # of TLS brings. The response is out, and the lingerer knows what became of it.
             if self._kept or not exchange.handed_over:
                 raise
+
+    def _hand_over(self, number: int) -> None:
+        handover = Handover(
+            linger=self.exchange.linger(time.monotonic()),
+            report=self._report,
+            most=self._most,
+            held_as=number,
+        )
+        if LINGERER.take(number, handover) is None:
+            self.exchange.no_descriptor()
 
     async def _flush_reading(self, step: Respond) -> None:
         """Send what is kept back, and read meanwhile: the server may wait until somebody does."""

@@ -96,22 +96,23 @@ class CleanCloseMiddleware:
             raise AttributeError(name)
         return getattr(self.app, name)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one scope."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
+        """Serve one scope; what the application returns is handed on."""
         outer = _around()
         if outer is not None and not outer.is_over:
-            await self._serve_inside(outer, scope, receive, send)
-            return
+            return await self._serve_inside(outer, scope, receive, send)
         now = _clock()
         watch: HttpWatch | WebSocketWatch
         if scope["type"] == "http":
             # Looking through the headers is a good part of what a GET costs, and what a body
             # might mean in one nobody knows (RFC 9110, sections 9.3.1 and 9.3.2).
             if scope["method"] not in ("GET", "HEAD"):
+                if not isinstance(scope["headers"], Sequence):
+                    # Any iterable will do, and it may be for one reading only.
+                    scope = {**scope, "headers": list(scope["headers"])}
                 length = _length(scope, receive, send)
                 if length != NO_BODY:
-                    await self._serve_upload(scope, receive, send, now, length)
-                    return
+                    return await self._serve_upload(scope, receive, send, now, length)
             watch = _new_watch(HttpWatch)
             watch.started = now
             watch.progress = OPEN
@@ -121,40 +122,40 @@ class CleanCloseMiddleware:
         elif scope["type"] == "websocket":
             watch = WebSocketWatch(scope, receive, send, now)
         else:
-            await self.app(scope, receive, send)
-            return
+            return await self.app(scope, receive, send)
         if now >= self._reporter.sample_at:
             self._reporter.request_begins(watch)
         _enter(watch)
         try:
-            await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
+            result = await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
         except BaseException as error:
             if not self._ended(watch, error):
                 raise
+            return None
         else:
             if watch.progress != COMPLETE:
                 self._ended(watch, None)
             elif watch.is_sample:
                 self._reporter.request_over(watch)
+            return result
         finally:
             if watch.ear is not None:
                 watch.ear.close()
 
-    async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] in _EXCHANGES and outer.is_for(scope):
             # One departure is one event: the middleware that stands outside tells of it.
-            await (self._stopped_app or self.app)(scope, receive, send)
-            return
+            return await (self._stopped_app or self.app)(scope, receive, send)
         _enter(None)
         try:
-            await self(scope, receive, send)
+            return await self(scope, receive, send)
         finally:
             # A handler has called this application itself, and goes on.
             _enter(outer)
 
     async def _serve_upload(
         self, scope: Scope, receive: Receive, send: Send, now: float, length: int
-    ) -> None:
+    ) -> Any:
         watch = UploadWatch(scope, receive, send, now, length, self._delivery)
         # A list, which copies of the scope share.
         scope[_SKIP_KEY] = []
@@ -163,7 +164,7 @@ class CleanCloseMiddleware:
         _enter(watch)
         try:
             try:
-                await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
+                result = await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
             except BaseException as error:
                 # inspect.currentframe() would have to be kept in a local, which is a cycle.
                 caller = sys._getframe  # pyright: ignore[reportPrivateUsage]
@@ -183,8 +184,10 @@ class CleanCloseMiddleware:
         except BaseException as error:
             if not self._ended(watch, error):
                 raise
+            return None
         else:
             self._ended(watch, None)
+            return result
         finally:
             if watch.ear is not None:
                 watch.ear.close()

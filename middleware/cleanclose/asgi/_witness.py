@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import inspect
 import operator
 import time
 from collections import deque
@@ -453,6 +454,23 @@ class UploadWatch(HttpWatch):
 
     def server_send(self) -> Send:
         return self._server_send
+
+
+def _as_coroutine(function: Any) -> None:
+    """Have a function that hands a coroutine on count as one that makes it.
+
+    asgiref's ``AsyncToSync`` warns of every call otherwise.
+    """
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(function)
+    else:
+        # Python 3.11: what `asyncio.iscoroutinefunction` looks for.
+        function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+
+
+_as_coroutine(HttpWatch.send)
+_as_coroutine(UploadWatch.send)
 
 
 class WebSocketWatch(AsgiWatch):

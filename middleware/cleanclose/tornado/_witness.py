@@ -214,6 +214,8 @@ class TornadoWatch(Watch):
         self._complete_at_length()
         finished = self.progress == COMPLETE
         if unsent:
+            # The peer has not got all of it.
+            self.in_flight = self.bytes_out + 1
             self.response_failed()
         stream = self._stream
         status = self._status

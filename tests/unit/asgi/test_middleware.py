@@ -15,6 +15,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import asgiref.sync
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -23,6 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from cleanclose.asgi import CleanCloseMiddleware, skip
+from cleanclose.asgi._witness import UploadWatch
 from cleanclose.core import Cap, Event, Mechanism, Outcome, UploadDrained
 
 Message = Any
@@ -679,3 +681,41 @@ async def test_the_three_ways_of_installing_it() -> None:
 def test_bad_settings_are_refused_where_they_are_given() -> None:
     with pytest.raises(ValueError, match="max_bytes"):
         CleanCloseMiddleware(refuse, max_bytes=-1)
+
+
+@pytest.mark.anyio
+async def test_what_the_application_returns_is_handed_on() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> str:
+        await refuse(scope, receive, send)
+        return "a mistake, and the server's to tell of"
+
+    server = Server(length=0)
+    assert await wrap(app)(server.scope, server.receive, server.send) is not None
+
+
+@pytest.mark.anyio
+async def test_the_requests_headers_may_be_for_one_reading() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend(scope["headers"])
+        await refuse(scope, receive, send)
+
+    server = Server(length=2)
+    headers = server.scope["headers"] = [*server.scope["headers"], (b"x", b"y")]
+    await wrap(app)({**server.scope, "headers": iter(headers)}, server.receive, server.send)
+    assert seen == headers
+
+
+@pytest.mark.anyio
+async def test_send_counts_as_a_coroutine_function() -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(asgiref.sync.iscoroutinefunction(send))  # pyright: ignore[reportDeprecated]
+        await refuse(scope, receive, send)
+
+    server = Server(length=0)
+    await wrap(app)(server.scope, server.receive, server.send)
+    assert seen == [True]
+    assert asgiref.sync.iscoroutinefunction(UploadWatch.send)  # pyright: ignore[reportDeprecated]
