@@ -6,10 +6,11 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from tornado import httputil, web
+from tornado import http1connection, httputil, web
 
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
 from cleanclose.core.watch import CURRENT
+from cleanclose.servers import MISSING, find
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delivery import Setup
 from cleanclose.tornado._witness import TornadoWatch, WatchedConnection
@@ -72,8 +73,8 @@ class Delegate(httputil.HTTPMessageDelegate):
         """The request's head is there."""
         assert isinstance(start_line, httputil.RequestStartLine)
         connection = self._request_conn
-        if not hasattr(connection, "params"):
-            # Not an HTTP1Connection: nothing we know how to watch or to hold.
+        if not _is_known(connection):
+            # Nothing we know how to watch or to hold.
             self._inner = self._start_request(self._server_conn, connection)
             return self._inner.headers_received(start_line, headers)
         self._watch = watch = TornadoWatch(
@@ -247,6 +248,22 @@ class Delegate(httputil.HTTPMessageDelegate):
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is not None:
             await waiting
+
+
+_NEEDED: Final = ("params.max_body_size", "stream.max_buffer_size", "stream.socket", "context")
+_KNOWN: Final[dict[type, bool]] = {}
+"""By the connection's class. A memo: every request asks."""
+
+
+def _is_known(connection: object) -> bool:
+    """Whether it is an HTTP1Connection, with what our stand-ins for one need."""
+    kind: type = type(connection)
+    known = _KNOWN.get(kind)
+    if known is None:
+        known = all(find(connection, path) is not MISSING for path in _NEEDED)
+        if known or kind.__module__ == http1connection.__name__:
+            _KNOWN[kind] = known
+    return known
 
 
 def _raised_by_the_delegate() -> BaseException | None:

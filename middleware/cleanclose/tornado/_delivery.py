@@ -26,6 +26,7 @@ from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.outlets import Reporter
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
+from cleanclose.servers import find
 from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
 
@@ -241,10 +242,11 @@ class Delivery:
     def _hand_over(self) -> Any:
         exchange, connection = self.exchange, self.connection
         number = descriptor_of(connection.stream.socket)
+        unread = find(connection.stream, "_read_buffer_size")
         linger = exchange.linger(
             self.now,
             # What tornado has read and not passed on yet; 0 if that has another name now.
-            unread=getattr(connection.stream, "_read_buffer_size", 0),
+            unread=unread if isinstance(unread, int) else 0,
         )
         linger.reads = connection.tornado_waits
         handover = Handover(

@@ -12,6 +12,7 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers import MISSING, find
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delegate import Delegate, StartRequest
@@ -152,7 +153,9 @@ class _Gathered(httputil.HTTPMessageDelegate):
         request: Any = self._request
         request.body = bytes(self._body)
         # Tornado's own adapter for callables does: it fills the request's arguments.
-        request._parse_body()
+        parse = find(request, "_parse_body")
+        if parse is not MISSING:
+            parse()
         self._called(request)
 
 

@@ -8,11 +8,13 @@ from typing import Any, Final
 from tornado import httputil, web, websocket
 
 from cleanclose.core import Stoppable, current
+from cleanclose.servers import MISSING, find
 from cleanclose.stop import stop_work
 from cleanclose.tornado._witness import TornadoWatch
 
 __all__ = ["stop_handlers"]
 
+_NEEDED: Final = ("_execute", "_break_cycles")
 _NAME: Final = "get_handler_delegate"
 
 
@@ -51,13 +53,18 @@ class _Delegates:
         if not issubclass(target_class, websocket.WebSocketHandler) and self._which.applies(
             request.method or "", request.path, request
         ):
-            target_class = self._classes.setdefault(target_class, _stopped(target_class))
+            stopped = self._classes.get(target_class)
+            if stopped is None:
+                stopped = self._classes[target_class] = _stopped(target_class)
+            target_class = stopped
         return self._original(request, target_class, *args, **kwargs)
 
 
 def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
     """The same handler, with all that tornado calls of it for one request in a block."""
     base: Any = handler
+    if any(find(handler, name) is MISSING for name in _NEEDED):
+        return handler
 
     async def execute(self: Any, *args: Any, **kwargs: Any) -> None:
         # Quietly: tornado would log whatever comes out of it, and there is nobody to answer.

@@ -23,6 +23,7 @@ from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.servers import find
 from cleanclose.servers.tornado import TORNADO
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
@@ -514,7 +515,8 @@ def _passed(error: BaseException, stream: object) -> bool:
 
 def _sent(stream: object) -> int | None:
     """How many bytes of the stream the kernel has taken; None if that has another name now."""
-    return getattr(stream, "_total_write_done_index", None)
+    sent = find(stream, "_total_write_done_index")
+    return sent if isinstance(sent, int) else None
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:

@@ -16,7 +16,7 @@ from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
 from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
-from cleanclose.servers import is_called_by_wsgi_server
+from cleanclose.servers import has_read_rest, is_called_by_wsgi_server, is_socket_gone
 from cleanclose.wsgi._connection import ClientConnection, drain
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
 
@@ -110,7 +110,10 @@ class Delivery:
     def _exchange(self) -> Exchange:
         if self.exchange is None:
             self.exchange = exchange = self._begin(self)
-            if self._wishes:
+            if self._wishes or (
+                # To read from there would wait for the client, for as long as it likes.
+                self.connection is None and is_socket_gone(self.stream, self.server)
+            ):
                 exchange.leave_alone()
             if self._error is not None:
                 exchange.reading_failed(self._error, time.monotonic())
@@ -152,7 +155,7 @@ class Delivery:
         Raises:
             TruncatedBodyError: And found the end too early.
         """
-        if at_end and self._left is not None and self._is_taken():
+        if at_end and self._left is not None and has_read_rest(self.stream, self.server):
             # No byte is missing on the connection.
             self._left = size
             self.watch.body_complete = True
@@ -169,11 +172,6 @@ class Delivery:
             self.exchange.reading_failed(error, time.monotonic())
         else:
             self._error = error
-
-    def _is_taken(self) -> bool:
-        """Whether the server itself has read the rest of the body."""
-        attribute = self.server.left_attribute
-        return attribute is not None and getattr(self.stream, attribute, None) == 0
 
     def _count(self, size: int, *, at_end: bool) -> Step | None:
         if self._left is not None:
@@ -333,8 +331,9 @@ class Delivery:
         exchange, connection = self.exchange, self.connection
         if not step.linger or exchange is None or connection is None:
             return
-        connection.end_reading()
-        if not self._has_drained and self._left is not None and exchange.may_read:
+        # Whose reader is not known, its stream would wait for the client.
+        ended = connection.end_reading()
+        if ended and not self._has_drained and self._left is not None and exchange.may_read:
             self._count_buffered(exchange)
         linger = exchange.linger(time.monotonic())
         # The server sends, and closes.

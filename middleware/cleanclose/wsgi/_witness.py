@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import socket
 import ssl
 import sys
@@ -20,11 +19,11 @@ from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN
-from cleanclose.servers import plain_socket, wsgi_server
+from cleanclose.servers import client_socket, plain_socket, wsgi_server
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 
-__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch", "client_socket"]
+__all__ = ["Environ", "ExcInfo", "Headers", "StartResponse", "Write", "WsgiWatch"]
 
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
@@ -292,32 +291,11 @@ def _route(environ: Environ, request: object) -> str | None:
     return pattern if isinstance(pattern, str) else None
 
 
-def client_socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, or what stands in for it, if it is in reach."""
-    if server.socket_key is not None:
-        sock = environ.get(server.socket_key)
-    elif server.input_socket is not None:
-        getter = _GETTERS.get(server.input_socket)
-        if getter is None:
-            getter = _GETTERS[server.input_socket] = operator.attrgetter(server.input_socket)
-        stream = environ.get("wsgi.input")
-        try:
-            sock = getter(stream)
-        except AttributeError:
-            return None
-    else:
-        return None
-    return sock
-
-
 def _socket(environ: Environ, server: Server) -> Any:
     """The client's socket, if it is in reach and speaks plain TCP."""
     sock = client_socket(environ, server)
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
-
-
-_GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
 
 
 def _peek(sock: Any) -> Mechanism | None:
