@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 FOLDER: Final = Path(__file__).parent
 REPOSITORY: Final = "https://github.com/cleanclose/cleanclose/blob/main"
@@ -47,17 +47,17 @@ def outward(markdown: str, source: str) -> str:
     return _LINK.sub(replaced, markdown)
 
 
-def _filled(entries: list[Any]) -> list[Any]:
+def _filled(entries: list[object]) -> list[Any]:
     return [_entry(entry) for entry in entries]
 
 
-def _entry(entry: Any) -> Any:
+def _entry(entry: object) -> Any:
     if not isinstance(entry, dict):
         return entry
-    ((title, what),) = entry.items()
+    ((title, what),) = cast("dict[str, object]", entry).items()
     if isinstance(what, str) and what.endswith("/"):
         return {title: _pages(what)}
-    return {title: _filled(what) if isinstance(what, list) else what}
+    return {title: _filled(cast("list[object]", what)) if isinstance(what, list) else what}
 
 
 def _pages(folder: str) -> list[str]:

@@ -30,7 +30,7 @@ def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
                 continue
             if scenario.cases[0].refused_with is not None:
                 assert line[3] == "2/2"
-                assert line[5].startswith("2 delivered, ")
+                assert line[5].startswith("2 delivered")
     # The negative control: without the middleware these lose what the others deliver.
     for name in ("Flask on gunicorn", "Tornado"):
         assert by_row[name, "http.client"][2].startswith("0/2")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
+
+from cleanclose.core.watch import CURRENT
 
 WHY = "a unit test must not {}: its place is tests/promises or tests/tools (see tests/README.md)"
 
@@ -27,3 +30,11 @@ def neither_processes_nor_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     forbid(os, "posix_spawn", "start a program")
     for name in ("bind", "listen", "connect", "connect_ex"):
         forbid(socket.socket, name, f"{name} a socket; socket.socketpair() is there for it")
+
+
+@pytest.fixture(autouse=True)
+def outside_of_a_request() -> Iterator[None]:
+    """No test finds the exchange of another one."""
+    CURRENT.set(None)
+    yield
+    CURRENT.set(None)

@@ -17,13 +17,13 @@ import sentry_sdk
 from sentry_sdk.utils import event_from_exception
 
 from cleanclose.core import (
-    LOGGER_NAME,
     Event,
     Levels,
     Side,
     UpstreamReset,
     current,
     errors_in,
+    event_of_line,
     row_of_departure,
     verdict_of_errors,
 )
@@ -39,9 +39,9 @@ class BeforeSend:
     An event is dropped if its exception is a departed client's, and every other that its log line
     has, and the departure's level is below ``ERROR``, as it is by default. One of the level
     ``fatal`` (``CRITICAL``) is not. Where there is a `SentryOutlet`, which has captured the
-    exception itself, two lines about an upstream's reset are dropped as well: that on the logger
-    ``cleanclose``, and tornado's "Cannot send error response after headers written". Everything
-    else goes on, untouched.
+    exception itself, two lines about an upstream's reset are dropped as well: that of a
+    `cleanclose.core.LineOutlet`, and tornado's "Cannot send error response after headers
+    written". Everything else goes on, untouched.
 
     Args:
         then: A ``before_send`` of your own, for what is left. Default: none.
@@ -143,9 +143,8 @@ def _is_told(hint: dict[str, Any]) -> bool:
     record = hint.get("log_record")
     if not _OUTLETS or not isinstance(record, logging.LogRecord) or record.exc_info:
         return False
-    if record.name == LOGGER_NAME:
-        # What renders the line may have made anything of it.
-        return UpstreamReset.name in record.getMessage()
+    if event_of_line() == UpstreamReset.name:
+        return True
     if (record.name, record.msg) != _OF_TORNADO:
         return False
     # RequestHandler.send_error, on behalf of the exception that is being handled.

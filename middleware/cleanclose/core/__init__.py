@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from cleanclose.core._old_names import look_up
 from cleanclose.core.about import version
+from cleanclose.core.asking import client_gone, raise_if_gone
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,
@@ -69,13 +70,14 @@ from cleanclose.core.outlets import (
     LineOutlet,
     Outlet,
     StructlogOutlet,
+    event_of_line,
     on_event,
 )
 from cleanclose.core.process import Lock, at_exit, renew_after_fork
 from cleanclose.core.records import errors_in, fields_of, verdict_of_errors
 from cleanclose.core.settings import Settings, SettingsOptions, SurgeThresholds
 from cleanclose.core.stop import ClientLeft, Stoppable
-from cleanclose.core.watch import Watch, client_gone, current, on_departure, raise_if_gone
+from cleanclose.core.watch import Watch, current, on_departure
 
 __all__ = [
     "COUNTED",
@@ -127,6 +129,7 @@ __all__ = [
     "counts",
     "current",
     "errors_in",
+    "event_of_line",
     "fields_of",
     "kernel_figures",
     "measurements",

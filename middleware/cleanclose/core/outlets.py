@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import copy
 import inspect
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, cast
 
@@ -16,7 +18,7 @@ import structlog
 
 from cleanclose.core.counters import PROCESS, Counters
 from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
-from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl
+from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl, Fold
 from cleanclose.core.levels import Levels
 from cleanclose.core.listening import listen
 from cleanclose.core.outside import contained
@@ -32,6 +34,7 @@ __all__ = [
     "Outlet",
     "Reporter",
     "StructlogOutlet",
+    "event_of_line",
     "on_event",
 ]
 
@@ -52,6 +55,33 @@ class Outlet(Protocol):
 
 Ids = Callable[[], Mapping[str, object]]
 """Ids of the request that is being handled, by the names that they have in a line."""
+
+
+_ABOUT: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar(
+    "cleanclose_line", default=None
+)
+
+
+def event_of_line() -> str | None:
+    """The name of the event that a line is about which is written here and now.
+
+    For what looks at lines on their way (a filter, a tracker's hook): a line's text says nothing
+    about what it is, because a client chooses parts of it.
+
+    Returns:
+        The name, also for the line that stands for many such events; None for every line that no
+        `LineOutlet` writes.
+    """
+    return _ABOUT.get()
+
+
+@contextlib.contextmanager
+def _line_about(name: str) -> Generator[None]:
+    token = _ABOUT.set(name)
+    try:
+        yield
+    finally:
+        _ABOUT.reset(token)
 
 
 class LineOutlet:
@@ -129,7 +159,8 @@ class LineOutlet:
             # Nobody else will show it.
             error = event.exception
         failure = self._add_ids(fields)
-        self.write(level, event.name, fields, error)
+        with _line_about(event.name):
+            self.write(level, event.name, fields, error)
         if failure is not None:
             raise failure
 
@@ -137,17 +168,13 @@ class LineOutlet:
         """Write what stands for the lines that were folded so far."""
         control = self._control
         if control is not None:
-            now = self._clock()
-            for fold in control.rest():
-                self.write(fold.level, FOLDED, fold.fields(now), None)
+            self._tell(control.rest())
 
     def write_due(self) -> None:
         """Write what stands for folded lines whose time is over."""
         if self._control is None:
             return
-        now = self._clock()
-        for fold in self._control.due(now):
-            self.write(fold.level, FOLDED, fold.fields(now), None)
+        self._tell(self._control.due(self._clock()))
 
     def is_on(self, level: int) -> bool:
         """Whether a line of this level would be seen, as far as that is known."""
@@ -166,13 +193,17 @@ class LineOutlet:
         """
         raise NotImplementedError
 
+    def _tell(self, folds: Iterable[Fold]) -> None:
+        now = self._clock()
+        for fold in folds:
+            with _line_about(fold.name):
+                self.write(fold.level, FOLDED, fold.fields(now), None)
+
     def _is_admitted(self, name: str, level: int, fields: Mapping[str, object]) -> bool:
         if self._control is None:
             return True
-        now = self._clock()
-        admitted, folds = self._control.admit(name, level, fields, now)
-        for fold in folds:
-            self.write(fold.level, FOLDED, fold.fields(now), None)
+        admitted, folds = self._control.admit(name, level, fields, self._clock())
+        self._tell(folds)
         if not admitted:
             PROCESS.count_folded_event()
         return admitted

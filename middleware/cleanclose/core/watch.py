@@ -32,7 +32,7 @@ from cleanclose.core.events import (
 from cleanclose.core.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.listening import listen
 from cleanclose.core.outside import contained
-from cleanclose.core.stop import ClientLeft, Stops
+from cleanclose.core.stop import Stops
 from cleanclose.core.upstreams import library_of, likely_cause_of
 
 __all__ = [
@@ -43,10 +43,8 @@ __all__ = [
     "OPEN",
     "STREAMING",
     "Watch",
-    "client_gone",
     "current",
     "on_departure",
-    "raise_if_gone",
 ]
 
 UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -336,6 +334,9 @@ class Watch:
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
             mark(error, self.departure, self.key, at_home=current() is self)
+        self._announce(mechanism, now)
+
+    def _announce(self, mechanism: Mechanism, now: float) -> None:
         if self.delivery is not None and not self.delivery.treated:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
@@ -352,12 +353,12 @@ class Watch:
             side=Side.CLIENT, phase=self.phase, mechanism=mechanism, witnesses=(witness,)
         )
         if error is not None:
-            mark(error, self.goodbye)
+            mark(error, self.goodbye, self.key, at_home=current() is self)
 
     @property
     def _peer_has_all(self) -> bool:
         # What is still to come of the request's body nobody has got.
-        if self.status is None or self.is_websocket or not self.body_complete:
+        if self.is_websocket or not self.body_complete or self.status is None:
             return False
         length = self.awaited_out()
         return length is not None and self.bytes_out - self.in_flight >= length
@@ -533,37 +534,3 @@ CURRENT: Final[contextvars.ContextVar[Watch | None]] = contextvars.ContextVar(
 def current() -> Watch | None:
     """The exchange that this task or thread works for; None outside of one."""
     return CURRENT.get()
-
-
-def client_gone() -> bool:
-    """Whether the client of the request that is being handled here has left.
-
-    For handlers, sync or async, whose work is for nobody then. It waits for nothing. How much it
-    can see depends on the server: what the application's own ``receive()`` brought, what the
-    server knows, what the kernel says of the socket where one is in reach. False where nothing
-    can be seen, outside of a request, and where the middleware is not installed.
-    """
-    watch = current()
-    if watch is None or watch.ended:
-        return False
-    watch.ask()
-    return watch.departure is not None or watch.goodbye is not None
-
-
-def raise_if_gone() -> None:
-    """Raise `ClientLeft` if the client of the request that is handled here has left.
-
-    For work that nothing can cancel: a WSGI application, a thread. It asks what `client_gone`
-    asks, and waits for nothing. Where the client's socket is in reach (most WSGI servers) that is
-    one system call, a microsecond or two: cheap enough for each row of a report.
-
-    Raises:
-        ClientLeft: It has. Not while the process is stopping: the server's own way goes first.
-    """
-    watch = current()
-    if watch is None or watch.ended:
-        return
-    watch.ask()
-    if watch.departure is not None and watch.departure.side is Side.CLIENT:
-        watch.write_stops().ended(cut=True)
-        raise ClientLeft

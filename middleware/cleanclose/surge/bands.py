@@ -87,6 +87,7 @@ def same_bytes(look: Look) -> Finding | None:
         of=len(rest),
         usual=None if usual is None else usual[0] / usual[1],
         fits=fits,
+        about=value,
         bytes_each=value,
         hint="a limit for bodies in front of this process; or, of a few packets, an MTU that "
         "some link on the way does not take",
@@ -115,6 +116,7 @@ def same_age(look: Look) -> Finding | None:
         of=len(rest),
         usual=None if usual is None else usual[0] / usual[1],
         fits=fits,
+        near=2 * _width(middle),
         seconds_each=middle if known is None else float(known),
         hint=_hint("a time-out in front of this process", _AGE_HINTS, known),
     )
@@ -139,6 +141,7 @@ def same_idle(look: Look) -> Finding | None:
         of=len(rest),
         usual=usual[0] / usual[1],
         fits=fits,
+        near=2 * _width(middle),
         seconds_each=middle if known is None else float(known),
         hint=_hint(
             "somebody forgets idle connections that another one still uses", _IDLE_HINTS, known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final, NamedTuple
 
 from cleanclose.core.events import Cause, ClientDeparted, Facts, Phase, Witness
@@ -15,6 +15,7 @@ __all__ = [
     "Finding",
     "Fits",
     "departure_of",
+    "is_same",
     "network_of",
     "nothing",
     "route_of",
@@ -54,6 +55,11 @@ class Finding:
     of: int
     usual: float | None
     fits: Fits
+    about: Hashable = None
+    """What it has found, by which it is known again: a network, a route. None where a cause has but
+    one thing to find, and where `near` says it."""
+    near: float = 0.0
+    """How far from each other two findings of the same cause may be, at ``seconds_each``."""
     since: float | None = None
     """Since when departures were looked at; None for the window's beginning."""
     seconds: float = 0.0
@@ -62,6 +68,13 @@ class Finding:
     seconds_each: float | None = None
     bytes_each: int | None = None
     hint: str | None = None
+
+
+def is_same(one: Finding, other: Finding) -> bool:
+    """Whether two findings of one cause have found the same thing."""
+    if one.seconds_each is not None and other.seconds_each is not None:
+        return abs(one.seconds_each - other.seconds_each) <= max(one.near, other.near)
+    return one.about == other.about
 
 
 def nothing(departure: Departure) -> bool:

@@ -1,4 +1,8 @@
-"""Warnings that have been given: one episode is one warning."""
+"""Warnings that have been given: one episode is one warning.
+
+An episode is that of what was found, not of its cause: whoever keeps one alive (clients that leave
+after 30 seconds, on purpose) must not hide another one (those that a proxy cuts after 60).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cleanclose.core.events import Cause
-from cleanclose.surge.departures import Departure, Finding, Fits
+from cleanclose.surge.departures import Departure, Finding, is_same
 
 __all__ = ["LONGEST", "Episodes"]
 
@@ -19,13 +23,16 @@ _OF_WINDOWS: Final = frozenset(
     {Cause.SAME_BYTES, Cause.SAME_AGE, Cause.IDLE_REUSE, Cause.ONE_CLIENT, Cause.ROUTE}
 )
 """Causes that full windows are asked for."""
+_MOST: Final = 16
+"""Episodes of one cause that are remembered. With more, that which was seen last the longest ago is
+forgotten, and told again if it comes back."""
 
 
 @dataclasses.dataclass(slots=True)
 class _Episode:
     """A surge that has been told."""
 
-    fits: Fits
+    finding: Finding
     least: float
     """The share of a window from which on it is still there."""
     last_seen: float
@@ -41,17 +48,17 @@ class _Episode:
 
 
 class Episodes:
-    """The last episode of each cause.
+    """The last episodes of each cause.
 
     Args:
-        cool_down: For how many seconds after its end the same cause is not told again.
+        cool_down: For how many seconds after its end the same thing is not told again.
     """
 
-    __slots__ = ("_by_cause", "_cool_down")
+    __slots__ = ("_cool_down", "_of_cause")
 
     def __init__(self, cool_down: float) -> None:
         self._cool_down = cool_down
-        self._by_cause: dict[Cause, _Episode] = {}
+        self._of_cause: dict[Cause, list[_Episode]] = {}
 
     def set_aside(self, departures: Sequence[Departure], now: float) -> Sequence[Departure]:
         """What is left of a full window without what has been told already.
@@ -61,12 +68,14 @@ class Episodes:
             now: The time, in seconds.
         """
         rest = departures
-        for cause, episode in self._by_cause.items():
-            if cause in _OF_WINDOWS and not episode.over:
-                before = len(rest)
-                rest = [departure for departure in rest if not episode.fits(departure)]
-                share = (before - len(rest)) / max(1, len(departures))
-                episode.go_on(share >= episode.least, now)
+        for cause, episodes in self._of_cause.items():
+            for episode in episodes if cause in _OF_WINDOWS else ():
+                if not episode.over:
+                    before = len(rest)
+                    fits = episode.finding.fits
+                    rest = [departure for departure in rest if not fits(departure)]
+                    share = (before - len(rest)) / max(1, len(departures))
+                    episode.go_on(share >= episode.least, now)
         return rest
 
     def tell(self, cause: Cause, finding: Finding | None, now: float) -> list[Finding]:
@@ -80,14 +89,22 @@ class Episodes:
         Returns:
             The finding, if it is to be told.
         """
-        episode = self._by_cause.get(cause)
-        if episode is not None and not episode.over:
-            episode.go_on(finding is not None, now)
+        episodes = self._of_cause.setdefault(cause, [])
+        if cause not in _OF_WINDOWS:
+            for episode in episodes:
+                if not episode.over:
+                    episode.go_on(finding is not None, now)
         if finding is None:
             return []
-        if episode is not None and (not episode.over or now - episode.last_seen < self._cool_down):
-            return []
-        self._by_cause[cause] = _Episode(
-            fits=finding.fits, least=finding.count / max(1, finding.of) / 4, last_seen=now
-        )
+        known = next((each for each in episodes if is_same(each.finding, finding)), None)
+        if known is not None:
+            if cause in _OF_WINDOWS and not known.over:
+                known.go_on(True, now)
+            if not known.over or now - known.last_seen < self._cool_down:
+                return []
+            episodes.remove(known)
+        if len(episodes) >= _MOST:
+            episodes.remove(min(episodes, key=lambda each: each.last_seen))
+        least = finding.count / max(1, finding.of) / 4
+        episodes.append(_Episode(finding=finding, least=least, last_seen=now))
         return [finding]

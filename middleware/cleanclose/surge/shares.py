@@ -42,6 +42,7 @@ def one_client(look: Look) -> Finding | None:
         usual=usual,
         fits=fits,
         since=since,
+        about=network,
         network=network,
         hint="one client, or one network, and nobody else",
     )
@@ -69,6 +70,7 @@ def one_route(look: Look) -> Finding | None:
         usual=usual,
         fits=fits,
         since=since,
+        about=route,
         route=route,
         hint="it has become slow, or fails in a way that makes clients give up",
     )

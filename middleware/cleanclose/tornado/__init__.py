@@ -5,8 +5,8 @@ asks whether the client has left, `client_left` waits for that, and `stop_work` 
 work with it.
 """
 
+from cleanclose.core.asking import client_gone, raise_if_gone
 from cleanclose.core.stop import ClientLeft, Stoppable
-from cleanclose.core.watch import client_gone, raise_if_gone
 from cleanclose.stop import StopWork, client_left, stop_work
 from cleanclose.tornado._install import install
 from cleanclose.tornado._install import skip as leave_alone

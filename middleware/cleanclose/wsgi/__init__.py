@@ -5,9 +5,9 @@ asks whether the client has left, and `raise_if_gone` ends the work with it. A b
 short raises `TruncatedBodyError`.
 """
 
+from cleanclose.core.asking import client_gone, raise_if_gone
 from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.stop import ClientLeft, Stoppable
-from cleanclose.core.watch import client_gone, raise_if_gone
 from cleanclose.wsgi._middleware import CleanCloseMiddleware
 from cleanclose.wsgi._middleware import skip as leave_alone
 

@@ -1,6 +1,6 @@
 """FastAPI with database connections from a pool, given back by a dependency's clean-up.
 
-``/work/{kind}/{how}``: ``kind`` says which library, ``how`` what ends the work when its client has
+``/busy/{kind}/{how}``: ``kind`` says which library, ``how`` what ends the work when its client has
 left: our block, an anyio scope (which cancels at every await), and for streams our block or what
 Starlette does by itself.
 """
@@ -188,7 +188,7 @@ async def connection_of(kind: str, how: str, request: Request) -> AsyncIterator[
             await clean_up(kind, taken)
 
 
-@api.get("/work/{kind}/{how}")
+@api.get("/busy/{kind}/{how}")
 async def work(
     kind: str, how: str, request: Request, taken: Annotated[Any, Depends(connection_of)]
 ) -> Response:

@@ -110,7 +110,7 @@ def test_connections_come_back(
 ) -> None:
     server = observed(serve, database, kind, tmp_path, base)
     for _ in range(ROUNDS):
-        leave_all(server, f"/work/{kind}/{how}")
+        leave_all(server, f"/busy/{kind}/{how}")
         until(lambda: free(server, kind) == AT_ONCE, server.state)
         until(lambda: database.in_transaction() == 0)
         assert database.connections() == AT_ONCE
@@ -127,7 +127,7 @@ def test_they_are_lost_where_every_await_is_cancelled(
 ) -> None:
     serve.allow_tracebacks()
     server = observed(serve, database, kind, tmp_path, "1")
-    leave_all(server, f"/work/{kind}/{how}")
+    leave_all(server, f"/busy/{kind}/{how}")
     until(lambda: len(server.events()) == AT_ONCE, lambda: len(server.events()))
     if kind.startswith("sqlalchemy"):
         # Its pool closes what nobody has given back, when the collector comes across it.

@@ -91,7 +91,8 @@ class Site:
         async with self.connected() as (_, writer):
             writer.write(request("POST", "/upload", length=1 << 20) + b"x" * size)
             await writer.drain()
-            await asyncio.sleep(0.2)
+            # What the server has not read a reset throws away.
+            await asyncio.to_thread(until_read, writer.get_extra_info("socket"))
 
     async def leave_reused(self, idle: float) -> None:
         async with self.connected() as (reader, writer):

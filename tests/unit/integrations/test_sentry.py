@@ -1,20 +1,31 @@
-"""Sentry on real servers: nothing for clients that left, one event for each upstream's reset."""
+"""Sentry: the verdict and the event decide what is dropped, and never a text."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core import (
+    Flood,
+    Levels,
+    LineOutlet,
+    Mechanism,
+    Phase,
+    Side,
+    StructlogOutlet,
+    Verdict,
+    Witness,
+)
 from cleanclose.core.judge import mark
 from cleanclose.integrations import sentry
 from cleanclose.integrations.sentry import BeforeSend, SentryOutlet, before_send
-
-if TYPE_CHECKING:
-    pass
+from cleanclose.integrations.stdlib import StdlibOutlet
+from tests.harness.made import departed, facts, upstream
 
 
 def hint_of_departure() -> dict[str, Any]:
@@ -73,17 +84,52 @@ def test_ones_own_before_send_has_what_is_left() -> None:
         BeforeSend("no")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("message", ['{"event": "upstream_reset"}', {"event": "upstream_reset"}])
+class Asked(logging.Handler):
+    """Asks `before_send` about each record, as Sentry's logging integration does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if before_send({"level": "error"}, {"log_record": record}) is not None:
+            self.kept.append(record.getMessage())
+
+
+@pytest.fixture
+def asked() -> Iterator[Asked]:
+    handler = Asked()
+    logger = logging.getLogger("cleanclose")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("lines", [StructlogOutlet, StdlibOutlet])
 def test_the_line_about_a_reset_is_kept_where_nobody_else_tells(
-    message: Any, monkeypatch: pytest.MonkeyPatch
+    lines: type[LineOutlet], asked: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Other tests of this process have outlets that the collector has not found yet.
     nobody: weakref.WeakSet[SentryOutlet] = weakref.WeakSet()
     monkeypatch.setattr(sentry, "_OUTLETS", nobody)
-    record = logging.LogRecord("cleanclose", logging.ERROR, "", 0, message, (), None)
-    hint = {"log_record": record}
-    assert before_send({}, hint) is not None
-    outlet = SentryOutlet()
-    assert before_send({}, hint) is None
-    del outlet
-    assert before_send({}, hint) is not None
+    outlet = lines(flood=Flood(lines=1))
+    outlet(upstream())
+    assert len(asked.kept) == 1
+    capturing = SentryOutlet()
+    for _ in range(3):
+        outlet(upstream("library.Error"))
+    outlet.flush()
+    assert len(asked.kept) == 1
+    del capturing
+    outlet(upstream("library.OtherError"))
+    assert len(asked.kept) == 2
+
+
+def test_no_text_of_a_clients_hides_a_line(asked: Asked) -> None:
+    capturing = SentryOutlet()
+    made = facts(method="POST", request_id="upstream_reset", route="/upstream_reset")
+    event = dataclasses.replace(departed(), facts=made)
+    StructlogOutlet(Levels(rows={"client_departed.midway": logging.ERROR}))(event)
+    logging.getLogger("cleanclose").error("not ours: upstream_reset")
+    assert len(asked.kept) == 2
+    del capturing

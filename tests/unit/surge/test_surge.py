@@ -33,7 +33,8 @@ from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import TcpInfo, TcpState, idle_before
 from cleanclose.core.watch import Watch
 from cleanclose.surge import Surge, make_reporter
-from cleanclose.surge.departures import network_of
+from cleanclose.surge.departures import Finding, network_of, nothing
+from cleanclose.surge.episodes import Episodes
 from cleanclose.surge.statistics import binomial_tail
 from tests.harness.collector import gets_through
 from tests.harness.made import FACTS, departed, drained, facts
@@ -128,6 +129,50 @@ def test_behind_one_episode_another_pattern_is_seen() -> None:
     cut = seen(phase=Phase.REQUEST_BODY, bytes_in=1 << 20, expected_in=1 << 24)
     both = [event for pair in zip(ages(30.0, 100), [cut] * 100, strict=True) for event in pair]
     assert [event.cause for event in clock.see(*both)] == [Cause.SAME_BYTES]
+
+
+@pytest.mark.parametrize("after", [30.0, 45.0])
+def test_who_keeps_one_episode_alive_hides_no_other_of_the_same_cause(after: float) -> None:
+    clock = Clock()
+    clock.mix()
+    (told,) = clock.see(*ages(after, 100))
+    assert told.seconds_each == after
+    # It goes on while a proxy begins to cut others.
+    both = [event for pair in zip(ages(after, 200), ages(60.0, 200), strict=True) for event in pair]
+    (real,) = clock.see(*both)
+    assert (real.cause, real.seconds_each) == (Cause.SAME_AGE, 60.0)
+    assert not clock.see(*both)
+
+
+@pytest.mark.parametrize("name", ["client", "route"])
+def test_one_client_or_route_hides_no_other(name: str) -> None:
+    def of(*values: str) -> list[ClientDeparted]:
+        return [
+            dataclasses.replace(event, facts=dataclasses.replace(event.facts, **{name: value}))
+            for event in (clock.any() for _ in range(150))
+            for value in values
+        ]
+
+    def expected(value: str) -> str:
+        return network_of(value) if name == "client" else value
+
+    first, second = ("10.9.1.1", "10.9.2.2") if name == "client" else ("a", "b")
+    clock = Clock()
+    clock.mix(600)
+    told = clock.see(*of(first))
+    assert [event.network or event.facts.route for event in told] == [expected(first)]
+    more = clock.see(*of(first, second, second))
+    assert [event.network or event.facts.route for event in more] == [expected(second)]
+
+
+def test_episodes_that_are_remembered_are_few() -> None:
+    episodes = Episodes(900.0)
+    for number in range(1000):
+        found = Finding(
+            cause=Cause.SAME_BYTES, count=50, of=50, usual=None, fits=nothing, about=number
+        )
+        assert episodes.tell(Cause.SAME_BYTES, found, float(number))
+    assert len(episodes._of_cause[Cause.SAME_BYTES]) <= 16  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_known_time_out_is_named() -> None:

@@ -1,0 +1,43 @@
+"""What an application asks of the exchange that it works for."""
+
+from __future__ import annotations
+
+from cleanclose.core.events import Side
+from cleanclose.core.stop import ClientLeft
+from cleanclose.core.watch import current
+
+__all__ = ["client_gone", "raise_if_gone"]
+
+
+def client_gone() -> bool:
+    """Whether the client of the request that is being handled here has left.
+
+    For handlers, sync or async, whose work is for nobody then. It waits for nothing. How much it
+    can see depends on the server: what the application's own ``receive()`` brought, what the
+    server knows, what the kernel says of the socket where one is in reach. False where nothing
+    can be seen, outside of a request, and where the middleware is not installed.
+    """
+    watch = current()
+    if watch is None or watch.ended:
+        return False
+    watch.ask()
+    return watch.departure is not None or watch.goodbye is not None
+
+
+def raise_if_gone() -> None:
+    """Raise `ClientLeft` if the client of the request that is handled here has left.
+
+    For work that nothing can cancel: a WSGI application, a thread. It asks what `client_gone`
+    asks, and waits for nothing. Where the client's socket is in reach (most WSGI servers) that is
+    one system call, a microsecond or two: cheap enough for each row of a report.
+
+    Raises:
+        ClientLeft: It has. Not while the process is stopping: the server's own way goes first.
+    """
+    watch = current()
+    if watch is None or watch.ended:
+        return
+    watch.ask()
+    if watch.departure is not None and watch.departure.side is Side.CLIENT:
+        watch.write_stops().ended(cut=True)
+        raise ClientLeft
