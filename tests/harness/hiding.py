@@ -1,13 +1,27 @@
-"""Ways to fail while something of the client's is read or written, which may fail as well."""
+"""What hides something: an application's error behind its client's, and an attribute from our code.
+
+``HIDES`` and ``ASYNC_HIDES`` fail while something of the client's is read or written, which may
+fail as well.
+
+``hide`` gives a third party's attribute another name: for our code it is gone, for theirs it is
+there. ``TEST_HIDE`` is ``owner:attribute``, as `cleanclose.core.private.Private` has them;
+``hide_one`` does that where the application is imported, which is in the process that serves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import os
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from typing import Final
+from types import ModuleType
+from typing import Any, Final
 
-__all__ = ["ASYNC_HIDES", "HIDES", "bug"]
+__all__ = ["ASYNC_HIDES", "HIDE", "HIDES", "bug", "hide", "hide_one"]
+
+HIDE: Final = "TEST_HIDE"
 
 
 def bug() -> None:
@@ -143,3 +157,55 @@ ASYNC_HIDES: Final[Mapping[str, Callable[[Use], Awaitable[None]]]] = {
     "group": _async_in_a_group,
 }
 """The same for what is awaited."""
+
+
+def hide_one() -> None:
+    """Hide what the environment names, if it names anything."""
+    owner, _, attribute = os.environ.get(HIDE, "").partition(":")
+    if owner:
+        hide(owner, attribute)
+
+
+def hide(owner: str, attribute: str) -> None:
+    """Let this process's cleanclose find no such attribute.
+
+    Args:
+        owner: The class, or the module.
+        attribute: Its name.
+    """
+    found = _find(owner)
+    if isinstance(found, ModuleType):
+        _rename(found, attribute)
+        return
+    original: Any = found.__getattribute__
+
+    def getattribute(self: object, name: str) -> Any:
+        caller = sys._getframe(1).f_globals.get("__name__")  # pyright: ignore[reportPrivateUsage]
+        if name == attribute and _is_ours(caller):
+            raise AttributeError(name)
+        return original(self, name)
+
+    setattr(found, "__getattribute__", getattribute)  # noqa: B010 - found is Any
+
+
+def _find(owner: str) -> Any:
+    try:
+        return importlib.import_module(owner)
+    except ImportError:
+        module, _, name = owner.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+def _is_ours(module: object) -> bool:
+    return str(module).partition(".")[0] == "cleanclose"
+
+
+def _rename(module: ModuleType, attribute: str) -> None:
+    class Renamed(ModuleType):
+        def __getattribute__(self, name: str) -> Any:
+            caller = sys._getframe(1).f_globals.get("__name__")  # pyright: ignore[reportPrivateUsage]
+            if name == attribute and _is_ours(caller):
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    module.__class__ = Renamed

@@ -60,6 +60,8 @@ ROWS: Final[tuple[Stack, ...]] = (
     _python("cheroot", "cheroot", loses="always", keeps_alive=True),
     _python("gevent", "gevent", loses="never", keeps_alive=True),
     _python("gevent-patched", "gevent-patched", loses="never", keeps_alive=True),
+    # It says nothing of wsgi.input_terminated, so that an application takes it for no body.
+    _python("eventlet", "eventlet", loses="on_close", keeps_alive=True, chunked=False),
     _python("werkzeug", "werkzeug", loses="never", keeps_alive=False),
     _python(
         "werkzeug-unthreaded",

@@ -33,6 +33,7 @@ QUICK: Final = tuple(stack for stack in ALL if stack.name not in _VARIANTS)
 _DISTRIBUTIONS: Final = (
     "cheroot",
     "daphne",
+    "eventlet",
     "flask",
     "gevent",
     "granian",

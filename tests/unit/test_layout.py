@@ -20,7 +20,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "core": (),
     "servers": ("core",),
     "linger": ("core",),
-    "stop": ("core",),
+    "stop": ("core", "servers"),
     "surge": ("core",),
     "quiet": ("core", "servers"),
     **dict.fromkeys(SHIMS, ("core", "servers", "linger", "stop", "surge", "quiet")),

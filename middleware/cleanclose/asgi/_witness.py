@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
-import operator
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
-from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.servers import asgi_server, asgi_socket, find, gone_sign, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
 
@@ -655,16 +654,10 @@ def _find_probe(receive: Receive) -> _Probe | None:
     owner: object = getattr(receive, "__self__", None)
     if isinstance(owner, asyncio.Queue):
         return _Probe(_last_word, Witness.RECEIVE, is_queue=True)
-    server = asgi_server(receive)
-    for attribute in server.gone_attributes:
-        getter = operator.attrgetter(attribute)
-        try:
-            getter(owner)
-        except AttributeError:
-            # Another kind of connection, or another version of the server.
-            continue
-        return _Probe(getter, Witness.SERVER, settled=server.gone_is_settled)
-    return None
+    sign = gone_sign(receive)
+    if sign is None:
+        return None
+    return _Probe(sign, Witness.SERVER, settled=asgi_server(receive).gone_is_settled)
 
 
 def _last_word(owner: object) -> Message | None:
@@ -673,7 +666,7 @@ def _last_word(owner: object) -> Message | None:
     It is only looked at, not taken: the application may wait for it. In every Python so far
     (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
     """
-    waiting: object = getattr(owner, "_queue", None)
+    waiting = find(owner, "_queue")
     if isinstance(waiting, deque) and waiting:
         message = cast("Sequence[Message]", waiting)[-1]
         if message["type"].endswith(".disconnect"):

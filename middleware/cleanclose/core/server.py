@@ -98,6 +98,8 @@ class Server:
             which closes the client's connection as soon as the process has closed its own.
         threads: How many requests a WSGI server's process serves at once, from the environ and the
             object behind ``start_response``; None if that cannot be seen.
+        worker_timeout: After how many seconds in one request a WSGI server takes its worker for
+            dead, from the same two; None if it does not.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Server:
     descriptor: str | None = None
     relays: bool = False
     threads: Callable[[Mapping[str, Any], Any], int | None] | None = None
+    worker_timeout: Callable[[Mapping[str, Any], Any], float | None] | None = None
 
 
 UNKNOWN: Final = Server("unknown", Continue.LATE, ends_at_upgrade=True)

@@ -14,6 +14,7 @@ from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 from cleanclose.core.judge import judge, mark
 from cleanclose.core.levels import Levels, row_of_departure
 from cleanclose.core.records import fields_of
+from cleanclose.servers import find
 
 __all__ = ["install_quiet_asyncio"]
 
@@ -120,10 +121,10 @@ def _came_out_of(transport: object, traceback: TracebackType | None) -> Witness 
             witness = None
         elif witness is None:
             stream: object = frame.f_locals.get("self")
-            if getattr(stream, "_transport", None) is transport:
-                if isinstance(stream, asyncio.StreamReader):
-                    witness = Witness.RECEIVE
-                elif isinstance(stream, asyncio.StreamWriter):
-                    witness = Witness.SEND
+            if isinstance(stream, asyncio.StreamReader | asyncio.StreamWriter) and (
+                find(stream, "_transport") is transport
+            ):
+                is_reader = isinstance(stream, asyncio.StreamReader)
+                witness = Witness.RECEIVE if is_reader else Witness.SEND
         traceback = traceback.tb_next
     return witness

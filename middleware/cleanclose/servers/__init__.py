@@ -4,33 +4,55 @@ Nothing about a server stands elsewhere: how it is recognised, what it hides, wh
 To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
+from cleanclose.servers._asking import MISSING, find, number
 from cleanclose.servers._callers import is_called_by_server, is_called_by_wsgi_server
 from cleanclose.servers._lookup import (
-    ROOMS,
     asgi_server,
     asgi_socket,
     close_asgi,
     cooperates_with,
+    gone_sign,
     is_asgi_stopping,
     is_servers_own,
     plain_socket,
     wsgi_response,
     wsgi_server,
 )
+from cleanclose.servers._private import PRIVATE
 from cleanclose.servers._room import Room
+from cleanclose.servers._rooms import ROOMS
+from cleanclose.servers._wsgi import (
+    client_descriptor,
+    client_socket,
+    forget_head,
+    has_read_rest,
+    is_socket_gone,
+    reader_below,
+)
 
 __all__ = [
+    "MISSING",
+    "PRIVATE",
     "ROOMS",
     "Room",
     "asgi_server",
     "asgi_socket",
+    "client_descriptor",
+    "client_socket",
     "close_asgi",
     "cooperates_with",
+    "find",
+    "forget_head",
+    "gone_sign",
+    "has_read_rest",
     "is_asgi_stopping",
     "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_own",
+    "is_socket_gone",
+    "number",
     "plain_socket",
+    "reader_below",
     "wsgi_response",
     "wsgi_server",
 ]

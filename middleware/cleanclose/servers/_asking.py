@@ -1,29 +1,84 @@
-"""How the rooms ask a server's objects, which may be another version's."""
+"""How a server's objects are asked, which may be another version's."""
 
 from __future__ import annotations
 
-import operator
 import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
+from types import FrameType, ModuleType
+from typing import Any, Final
 
-__all__ = ["frames_of_all_threads", "number"]
+from cleanclose.core.private import say_gone
+
+__all__ = ["MISSING", "find", "frames_of_all_threads", "gone", "number"]
+
+MISSING: Final = object()
+"""What `find` returns where there is nothing."""
 
 
-def number(owner: object, attribute: str) -> int | None:
-    """A number that a server's object holds.
+def find(owner: object, *paths: str) -> Any:
+    """What an object has under the first of these names that is there.
 
     Args:
         owner: The object.
-        attribute: The attribute, with dots.
+        *paths: Attributes, with dots.
 
     Returns:
-        None if there is none, as in another version of the server.
+        `MISSING` if none is there; if that is because the object is not what it was, a line says
+        so.
     """
-    try:
-        found: object = operator.attrgetter(attribute)(owner)
-    except AttributeError:
-        return None
+    for path in paths:
+        found: Any = owner
+        try:
+            for name in path.split("."):
+                found = getattr(found, name)
+        except AttributeError:
+            continue
+        return found
+    for path in paths:
+        gone(owner, path)
+    return MISSING
+
+
+def gone(owner: object, path: str) -> bool:
+    """An object has no such attribute: say so, if it is one of those that ought to have it.
+
+    Args:
+        owner: The object.
+        path: The attribute, with dots.
+
+    Returns:
+        Whether it ought to.
+    """
+    # The rooms import this module.
+    from cleanclose.servers._private import TABLE
+
+    for name in path.split("."):
+        found: object = getattr(owner, name, MISSING)
+        if found is MISSING:
+            rows = [TABLE[each, name] for each in _names(owner) if (each, name) in TABLE]
+            for row in rows:
+                say_gone(row)
+            return bool(rows)
+        owner = found
+    return False
+
+
+def _names(owner: object) -> Iterator[str]:
+    if isinstance(owner, ModuleType):
+        yield owner.__name__
+    kind: type = owner if isinstance(owner, type) else type(owner)
+    for cls in kind.__mro__:
+        yield f"{cls.__module__}.{cls.__qualname__}"
+
+
+def number(owner: object, path: str) -> int | None:
+    """A number that a server's object holds; None if there is none.
+
+    Args:
+        owner: The object.
+        path: The attribute, with dots.
+    """
+    found = find(owner, path)
     return found if isinstance(found, int) else None
 
 

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import operator
-import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
-from cleanclose import servers
 from cleanclose.core.server import UNKNOWN, Server
-from cleanclose.servers._room import Room
+from cleanclose.servers._asking import MISSING, find, gone
+from cleanclose.servers._rooms import ROOMS
 
 __all__ = [
-    "ROOMS",
     "asgi_package",
     "asgi_server",
     "asgi_socket",
     "close_asgi",
     "cooperates_with",
+    "gone_sign",
     "is_asgi_stopping",
     "is_servers_own",
     "plain_socket",
@@ -33,18 +31,6 @@ __all__ = [
     "wsgi_server",
 ]
 
-
-def _rooms(path: Sequence[str]) -> Iterator[Room]:
-    # Looked for, and not named in a list, so that a server is one file. It costs an import of
-    # cleanclose one reading of a folder.
-    for module in pkgutil.iter_modules(path):
-        if not module.name.startswith("_"):
-            room: Room = importlib.import_module(f"cleanclose.servers.{module.name}").ROOM
-            yield room
-
-
-ROOMS: Final = tuple(_rooms(servers.__path__))
-"""Every server's room, by the names of their modules."""
 
 ASGI: Final[Mapping[str, Server]] = {
     room.package: room.asgi for room in ROOMS if room.asgi is not None
@@ -91,14 +77,34 @@ def asgi_socket(receive: object, send: object) -> Any:
         None behind a middleware that wraps the callables, on servers that keep it to themselves,
         and for one that has no attributes of these names any more.
     """
-    owner = _owner(receive, send)
-    for path in asgi_server(receive, send).connection:
+    found = find(_owner(receive, send), *asgi_server(receive, send).connection)
+    if found is MISSING:
+        return None
+    ask: object = getattr(found, "get_extra_info", None)
+    return ask("socket") if callable(ask) else found
+
+
+def gone_sign(receive: object) -> Callable[[object], object] | None:
+    """What tells, of the object behind a server's ``receive``, whether the peer has left.
+
+    Args:
+        receive: The callable as the server gave it.
+
+    Returns:
+        A function of that object; None if nothing does.
+    """
+    owner: object = getattr(receive, "__self__", None)
+    paths = asgi_server(receive).gone_attributes
+    for path in paths:
+        getter = operator.attrgetter(path)
         try:
-            found: Any = operator.attrgetter(path)(owner)
+            getter(owner)
         except AttributeError:
+            # Another kind of connection, or another version of the server.
             continue
-        ask: object = getattr(found, "get_extra_info", None)
-        return ask("socket") if callable(ask) else found
+        return getter
+    for path in paths:
+        gone(owner, path)
     return None
 
 
@@ -120,11 +126,7 @@ def is_asgi_stopping(receive: object, send: object) -> bool:
     if sign is None:
         return False
     path, expected = sign
-    try:
-        found: Any = operator.attrgetter(path)(_owner(receive, send))
-    except AttributeError:
-        # Another version of the server.
-        return False
+    found = find(_owner(receive, send), path)
     return (found() if callable(found) else found) is expected
 
 
@@ -137,8 +139,12 @@ def close_asgi(receive: object, send: object) -> None:
     """
     attribute = asgi_server(receive, send).closes
     owner: object = getattr(receive, "__self__", None)
-    if attribute is not None and hasattr(owner, attribute):
+    if attribute is None:
+        return
+    if hasattr(owner, attribute):
         setattr(owner, attribute, False)
+    else:
+        gone(owner, attribute)
 
 
 def asgi_package(receive: object, send: object) -> str:
@@ -209,6 +215,11 @@ def wsgi_response(start_response: object, server: Server) -> object:
         owner: object = getattr(call, "__self__", None)
         if owner is not None and type(owner).__module__.partition(".")[0] == server.name:
             return owner
+        if _package(call) == server.name:
+            # The server's own function: eventlet's has its object in the closure.
+            for cell in _cells(call):
+                if type(cell).__module__.partition(".")[0] == server.name and not callable(cell):
+                    return cell
         waiting += _wrapped_by(call)
     return None
 
@@ -222,16 +233,19 @@ def _wrapped_by(call: object) -> Iterator[object]:
     if issubclass(kind, functools.partial):
         partial = cast("functools.partial[object]", call)
         yield from (partial.func, *partial.args, *partial.keywords.values())
-    for cell in getattr(function, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):
-            # An empty one raises.
-            if callable(cell.cell_contents):
-                yield cell.cell_contents
+    yield from filter(callable, _cells(function))
     own: object = getattr(call, "__self__", None)
     for owner in (call, own):
         if not isinstance(owner, type | FunctionType | ModuleType):
             attributes: Mapping[str, object] = getattr(owner, "__dict__", {})
             yield from filter(callable, attributes.values())
+
+
+def _cells(function: object) -> Iterator[object]:
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):
+            # An empty one raises.
+            yield cell.cell_contents
 
 
 def cooperates_with(sock: object) -> str | None:

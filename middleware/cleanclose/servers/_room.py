@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.records import Lines
 from cleanclose.core.server import Server
 
@@ -30,6 +31,7 @@ class Room:
             its sockets wait for greenlets: then nothing else may wait either.
         loggers: The loggers on which this package reports what happens to a request, and what is
             known of its lines there.
+        private: What is used of it that it does not promise.
     """
 
     package: str
@@ -39,3 +41,4 @@ class Room:
     environ_key: str | None = None
     inner_socket: str | None = None
     loggers: Mapping[str, Lines] = dataclasses.field(default_factory=lambda: _NO_LINES)
+    private: tuple[Private, ...] = ()

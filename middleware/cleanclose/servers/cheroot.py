@@ -6,8 +6,9 @@ import errno
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
-from cleanclose.servers._asking import number
+from cleanclose.servers._asking import MISSING, find, number
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -39,23 +40,27 @@ def _hides(error: OSError) -> bool:
 def _close(gateway: Any, body: Any) -> None:
     # HTTPRequest.send_headers says it in the head, and otherwise reads all that is left of a
     # body with a Content-Length, in one piece, before it sends anything.
-    request: Any = getattr(gateway, "req", None)
-    if request is not None:
+    request = find(gateway, "req")
+    if request is not MISSING:
         request.close_connection = True
 
 
 def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
     # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
     # still comes with a reset then, whoever else has a descriptor.
-    connection: Any = getattr(getattr(gateway, "req", None), "conn", None)
-    if hasattr(connection, "_close_kernel_socket"):
-        connection._close_kernel_socket = let_go
+    if find(gateway, "req.conn._close_kernel_socket") is not MISSING:
+        gateway.req.conn._close_kernel_socket = let_go
 
 
 def _threads(environ: Mapping[str, Any], gateway: Any) -> int | None:
     # Its ThreadPool starts so many, and more only if somebody calls grow().
     return number(gateway, "req.server.requests.min")
 
+
+_CUT_OFF: Final = (
+    "The server shuts the connection down, and what still comes cuts the response off."
+)
+_TWO_THREADS: Final = "As many requests are drained at once as in a server with two threads."
 
 ROOM: Final = Room(
     package="cheroot",
@@ -75,5 +80,41 @@ ROOM: Final = Room(
         # HTTPRequest.respond leaves what follows the last chunk where it is.
         trailers="read_trailer_lines",
         threads=_threads,
+    ),
+    private=(
+        *(
+            Private(
+                f"cheroot.server.{owner}",
+                "rfile",
+                "The client's socket is out of reach: early responses go as without the "
+                "middleware.",
+            )
+            for owner in ("KnownLengthRFile", "ChunkedRFile")
+        ),
+        Private(
+            "cheroot.server.KnownLengthRFile",
+            "remaining",
+            "A body that the server has read by itself counts as cut short.",
+        ),
+        Private(
+            "cheroot.server.ChunkedRFile",
+            "read_trailer_lines",
+            "A connection is closed behind each chunked body.",
+        ),
+        Private(
+            "cheroot.server.Gateway",
+            "req",
+            "The connection is not closed by us, and a second head is added to the first.",
+        ),
+        Private("cheroot.server.HTTPRequest", "conn", _CUT_OFF),
+        Private("cheroot.server.HTTPConnection", "_close_kernel_socket", _CUT_OFF),
+        Private(
+            "cheroot.server.HTTPRequest",
+            "outheaders",
+            "The head of an answer to a departed client is added to the application's own.",
+        ),
+        Private("cheroot.server.HTTPRequest", "server", _TWO_THREADS),
+        Private("cheroot.server.HTTPServer", "requests", _TWO_THREADS),
+        Private("cheroot.workers.threadpool.ThreadPool", "min", _TWO_THREADS),
     ),
 )

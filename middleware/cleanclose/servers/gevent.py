@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 from typing import Any, Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._asking import MISSING, find
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -18,12 +20,12 @@ def _hides(error: OSError) -> bool:
 
 def _close(handler: Any, body: Any) -> None:
     handler.close_connection = True
-    headers: object = getattr(handler, "response_headers", None)
-    if isinstance(headers, list) and not getattr(handler, "headers_sent", True):
+    headers = find(handler, "response_headers")
+    if isinstance(headers, list) and find(handler, "headers_sent") is False:
         # WSGIHandler.start_response has put one there for HTTP/1.0 already.
         headers[:] = [(name, value) for name, value in headers if name.lower() != b"connection"]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
         headers.append((b"Connection", b"close"))  # pyright: ignore[reportUnknownMemberType]
-    if hasattr(body, "_chunked_input_error"):
+    if find(body, "_chunked_input_error") is not MISSING:
         # Input._discard, which reads on without any limit, leaves such a body alone.
         body._chunked_input_error = True
 
@@ -42,4 +44,25 @@ ROOM: Final = Room(
         close=_close,
     ),
     inner_socket="_sock",
+    private=(
+        Private(
+            "gevent.pywsgi.Input",
+            "rfile",
+            "The client's socket is out of reach: early responses go as without the middleware.",
+        ),
+        *(
+            Private(
+                "gevent.pywsgi.WSGIHandler",
+                attribute,
+                "The head of an early response has no Connection: close.",
+            )
+            for attribute in ("response_headers", "headers_sent")
+        ),
+        Private(
+            "gevent.pywsgi.Input",
+            "_chunked_input_error",
+            "Behind an early response the server reads the rest of a body by itself, without "
+            "a limit.",
+        ),
+    ),
 )

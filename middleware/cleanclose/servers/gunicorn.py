@@ -7,9 +7,10 @@ import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
-from cleanclose.servers._asking import number
+from cleanclose.servers._asking import find, number
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -24,8 +25,8 @@ def _hides(error: OSError) -> bool:
 
 
 def _close(response: Any, body: Any) -> None:
-    # Response.force_close: it puts Connection: close into the head, too.
-    force_close: object = getattr(response, "force_close", None)
+    # It puts Connection: close into the head, too.
+    force_close = find(response, "force_close")
     if callable(force_close):
         force_close()
 
@@ -33,6 +34,23 @@ def _close(response: Any, body: Any) -> None:
 def _threads(environ: Mapping[str, Any], response: Any) -> int | None:
     return number(response, "cfg.threads")
 
+
+def _worker_timeout(environ: Mapping[str, Any], response: Any) -> float | None:
+    # The sync worker says that it is alive between two requests only.
+    if environ.get("wsgi.multithread"):
+        return None
+    timeout = find(response, "cfg.timeout")
+    return float(timeout) if isinstance(timeout, int | float) and timeout > 0 else None
+
+
+_PROTOCOL: Final = "gunicorn.asgi.protocol.ASGIProtocol"
+_NO_SOCKET: Final = (
+    "The client's socket is out of reach: an early response is drained first, and a reset is not "
+    "seen before the server reads."
+)
+_NOT_SEEN: Final = "A departure is seen only when the application asks for a message."
+_NOT_DRAINED: Final = "An early response is sent and lingers, but nothing is drained before."
+_RESPONSE: Final = "gunicorn.http.wsgi.Response"
 
 ROOM: Final = Room(
     package="gunicorn",
@@ -65,9 +83,34 @@ ROOM: Final = Room(
         closes_last=True,
         close=_close,
         threads=_threads,
+        worker_timeout=_worker_timeout,
     ),
     loggers={
         # Worker.handle_error says it of every SSLError, the application's included.
         "gunicorn.error": Lines(in_a_handshake=frozenset({"gunicorn", "gevent", "ssl"})),
     },
+    private=(
+        Private("gunicorn.asgi.protocol.BodyReceiver", "protocol", f"{_NO_SOCKET} {_NOT_SEEN}"),
+        Private(_PROTOCOL, "_closed", _NOT_SEEN),
+        Private("gunicorn.asgi.websocket.WebSocketProtocol", "_eof", _NOT_SEEN),
+        Private(_PROTOCOL, "transport", _NO_SOCKET),
+        Private(_PROTOCOL, "worker", "A stop of the server is not seen while a body is drained."),
+        Private("gunicorn.http.body.Body", "reader", _NOT_DRAINED),
+        Private("gunicorn.http.body.LengthReader", "unreader", _NOT_DRAINED),
+        Private("gunicorn.http.unreader.SocketUnreader", "sock", _NOT_DRAINED),
+        Private(
+            _RESPONSE, "force_close", "The head of an early response has no Connection: close."
+        ),
+        Private(
+            _RESPONSE,
+            "headers",
+            "The head of an answer to a departed client is added to the application's own.",
+        ),
+        Private(
+            _RESPONSE,
+            "cfg",
+            "As many requests are drained at once as in a worker with two threads, and a sync "
+            "worker's timeout is not heeded.",
+        ),
+    ),
 )

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
+
+_NO_SOCKET: Final = (
+    "The client's socket is out of reach: an early response is drained first, and a reset is not "
+    "seen before the server reads."
+)
 
 ROOM: Final = Room(
     package="hypercorn",
@@ -31,4 +37,23 @@ ROOM: Final = Room(
         stopping=("context.terminated.is_set", True),
     ),
     loggers={"hypercorn.error": Lines()},
+    private=(
+        *(
+            Private(owner, attribute, _NO_SOCKET)
+            for owner, attribute in (
+                ("hypercorn.protocol.http_stream.HTTPStream", "send"),
+                ("hypercorn.protocol.h11.H11Protocol", "send"),
+                ("hypercorn.asyncio.tcp_server.TCPServer", "writer"),
+                ("hypercorn.trio.tcp_server.TCPServer", "stream"),
+            )
+        ),
+        *(
+            Private(owner, attribute, "A stop of the server is not seen while a body is drained.")
+            for owner, attribute in (
+                ("hypercorn.protocol.http_stream.HTTPStream", "context"),
+                ("hypercorn.asyncio.worker_context.WorkerContext", "terminated"),
+                ("hypercorn.trio.worker_context.WorkerContext", "terminated"),
+            )
+        ),
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
@@ -30,6 +31,11 @@ _ROW: Final = Server(
     stopping=("keep_alive", False),
 )
 
+_CYCLES: Final = (
+    "uvicorn.protocols.http.h11_impl.RequestResponseCycle",
+    "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
+)
+
 ROOM: Final = Room(
     package="uvicorn",
     asgi=_ROW,
@@ -38,4 +44,24 @@ ROOM: Final = Room(
         "uvicorn.protocols.http.h11_impl": dataclasses.replace(_ROW, ends_at_upgrade=False),
     },
     loggers={"uvicorn.error": Lines()},
+    private=tuple(
+        Private(cycle, attribute, without)
+        for cycle in _CYCLES
+        for attribute, without in (
+            (
+                "disconnected",
+                "A departure is seen only when the application asks for a message.",
+            ),
+            (
+                "transport",
+                "The client's socket is out of reach: an early response is drained first, and a "
+                "reset is not seen before the server reads.",
+            ),
+            (
+                "keep_alive",
+                "An early response closes the connection by its Connection: close alone, and a "
+                "stop of the server is not seen while one is drained.",
+            ),
+        )
+    ),
 )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
+from cleanclose.core.private import Private
 from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
@@ -41,4 +42,12 @@ ROOM: Final = Room(
         threads=_threads,
     ),
     loggers={"werkzeug": Lines()},
+    private=(
+        Private(
+            "werkzeug.serving.DechunkedInput",
+            "_rfile",
+            "An early response to a chunked body is sent and lingers, but nothing is drained "
+            "before.",
+        ),
+    ),
 )

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from types import AsyncGeneratorType, CoroutineType, FrameType, GeneratorType
 from typing import Any, Final
 
+from cleanclose.servers import MISSING, find
+
 __all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
 
 _HOSTS: Final = frozenset(
@@ -96,7 +98,9 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         name = (frame.f_globals.get("__name__"), frame.f_code.co_qualname)
         if name not in _HOSTS:
             continue
-        running: Any = getattr(frame.f_locals.get("task_group"), "_tasks", ())
+        running: Any = find(frame.f_locals.get("task_group"), "_tasks")
+        if running is MISSING:
+            continue
         tasks: list[asyncio.Task[Any]] = [each for each in running if not each.done()]
         if len(tasks) == 1:
             found = tasks[0]
@@ -105,8 +109,9 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
     """The anyio cancel scope that a task is in; None if it is in none."""
-    states: Any = getattr(sys.modules.get("anyio._backends._asyncio"), "_task_states", None)
-    if states is None:
+    module = sys.modules.get("anyio._backends._asyncio")
+    states: Any = None if module is None else find(module, "_task_states")
+    if states is None or states is MISSING:
         return None
     return getattr(states.get(task), "cancel_scope", None)
 
@@ -122,7 +127,8 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
     while scope is not None and scope is not outermost:
         if scope.shield:
             return True
-        scope = getattr(scope, "_parent_scope", None)
+        above = find(scope, "_parent_scope")
+        scope = None if above is MISSING else above
     return False
 
 

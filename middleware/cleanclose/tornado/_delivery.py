@@ -26,6 +26,7 @@ from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.outlets import Reporter
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
+from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
 
@@ -242,20 +243,20 @@ class Delivery:
 
     def _hand_over(self) -> Any:
         exchange, connection = self.exchange, self.connection
-        number = descriptor_of(connection.stream.socket)
+        descriptor = descriptor_of(connection.stream.socket)
         linger = exchange.linger(
             self.now,
             # What tornado has read and not passed on yet; 0 if that has another name now.
-            unread=getattr(connection.stream, "_read_buffer_size", 0),
+            unread=number(connection.stream, "_read_buffer_size") or 0,
         )
         linger.reads = connection.tornado_waits
         handover = Handover(
             linger=linger,
             report=self._setup.reporter.report,
             most=self._setup.settings.max_lingering,
-            held_as=number,
+            held_as=descriptor,
         )
-        taken = None if number is None else LINGERER.take(number, handover)
+        taken = None if descriptor is None else LINGERER.take(descriptor, handover)
         if taken is None:
             exchange.no_descriptor()
         else:

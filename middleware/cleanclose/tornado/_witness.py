@@ -24,6 +24,7 @@ from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
+from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._private import CLOSES_ALL
 
@@ -34,6 +35,8 @@ _WITHOUT_BODY: Final = frozenset({204, 304})
 _clock: Final = time.monotonic
 # Linux; elsewhere only a connection that is closed on both sides can be told.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
+_SENT: Final = "_total_write_done_index"
+"""How many bytes of the stream the kernel has taken."""
 
 
 class TornadoWatch(Watch):
@@ -136,7 +139,7 @@ class TornadoWatch(Watch):
             # A request for an upgrade that got a plain answer.
             self.is_websocket = False
         self._status = status
-        self._sent_before = _sent(self._stream)
+        self._sent_before = number(self._stream, _SENT)
 
     def written(self, future: asyncio.Future[None]) -> None:
         """A piece has been handed to tornado, which gave this future for it."""
@@ -219,7 +222,7 @@ class TornadoWatch(Watch):
             self.response_failed()
         stream = self._stream
         status = self._status
-        sent = _sent(stream)
+        sent = number(stream, _SENT)
         if status is not None and sent is not None and sent == self._sent_before:
             # Nothing of the response has left: the peer was gone before it began.
             self._status, self.bytes_out = None, 0
@@ -529,11 +532,6 @@ def _passed(error: BaseException, stream: object) -> bool:
             return True
         traceback = traceback.tb_next
     return False
-
-
-def _sent(stream: object) -> int | None:
-    """How many bytes of the stream the kernel has taken; None if that has another name now."""
-    return getattr(stream, "_total_write_done_index", None)
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import importlib
-import operator
 import os
 import re
 import select
@@ -24,7 +22,14 @@ from typing import Any, Final, Protocol
 from cleanclose.core.deliver.table import Read, Step
 from cleanclose.core.server import Server
 from cleanclose.linger import descriptor_of
-from cleanclose.servers import cooperates_with
+from cleanclose.servers import (
+    MISSING,
+    client_descriptor,
+    client_socket,
+    cooperates_with,
+    find,
+    reader_below,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -111,10 +116,16 @@ class ClientConnection:
         """Whether it is one of gevent's or eventlet's, which serve each request in a greenlet."""
         return cooperates_with(self.sock) is not None
 
-    def end_reading(self) -> None:
-        """Have the server find the stream's end: it reads on by itself, before it closes."""
-        if self.reader is not None:
-            setattr(*self.reader, _Ended(self.sock))
+    def end_reading(self) -> bool:
+        """Have the server find the stream's end: it reads on by itself, before it closes.
+
+        Returns:
+            Whether it will.
+        """
+        if self.reader is None:
+            return False
+        setattr(*self.reader, _Ended(self.sock))
+        return True
 
     def take_away(self, *, closes: bool) -> None:
         """Leave the server without the connection, of which there is a duplicate.
@@ -146,33 +157,14 @@ def find_connection(
         stream: The server's own ``wsgi.input``.
         server: The server.
     """
-    sock: Any = None
-    if server.socket_key is not None:
-        sock = environ.get(server.socket_key)
-    elif server.input_socket is not None:
-        with contextlib.suppress(AttributeError):
-            sock = operator.attrgetter(server.input_socket)(stream)
-    elif server.descriptor is not None:
-        module, _, name = server.descriptor.rpartition(".")
-        # Not a package: the server puts it there, in its own processes.
-        if module in sys.modules:
-            descriptor: object = getattr(importlib.import_module(module), name, int)()
-            if isinstance(descriptor, int) and descriptor > 0:
-                return ClientConnection(None, descriptor, None)
+    descriptor = client_descriptor(server)
+    if descriptor is not None:
+        return ClientConnection(None, descriptor, None)
+    sock = client_socket(environ, stream, server)
     number = descriptor_of(sock)
     if number is None or not hasattr(sock, "settimeout") or not hasattr(sock, "detach"):
         return None
-    return ClientConnection(sock, number, _reader(stream, server, sock))
-
-
-def _reader(stream: Any, server: Server, sock: Any) -> tuple[Any, str] | None:
-    for path in server.reads_from:
-        owner, _, name = path.rpartition(".")
-        with contextlib.suppress(AttributeError):
-            found = operator.attrgetter(owner)(stream)
-            if getattr(found, name) is sock:
-                return found, name
-    return None
+    return ClientConnection(sock, number, reader_below(stream, server, sock))
 
 
 def drain(stream: Any, connection: ClientConnection | None, drained: Drained) -> Step:
@@ -339,8 +331,9 @@ def has_rest_of_chunks(stream: Any, trailers: str, connection: ClientConnection 
     before = sock.gettimeout()
     try:
         sock.settimeout(0)
+        read = find(stream, trailers)
         # One which is no field could be the next request's beginning.
-        return all(_FIELD.match(field) for field in getattr(stream, trailers)())
+        return read is not MISSING and all(_FIELD.match(field) for field in read())
     except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
         return False
     finally:

@@ -15,7 +15,7 @@ from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
 from cleanclose.linger import LINGERER, Handover
-from cleanclose.servers import is_called_by_wsgi_server, wsgi_response
+from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
 from cleanclose.wsgi._connection import drain, find_connection
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
 
@@ -100,7 +100,10 @@ class Delivery:
         if self.exchange is None:
             watch, now = self.watch, time.monotonic()
             self.exchange = watch.delivery = exchange = self._begin(self)
-            if self._wishes:
+            if self._wishes or (
+                # To read from there would wait for the client, for as long as it likes.
+                self.connection is None and is_socket_gone(self.stream, self.server)
+            ):
                 exchange.leave_alone()
             if self.input.error is not None:
                 exchange.reading_failed(self.input.error, now)
@@ -292,8 +295,9 @@ class Delivery:
         exchange, connection = self.exchange, self.connection
         if not step.linger or exchange is None or connection is None:
             return
-        connection.end_reading()
-        if not self._has_drained and self.left is not None and exchange.may_read:
+        # Whose reader is not known, its stream would wait for the client.
+        ended = connection.end_reading()
+        if ended and not self._has_drained and self.left is not None and exchange.may_read:
             self._count_buffered(exchange)
         linger = exchange.linger(time.monotonic())
         # The server sends, and closes.

@@ -21,7 +21,7 @@ from cleanclose.core.stop import Stoppable
 from cleanclose.core.watch import CURRENT, OPEN, Watch
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
-from cleanclose.servers import is_servers_own, wsgi_response, wsgi_server
+from cleanclose.servers import forget_head, is_servers_own, wsgi_response, wsgi_server
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._bodies import (
     Body,
@@ -224,7 +224,8 @@ class CleanCloseMiddleware:
         quiet = conduct.quiet
         head, body = answer_of(conduct.status)
         traceback = error.__traceback__
-        _forget_head(watch)
+        if watch.status is not None:
+            forget_head(watch.server_start_response, watch.server)
         try:
             watch.start_upload_response(*head, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent
@@ -307,6 +308,7 @@ class CleanCloseMiddleware:
         watch, server, connection = delivery.watch, delivery.server, delivery.connection
         environ = watch.environ
         greenlets = connection is not None and connection.greenlets
+        timeout = server.worker_timeout
         relayed = (
             server.relays
             and connection is not None
@@ -323,7 +325,7 @@ class CleanCloseMiddleware:
                 half_closes=not relayed,
                 blocking=not greenlets,
                 framed=delivery.framed,
-                worker_timeout=_worker_timeout(environ, delivery.response),
+                worker_timeout=timeout and timeout(environ, delivery.response),
             ),
             facts=watch.facts(),
             length=delivery.length,
@@ -425,16 +427,6 @@ def _close_behind_chunks(watch: WsgiWatch) -> None:
         server.close(handler, environ["wsgi.input"])
 
 
-def _forget_head(watch: WsgiWatch) -> None:
-    """Let a second start_response() replace the head, where it would add to it."""
-    path = watch.server.head_attribute
-    head: Any = getattr(watch.server_start_response, "__self__", None)
-    for name in path.split(".") if path else ():
-        head = getattr(head, name, None)
-    if path and isinstance(head, list) and watch.status is not None:
-        head.clear()
-
-
 def _is_word_of(server: Server, error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] == server.name
 
@@ -446,11 +438,3 @@ def _broken_pipe(error: BaseException, departure: Verdict | None) -> BrokenPipeE
     if departure is not None:
         mark(broken, departure)
     return broken
-
-
-def _worker_timeout(environ: Environ, response: object) -> float | None:
-    # gunicorn's sync worker says that it is alive between two requests only.
-    timeout: object = getattr(getattr(response, "cfg", None), "timeout", None)
-    if environ.get("wsgi.multithread") or not isinstance(timeout, int | float) or timeout <= 0:
-        return None
-    return float(timeout)

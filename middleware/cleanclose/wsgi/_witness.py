@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import operator
 import socket
 import ssl
 import sys
@@ -22,7 +21,13 @@ from cleanclose.core.short_uploads import is_refused
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN
-from cleanclose.servers import is_servers_own, plain_socket, wsgi_server
+from cleanclose.servers import (
+    client_socket,
+    has_read_rest,
+    is_servers_own,
+    plain_socket,
+    wsgi_server,
+)
 from cleanclose.wsgi._connection import readable
 from cleanclose.wsgi._input import WitnessedInput
 
@@ -37,7 +42,6 @@ __all__ = [
     "Write",
     "WsgiWatch",
     "answer_of",
-    "client_socket",
 ]
 
 Environ = dict[str, Any]
@@ -214,8 +218,7 @@ class WsgiWatch(Watch):
 
     def is_taken(self, stream: Any) -> bool:
         """Whether the server itself has read what is left of the body."""
-        attribute = self.server.left_attribute
-        return attribute is not None and getattr(stream, attribute, None) == 0
+        return has_read_rest(stream, self.server)
 
     def body_ended(self, raised: bool) -> None:
         """The application has found the stream's end before the body's.
@@ -387,32 +390,11 @@ def _route(environ: Environ, request: object) -> str | None:
     return pattern if isinstance(pattern, str) else None
 
 
-def client_socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, or what stands in for it, if it is in reach."""
-    if server.socket_key is not None:
-        sock = environ.get(server.socket_key)
-    elif server.input_socket is not None:
-        getter = _GETTERS.get(server.input_socket)
-        if getter is None:
-            getter = _GETTERS[server.input_socket] = operator.attrgetter(server.input_socket)
-        stream = environ.get("wsgi.input")
-        try:
-            sock = getter(stream)
-        except AttributeError:
-            return None
-    else:
-        return None
-    return sock
-
-
 def _socket(environ: Environ, server: Server) -> Any:
     """The client's socket, if it is in reach and speaks plain TCP."""
-    sock = client_socket(environ, server)
+    sock = client_socket(environ, environ.get("wsgi.input"), server)
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
-
-
-_GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
 
 
 def _peek(sock: Any) -> Mechanism | None:

@@ -120,6 +120,11 @@ def gevent_patched(port: int) -> None:
     gevent(port)
 
 
+def eventlet(port: int) -> None:
+    """eventlet.wsgi, in a process without monkey patches."""
+    load("eventlet.wsgi").server(load("eventlet").listen(("127.0.0.1", port)), app())
+
+
 SERVERS: Final[dict[str, Callable[[int], None]]] = {
     "waitress": waitress,
     "cheroot": cheroot,
@@ -129,6 +134,7 @@ SERVERS: Final[dict[str, Callable[[int], None]]] = {
     "wsgiref-http11": wsgiref_http11,
     "gevent": gevent,
     "gevent-patched": gevent_patched,
+    "eventlet": eventlet,
 }
 
 

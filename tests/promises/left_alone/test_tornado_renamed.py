@@ -16,6 +16,9 @@ import pytest
 from tornado import http1connection, iostream, tcpserver, web
 
 from cleanclose.core import Event
+from cleanclose.core import private as said
+from cleanclose.core.private import Private
+from cleanclose.servers.tornado import CONNECTION, NEEDED, ROOM, STREAM
 from cleanclose.tornado import _private as private
 from cleanclose.tornado import install
 from tests.harness.asking import status_of
@@ -23,8 +26,8 @@ from tests.harness.tornado_serving import MIB, serving, the_event
 from tests.harness.waiting import until
 
 CLASSES: dict[str, tuple[Any, str, type]] = {
-    "HTTP1Connection": (http1connection, "HTTP1Connection", http1connection.HTTP1Connection),
-    "IOStream": (tcpserver, "IOStream", iostream.IOStream),
+    CONNECTION: (http1connection, "HTTP1Connection", http1connection.HTTP1Connection),
+    STREAM: (tcpserver, "IOStream", iostream.IOStream),
 }
 
 
@@ -68,25 +71,39 @@ def say_nothing(handler: web.RequestHandler) -> None: ...
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[tuple[type, type], bool] = {}
-    said: set[str] = set()
+    rows: set[Private] = set()
     monkeypatch.setattr(private, "_found", found)
-    monkeypatch.setattr(private, "_said", said)
+    monkeypatch.setattr(said, "_SAID", rows)
 
 
-def names(table: Any) -> list[tuple[str, str]]:
-    return [(owner, name) for owner, found in table.items() if owner in CLASSES for name in found]
+ROWS = [row for row in ROOM.private if row.owner in CLASSES]
+
+
+def is_needed(row: Private) -> bool:
+    return row.attribute in NEEDED[row.owner]
+
+
+def says(line: str, row: Private) -> bool:
+    return (
+        f"owner='{row.owner}'" in line
+        and f"attribute='{row.attribute}'" in line
+        and row.without in line
+    )
+
+
+def name_of(row: Private) -> str:
+    return f"{row.owner}.{row.attribute}"
 
 
 def serve_hiding(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    owner: str,
-    name: str,
+    row: Private,
     events: list[Event],
 ) -> list[str]:
     """Requests with an attribute that is gone; the lines that say so."""
-    module, attribute, cls = CLASSES[owner]
-    monkeypatch.setattr(module, attribute, hiding(cls, name))
+    module, attribute, cls = CLASSES[row.owner]
+    monkeypatch.setattr(module, attribute, hiding(cls, row.attribute))
     app = web.Application([("/refuses", Refuses), ("/", Echoes)], log_function=say_nothing)
     with serving(install(app, outlets=[events.append])) as running:
         for _ in range(2):
@@ -103,25 +120,25 @@ def serve_hiding(
 
 
 @pytest.mark.usefixtures("forgotten")
-@pytest.mark.parametrize(("owner", "name"), names(private.NEEDED))
+@pytest.mark.parametrize("row", [row for row in ROWS if is_needed(row)], ids=name_of)
 def test_without_what_is_needed_requests_go_as_bare(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: str, name: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, row: Private
 ) -> None:
     events: list[Event] = []
-    (line,) = serve_hiding(monkeypatch, caplog, owner, name, events)
-    assert f"{owner}.{name}" in line
+    (line,) = serve_hiding(monkeypatch, caplog, row, events)
+    assert says(line, row)
     assert "as if nothing were installed" in line
     assert events == []
 
 
 @pytest.mark.usefixtures("forgotten")
-@pytest.mark.parametrize(("owner", "name"), names(private.USEFUL))
+@pytest.mark.parametrize("row", [row for row in ROWS if not is_needed(row)], ids=name_of)
 def test_without_what_is_useful_answers_still_arrive(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: str, name: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, row: Private
 ) -> None:
     events: list[Event] = []
-    (line,) = serve_hiding(monkeypatch, caplog, owner, name, events)
-    assert f"{owner}.{name}" in line
+    (line,) = serve_hiding(monkeypatch, caplog, row, events)
+    assert says(line, row)
     assert the_event(events).status == 413
 
 
@@ -140,7 +157,8 @@ def test_todays_tornado_has_all_of_it(caplog: pytest.LogCaptureFixture) -> None:
 def test_handlers_that_cannot_be_stopped_are_served(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(private, "NEEDED_TO_STOP", ("_of_another_name",))
+    # Tornado itself does without, as long as nothing fails.
+    monkeypatch.delattr(web.RequestHandler, "send_error")
     app = install(web.Application([("/", Echoes)]), outlets=[], stop_work=True)
     with serving(app) as running:
         assert status_of(running.port, "/") == 200

@@ -1,0 +1,60 @@
+"""Every attribute of a third party's that we use and that nobody promises, in one table.
+
+The servers' are in their rooms. Where one is gone the exchange goes as it would without us, as far
+as the table says, and a line tells it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from cleanclose.core.private import Private
+from cleanclose.servers._rooms import ROOMS
+
+__all__ = ["PRIVATE", "TABLE"]
+
+_OTHERS: Final = (
+    Private(
+        "socket.SocketIO",
+        "_sock",
+        "On Werkzeug, wsgiref, cheroot and gevent the client's socket is out of reach: early "
+        "responses go as without the middleware, or are drained first.",
+    ),
+    Private(
+        "asyncio.queues.Queue",
+        "_queue",
+        "On hypercorn and daphne a departure is seen only when the application asks for a message.",
+    ),
+    *(
+        Private(
+            f"asyncio.streams.{stream}",
+            "_transport",
+            "What the callback of an asyncio server raises for its client stays loud.",
+        )
+        for stream in ("StreamReader", "StreamWriter")
+    ),
+    Private(
+        "anyio._backends._asyncio",
+        "_task_states",
+        "Work that is stopped is cancelled at once, also where anyio shields it.",
+    ),
+    Private(
+        "anyio._backends._asyncio.TaskGroup",
+        "_tasks",
+        "A task of Starlette's own is cancelled in the place of the application's.",
+    ),
+    Private(
+        "anyio._backends._asyncio.CancelScope",
+        "_parent_scope",
+        "Work that is stopped may be cancelled where anyio shields it from further out.",
+    ),
+)
+
+PRIVATE: Final = (*(row for room in ROOMS for row in room.private), *_OTHERS)
+"""All of them."""
+
+TABLE: Final[Mapping[tuple[str, str], Private]] = {
+    (row.owner, row.attribute): row for row in PRIVATE
+}
+"""By the class that has it, and its name."""
