@@ -374,7 +374,7 @@ EVENTS = st.one_of(
     st.lists(st.tuples(EVENTS, st.integers(1, 120), st.floats(0, 100)), max_size=25),
     st.booleans(),
 )
-def test_nothing_makes_it_raise_and_no_cause_is_told_twice(
+def test_nothing_makes_it_raise_and_no_cause_is_told_without_end(
     runs: list[tuple[Event, int, float]], sampled: bool
 ) -> None:
     thresholds = SurgeThresholds(least=20, seconds=1.0, risk=1e-3, cool_down=1e9)
@@ -387,7 +387,8 @@ def test_nothing_makes_it_raise_and_no_cause_is_told_twice(
             if sampled and surge.request_begins(now):
                 surge.request_over(event.facts, now)
             told += [warning.cause for warning in surge.see(event, now)]
-    assert len(told) == len(set(told))
+    # Each finding of a cause is told once, and so many of them are remembered.
+    assert max(Counter(told).values(), default=0) <= 16
 
 
 @given(st.data())
