@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 import tracemalloc
+from collections import Counter
 from fractions import Fraction
 from typing import Any
 
