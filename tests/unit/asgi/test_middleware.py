@@ -84,9 +84,9 @@ class Server:
         if self.has_ended():
             self.ended.set()
 
-    async def serve(self, app: Any) -> None:
+    async def serve(self, app: Any) -> Any:
         with self._give, self._take:
-            await app(self.scope, self.receive, self.send)
+            return await app(self.scope, self.receive, self.send)
 
     def has_ended(self) -> bool:
         return any(
@@ -123,9 +123,9 @@ class SocketServer(Server):
 
     receive.__module__ = "uvicorn.protocols.http.h11_impl"
 
-    async def serve(self, app: Any) -> None:
+    async def serve(self, app: Any) -> Any:
         with self.client, self.sock:
-            await super().serve(app)
+            return await super().serve(app)
 
 
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
@@ -690,7 +690,7 @@ async def test_what_the_application_returns_is_handed_on() -> None:
         return "a mistake, and the server's to tell of"
 
     server = Server(length=0)
-    assert await wrap(app)(server.scope, server.receive, server.send) is not None
+    assert await server.serve(wrap(app)) == "a mistake, and the server's to tell of"
 
 
 @pytest.mark.anyio
@@ -702,8 +702,9 @@ async def test_the_requests_headers_may_be_for_one_reading() -> None:
         await refuse(scope, receive, send)
 
     server = Server(length=0)
-    headers = server.scope["headers"] = [*server.scope["headers"], (b"x", b"y")]
-    await wrap(app)({**server.scope, "headers": iter(headers)}, server.receive, server.send)
+    headers = [*server.scope["headers"], (b"x", b"y")]
+    server.scope["headers"] = iter(headers)
+    await server.serve(wrap(app))
     assert seen == headers
 
 
@@ -716,6 +717,6 @@ async def test_send_counts_as_a_coroutine_function() -> None:
         await refuse(scope, receive, send)
 
     server = Server(length=0)
-    await wrap(app)(server.scope, server.receive, server.send)
+    await server.serve(wrap(app))
     assert seen == [True]
     assert asgiref.sync.iscoroutinefunction(UploadWatch.send)  # pyright: ignore[reportDeprecated]
