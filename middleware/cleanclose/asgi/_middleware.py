@@ -10,7 +10,8 @@ from typing import Any, Final, Unpack
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._stop import StoppedApp
-from cleanclose.asgi._witness import HttpWatch, UploadWatch, WebSocketWatch
+from cleanclose.asgi._websocket import WebSocketWatch
+from cleanclose.asgi._witness import HttpWatch, UploadWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.deliver.exchange import Connection, Exchange

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send, header
-from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
+from cleanclose.asgi._probe import PROBES, Probe, probe_of
+from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
 from cleanclose.core.blame.provenance import behind
-from cleanclose.core.conduct import End, Treatment, asgi_treatment
+from cleanclose.core.conduct import Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED, awaited_length
-from cleanclose.core.judge import judge
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
 from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
-from cleanclose.servers import asgi_server, asgi_socket, find, gone_sign, is_asgi_stopping
+from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
 
-__all__ = ["AsgiWatch", "HttpWatch", "UploadWatch", "WebSocketWatch"]
+__all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
 
-_SERVICE_RESTART: Final = 1012
-_ABNORMAL: Final = 1006
 _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind the callables. One of them is looked for by its
 object, because a middleware around us may have wrapped the other."""
@@ -270,9 +266,9 @@ class HttpWatch(AsgiWatch):
         kind = message["type"]
         if kind == "http.response.start":
             try:
-                probe = _PROBES[self.server_receive.__func__]  # type: ignore[attr-defined]
+                probe = PROBES[self.server_receive.__func__]  # type: ignore[attr-defined]
             except (AttributeError, KeyError):
-                probe = _probe(self.server_receive)
+                probe = probe_of(self.server_receive)
             if probe is not None:
                 self._begin(probe)
             self._head = message
@@ -289,7 +285,7 @@ class HttpWatch(AsgiWatch):
             self.response_completed()
         return self.send_to(message)
 
-    def _begin(self, probe: _Probe) -> None:
+    def _begin(self, probe: Probe) -> None:
         self.ask()
         if not probe.settled and self.progress == OPEN:
             # Its send() of a single piece may wait as well, and has to be looked at.
@@ -298,7 +294,7 @@ class HttpWatch(AsgiWatch):
     def _send_piece(self, message: Message) -> Awaitable[None]:
         size = len(message.get("body", b""))
         self.response_piece(size)
-        probe = _probe(self.server_receive)
+        probe = probe_of(self.server_receive)
         if probe is not None and probe.settled and size <= _HIGH_WATER and not self.in_flight:
             return self.send_to(message)
         return self._send_slowly(message, size, waits=probe is None or not probe.settled)
@@ -324,7 +320,7 @@ class HttpWatch(AsgiWatch):
     async def _send_last(self, message: Message) -> None:
         """Send the last piece where the peer may have left before, or leave meanwhile."""
         self.ask()
-        probe = _probe(self.server_receive)
+        probe = probe_of(self.server_receive)
         if probe is None or probe.is_queue:
             size = len(message.get("body", b""))
             if probe is not None and size >= _HIGH_WATER and self.progress == STREAMING:
@@ -342,7 +338,7 @@ class HttpWatch(AsgiWatch):
     def ask(self) -> None:
         if self.progress == GONE:
             return
-        probe = _probe(self.server_receive)
+        probe = probe_of(self.server_receive)
         if probe is None or (self.progress == COMPLETE and not probe.settled):
             return
         if probe.gone(getattr(self.server_receive, "__self__", None)):
@@ -472,85 +468,6 @@ _as_coroutine(HttpWatch.send)
 _as_coroutine(UploadWatch.send)
 
 
-class WebSocketWatch(AsgiWatch):
-    """One websocket's ``receive`` and ``send``."""
-
-    __slots__ = ()
-
-    is_websocket = True
-    _said_goodbye = False
-
-    async def receive(self) -> Message:
-        """What the application has as ``receive``."""
-        message = await self.server_receive()
-        if message["type"] == "websocket.disconnect":
-            self._disconnected(message, late=False)
-        return message
-
-    async def send(self, message: Message) -> None:
-        """What the application has as ``send``."""
-        kind = message["type"]
-        if kind == "websocket.close" or (
-            kind == "websocket.http.response.body" and not message.get("more_body", False)
-        ):
-            self.response_completed()
-        try:
-            await self.send_to(message)
-        except Exception as error:
-            self.find_witness(error)
-            raise
-
-    def ask(self) -> None:
-        if self.progress != OPEN:
-            return
-        probe = _probe(self.server_receive)
-        if probe is None:
-            return
-        found = probe.gone(getattr(self.server_receive, "__self__", None))
-        if probe.is_queue and found:
-            self._disconnected(cast("Message", found), late=True)
-        elif found:
-            self.peer_gone(probe.witness, time.monotonic(), late=True)
-
-    def judge(self, error: BaseException) -> Verdict:
-        verdict = super().judge(error)
-        if verdict.side is Side.CLIENT or not self._said_goodbye or self.ended:
-            return verdict
-        # It left in good order, which is no departure. But what a framework raises to say so
-        # is the client's all the same.
-        goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
-        return goodbye if goodbye.side is Side.CLIENT else verdict
-
-    def app_ended(self, now: float, error: BaseException | None = None) -> End:
-        if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
-            # The application did not expect it: it has to be told somewhere.
-            self.response_failed()
-            self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
-        return super().app_ended(now, error)
-
-    def _disconnected(self, message: Message, *, late: bool) -> None:
-        code = message.get("code", _ABNORMAL)
-        if "reason" not in message:
-            if code == _SERVICE_RESTART:
-                # IANA's registry of close codes: the server's own word when it stops.
-                self.stopping = True
-            elif code == self.server.lost_code:
-                code = _ABNORMAL
-        if code not in (_ABNORMAL, _SERVICE_RESTART):
-            # A closing handshake took place: nobody left without a word.
-            self._said_goodbye = self.progress == OPEN
-            self.response_completed()
-        self.peer_gone(Witness.RECEIVE, time.monotonic(), late=late)
-
-
-_GOODBYE: Final = Verdict(
-    side=Side.CLIENT,
-    phase=Phase.WEBSOCKET,
-    mechanism=Mechanism.EOF,
-    witnesses=(Witness.RECEIVE,),
-)
-
-
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
@@ -611,64 +528,3 @@ def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
 
 def _is_closed_handle(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Probe:
-    """How an object behind ``receive`` is asked whether the peer has left.
-
-    Args:
-        gone: What tells it.
-        witness: What it is as a witness.
-        is_queue: Whether it is a queue with the server's messages, and ``gone`` returns one.
-        settled: Whether the answer stays "no" once the response is complete, so that it may be
-            asked later as well.
-    """
-
-    gone: Callable[[object], object]
-    witness: Witness
-    is_queue: bool = False
-    settled: bool = False
-
-
-_PROBES: Final[dict[object, _Probe | None]] = {}
-"""By the function behind ``receive``. A memo, and no state."""
-_MOST_PROBES: Final = 64
-
-
-def _probe(receive: Receive) -> _Probe | None:
-    # No method: there is no object behind it that could be asked.
-    function: object = getattr(receive, "__func__", None)
-    try:
-        return _PROBES[function]
-    except KeyError:
-        pass
-    if len(_PROBES) >= _MOST_PROBES:
-        # Somebody makes a class for each request.
-        _PROBES.clear()
-    probe = _PROBES[function] = None if function is None else _find_probe(receive)
-    return probe
-
-
-def _find_probe(receive: Receive) -> _Probe | None:
-    owner: object = getattr(receive, "__self__", None)
-    if isinstance(owner, asyncio.Queue):
-        return _Probe(_last_word, Witness.RECEIVE, is_queue=True)
-    sign = gone_sign(receive)
-    if sign is None:
-        return None
-    return _Probe(sign, Witness.SERVER, settled=asgi_server(receive).gone_is_settled)
-
-
-def _last_word(owner: object) -> Message | None:
-    """The message in a server's queue which says that the peer has left, if it is there.
-
-    It is only looked at, not taken: the application may wait for it. In every Python so far
-    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
-    """
-    waiting = find(owner, "_queue")
-    if isinstance(waiting, deque) and waiting:
-        message = cast("Sequence[Message]", waiting)[-1]
-        if message["type"].endswith(".disconnect"):
-            return message
-    return None

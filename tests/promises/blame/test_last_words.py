@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from cleanclose.asgi._witness import WebSocketWatch
+from cleanclose.asgi._websocket import WebSocketWatch
 
 LEAVES_A_WORD: Final = """
 class Protocol:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from cleanclose.asgi._witness import WebSocketWatch
+from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.core import Witness
 from cleanclose.core.records import verdict_of_errors
 from cleanclose.core.watch import CURRENT

@@ -1,0 +1,98 @@
+"""One websocket's callables: what passes through them is told to the core."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, cast
+
+from cleanclose.asgi._messages import Message
+from cleanclose.asgi._probe import probe_of
+from cleanclose.asgi._witness import AsgiWatch
+from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.conduct import End
+from cleanclose.core.judge import judge
+from cleanclose.core.watch import OPEN
+
+__all__ = ["WebSocketWatch"]
+
+_SERVICE_RESTART: Final = 1012
+_ABNORMAL: Final = 1006
+
+
+class WebSocketWatch(AsgiWatch):
+    """One websocket's ``receive`` and ``send``."""
+
+    __slots__ = ()
+
+    is_websocket = True
+    _said_goodbye = False
+
+    async def receive(self) -> Message:
+        """What the application has as ``receive``."""
+        message = await self.server_receive()
+        if message["type"] == "websocket.disconnect":
+            self._disconnected(message, late=False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """What the application has as ``send``."""
+        kind = message["type"]
+        if kind == "websocket.close" or (
+            kind == "websocket.http.response.body" and not message.get("more_body", False)
+        ):
+            self.response_completed()
+        try:
+            await self.send_to(message)
+        except Exception as error:
+            self.find_witness(error)
+            raise
+
+    def ask(self) -> None:
+        if self.progress != OPEN:
+            return
+        probe = probe_of(self.server_receive)
+        if probe is None:
+            return
+        found = probe.gone(getattr(self.server_receive, "__self__", None))
+        if probe.is_queue and found:
+            self._disconnected(cast("Message", found), late=True)
+        elif found:
+            self.peer_gone(probe.witness, time.monotonic(), late=True)
+
+    def judge(self, error: BaseException) -> Verdict:
+        verdict = super().judge(error)
+        if verdict.side is Side.CLIENT or not self._said_goodbye or self.ended:
+            return verdict
+        # It left in good order, which is no departure. But what a framework raises to say so
+        # is the client's all the same.
+        goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
+        return goodbye if goodbye.side is Side.CLIENT else verdict
+
+    def app_ended(self, now: float, error: BaseException | None = None) -> End:
+        if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
+            # The application did not expect it: it has to be told somewhere.
+            self.response_failed()
+            self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
+        return super().app_ended(now, error)
+
+    def _disconnected(self, message: Message, *, late: bool) -> None:
+        code = message.get("code", _ABNORMAL)
+        if "reason" not in message:
+            if code == _SERVICE_RESTART:
+                # IANA's registry of close codes: the server's own word when it stops.
+                self.stopping = True
+            elif code == self.server.lost_code:
+                code = _ABNORMAL
+        if code not in (_ABNORMAL, _SERVICE_RESTART):
+            # A closing handshake took place: nobody left without a word.
+            self._said_goodbye = self.progress == OPEN
+            self.response_completed()
+        self.peer_gone(Witness.RECEIVE, time.monotonic(), late=late)
+
+
+_GOODBYE: Final = Verdict(
+    side=Side.CLIENT,
+    phase=Phase.WEBSOCKET,
+    mechanism=Mechanism.EOF,
+    witnesses=(Witness.RECEIVE,),
+)
