@@ -23,7 +23,7 @@ from cleanclose.core.kernel import tcp_info
 from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
+from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._private import CLOSES_ALL
@@ -214,7 +214,6 @@ class TornadoWatch(Watch):
         """
         if self.ended:
             return
-        self._complete_at_length()
         finished = self.progress == COMPLETE
         if unsent:
             # The peer has not got all of it.
@@ -255,15 +254,6 @@ class TornadoWatch(Watch):
             return 0
         headers = self._response_headers
         return None if headers is None else response_length(_header(headers, "Content-Length"))
-
-    def _complete_at_length(self) -> None:
-        # Complete for its peer, although the application has still to say that it was all.
-        if self._status is None or self.is_websocket or not self.body_complete:
-            return
-        if self.progress == OPEN or self.progress == STREAMING:
-            length = self.awaited_out()
-            if length is not None and self.bytes_out >= length:
-                self.response_completed()
 
     def _came_out(self, error: OSError, *, idle: bool) -> None:
         if idle:
