@@ -78,6 +78,9 @@ def _faulty_bytes(result: Result) -> str | None:
 
 
 def _short_accepted(result: Result) -> str | None:
+    if any(answer.status is not None and answer.status >= 400 for answer in result.answers):
+        # Whatever the application answered, somebody around it has refused.
+        return None
     for request in result.requests:
         short = request.expected is not None and request.read < request.expected
         accepted = request.status is not None and request.status < 400
