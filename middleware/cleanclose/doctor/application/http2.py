@@ -78,6 +78,9 @@ class _StreamReset(Exception):
 class _Client:
     def __init__(self, port: int, deadline: float) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), 5.0)
+        # As every HTTP/2 client does: the rest of a frame would wait for a late acknowledgement,
+        # once for each window.
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = port
         self._deadline = deadline
         self._buffer = b""
