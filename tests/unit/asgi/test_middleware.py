@@ -6,16 +6,18 @@ when a message comes, which no real one lets it.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
+import inspect
 import math
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import asgiref.sync
 import httpx
 import pytest
 from starlette.applications import Starlette
@@ -46,6 +48,12 @@ def piece(size: int = 10, *, more: bool = True) -> Message:
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     backend: str = request.param
     return backend
+
+
+is_coroutine_function = (
+    inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
+)
+"""What asgiref asks with."""
 
 
 class Server:
@@ -713,10 +721,10 @@ async def test_send_counts_as_a_coroutine_function() -> None:
     seen: list[bool] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.append(asgiref.sync.iscoroutinefunction(send))  # pyright: ignore[reportDeprecated]
+        seen.append(is_coroutine_function(send))
         await refuse(scope, receive, send)
 
     server = Server(length=0)
     await server.serve(wrap(app))
     assert seen == [True]
-    assert asgiref.sync.iscoroutinefunction(UploadWatch.send)  # pyright: ignore[reportDeprecated]
+    assert is_coroutine_function(UploadWatch.send)
