@@ -263,7 +263,15 @@ def sides_of(text: str) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("name", ["nginx", "haproxy", "caddy", "traefik", "envoy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "nginx",
+        "haproxy",
+        # Programs of the `stacks` group.
+        *(pytest.param(each, marks=pytest.mark.stacks) for each in ("caddy", "traefik", "envoy")),
+    ],
+)
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_what_a_proxy_writes(name: str, require_program: Callable[[str], str]) -> None:

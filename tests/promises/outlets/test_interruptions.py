@@ -69,6 +69,7 @@ def test_a_second_interrupt_under_asyncio_is_not_lost() -> None:
     run_python(code)
 
 
+@pytest.mark.stacks
 def test_a_greenlet_that_is_killed_in_an_outlet_ends() -> None:
     code = """
         import gevent
@@ -89,6 +90,7 @@ def test_a_greenlet_that_is_killed_in_an_outlet_ends() -> None:
     run_python(code)
 
 
+@pytest.mark.stacks
 def test_a_time_limit_of_an_outlets_own_does_not_reach_the_request() -> None:
     code = """
         import gevent

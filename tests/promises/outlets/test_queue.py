@@ -62,6 +62,7 @@ def test_the_end_of_the_process_does_not_wait_for_long() -> None:
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.stacks
 def test_the_first_event_does_not_freeze_a_preloaded_gevent_worker(serve: Serve) -> None:
     """The outlet is made in the arbiter, before the worker patches threads and queues."""
     server = serve(PRELOADED, env={"TEST_OUTLETS": "queued-notes"})
@@ -72,6 +73,7 @@ def test_the_first_event_does_not_freeze_a_preloaded_gevent_worker(serve: Serve)
     until(lambda: "an outlet's note: client_departed" in server.log_text())
 
 
+@pytest.mark.stacks
 @pytest.mark.parametrize("patched", ["before", "after the import", "after the construction"])
 def test_wherever_gevent_patches_the_other_greenlets_go_on(patched: str) -> None:
     code = f"""
@@ -95,6 +97,7 @@ def test_wherever_gevent_patches_the_other_greenlets_go_on(patched: str) -> None
     run_python(code, "-W", "ignore")
 
 
+@pytest.mark.stacks
 def test_a_thread_of_gevents_pool_may_have_events_too() -> None:
     code = """
         import gevent, gevent.monkey

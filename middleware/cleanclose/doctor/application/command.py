@@ -203,11 +203,14 @@ class _Bar:
         self._tasks: dict[Side, TaskID] = {}
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        # rich 13 ends a bar that is disabled with an empty line.
+        if not self._progress.disable:
+            self._progress.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.stop()
+        if not self._progress.disable:
+            self._progress.stop()
 
     def step(self, side: Side, done: int, total: int) -> None:
         """One more case is done."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import click
@@ -71,7 +72,8 @@ def explain(files: Sequence[str], out: Console) -> Tally:
         transient=True,
         disable=not out.is_terminal or "-" in files,
     )
-    with bar:
+    # rich 13 ends a bar that is disabled with an empty line.
+    with contextlib.nullcontext() if bar.disable else bar:
         task = bar.add_task("reading", total=known)
         done = 0
         for name, size in zip(files, sizes, strict=True):
