@@ -87,14 +87,19 @@ CONDUCT: Final[Mapping[tuple[Side, Treatment], Conduct]] = {
 """By the verdict's side and the server's treatment; no row is missing."""
 
 
-def wsgi_treatment(server: Server | None, error: BaseException, *, answerable: bool) -> Treatment:
+def wsgi_treatment(
+    server: Server | None, error: BaseException, *, answerable: bool, lost: bool
+) -> Treatment:
     """What a WSGI server makes of an exception.
 
     Args:
         server: The server that calls us; None if it is not known what that one hides.
         error: The exception.
         answerable: Whether there is somebody to answer still: not behind the response.
+        lost: Whether nothing more of a response that has begun can be written.
     """
+    if lost and server is not None and server.masks:
+        return Treatment.HIDDEN
     if not isinstance(error, OSError):
         return Treatment.SHOWN
     if server is None or server.hides is None:

@@ -71,6 +71,8 @@ class Server:
         hides: Whether the server takes such an exception of a WSGI application for its
             client's: it says nothing of it, or lays it at the client's door, and sends no 500.
             None where that is not known.
+        masks: Whether a WSGI server sends the head behind an application's exception, in a
+            ``finally``: to a client that has left it cannot, and that error hides the other one.
         answers: Whether it answers 500 to the other exceptions of that kind.
         reads_from: Where the reader behind ``wsgi.input`` holds the client's socket, as attributes
             with dots. The first one that is there counts; the last name is the attribute's.
@@ -121,6 +123,7 @@ class Server:
     input_socket: str | None = None
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
+    masks: bool = False
     answers: bool = True
     reads_from: tuple[str, ...] = ()
     ends_with_response: bool = False

@@ -71,6 +71,8 @@ ROOM: Final = Room(
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hides,
+        # WSGIGateway.respond: `finally: self.req.ensure_headers_sent()`.
+        masks=True,
         reads_from=("rfile.raw._sock",),
         close=_close,
         # HTTPRequest.respond sends the last chunk behind close().

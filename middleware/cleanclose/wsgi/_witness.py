@@ -281,7 +281,21 @@ class WsgiWatch(Watch):
         return server if own and server.hides is not None else None
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
-        return wsgi_treatment(self.known_server, error, answerable=not self.closing)
+        return wsgi_treatment(
+            self.known_server,
+            error,
+            answerable=not self.closing,
+            lost=self._is_lost_midway,
+        )
+
+    @property
+    def _is_lost_midway(self) -> bool:
+        """Whether the server can write nothing more of a response that has begun."""
+        departure = self.departure
+        if departure is None or self.status is None or self.closing:
+            return False
+        # Who has only ended its sending reads on.
+        return departure.mechanism is not Mechanism.EOF
 
     def has_left(self, error: BaseException | None = None) -> bool:
         # Once it is over, an error is one of ours: it stands for one that has been judged.

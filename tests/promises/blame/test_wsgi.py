@@ -464,6 +464,13 @@ def test_nor_one_in_the_response(site: Sites, stack: Stack) -> None:
     for how in HOWS:
         path = "/hide-in-pieces?finally"
         leave_at(here.port, request("POST", path, length=1000), how, body=b"abcd")
+        if how == "rst" and here.name == "noise-cheroot":
+            # It sends the head behind the error, to nobody, and that hides the error: bare as well.
+            _, events = here.see("client_departed", "upstream_reset")
+            (restored,) = [each for each in events if each["event"] == "upstream_reset"]
+            assert (restored["error"], restored["restored"]) == ("builtins.KeyError", True)
+            told.once()
+            continue
         here.see("truncated_upload" if how == "fin" and stack is not PYWSGI else "client_departed")
         told.once()
 

@@ -65,7 +65,17 @@ def test_a_bug_that_the_server_shows_is_the_servers_to_see(treatment: Treatment)
 def test_what_a_wsgi_server_makes_of_an_error(
     server: Server | None, error: Exception, answerable: bool, treatment: Treatment
 ) -> None:
-    assert wsgi_treatment(server, error, answerable=answerable) is treatment
+    assert wsgi_treatment(server, error, answerable=answerable, lost=False) is treatment
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("answerable", [False, True])
+def test_a_server_that_writes_to_a_lost_client_masks_any_error(
+    lost: bool, answerable: bool
+) -> None:
+    server = Server("masking", Continue.LAZY, hides=lambda error: False, masks=True)
+    treatment = wsgi_treatment(server, KeyError(), answerable=answerable, lost=lost)
+    assert treatment is (Treatment.HIDDEN if lost else Treatment.SHOWN)
 
 
 @pytest.mark.parametrize(
