@@ -28,7 +28,7 @@ from cleanclose.core import (
     Verdict,
     reset,
 )
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.integrations.status import StatusPage, render
 
 FOLDER: Final = Path(__file__).parent

@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 from cleanclose.core import Outlet, reset
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.tell.reporter import Reporter
 from tests.harness import isolation, selection
 from tests.harness.processes import find_program
 

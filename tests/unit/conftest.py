@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.watch import CURRENT
 
 WHY = "a unit test must not {}: its place is tests/promises or tests/tools (see tests/README.md)"
 

@@ -47,7 +47,7 @@ class StdlibOutlet(LineOutlet):
         levels: How loud each event is. Default: the table as it stands.
         logger: The logger's name.
         flood: From when on lines of the same kind are folded. None: never.
-        ids: Where else to look for ids; see `cleanclose.core.outlets.LineOutlet`.
+        ids: Where else to look for ids; see `cleanclose.core.tell.lines.LineOutlet`.
         mapping: Other names for the fields: called with the event's name and the fields, it
             returns what the record has instead. See `cleanclose.integrations.schemas`.
         clock: A clock that only goes forward, in seconds.

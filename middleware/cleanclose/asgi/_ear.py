@@ -14,7 +14,7 @@ import anyio
 
 from cleanclose.asgi._messages import Message
 from cleanclose.asgi._runtime import current_runtime
-from cleanclose.core.watch import COMPLETE, GONE
+from cleanclose.core.blame.watch import COMPLETE, GONE
 
 if TYPE_CHECKING:
     from cleanclose.asgi._witness import AsgiWatch

@@ -14,13 +14,13 @@ from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.asgi._witness import HttpWatch, UploadWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
-from cleanclose.core.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server

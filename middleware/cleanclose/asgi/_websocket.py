@@ -9,9 +9,9 @@ from cleanclose.asgi._messages import Message
 from cleanclose.asgi._probe import probe_of
 from cleanclose.asgi._witness import AsgiWatch
 from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.blame.judge import judge
+from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import End
-from cleanclose.core.judge import judge
-from cleanclose.core.watch import OPEN
 
 __all__ = ["WebSocketWatch"]
 

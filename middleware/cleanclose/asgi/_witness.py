@@ -15,12 +15,12 @@ from cleanclose.asgi._messages import Message, Receive, Scope, Send, header
 from cleanclose.asgi._probe import PROBES, Probe, probe_of
 from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
 from cleanclose.core.blame.provenance import behind
+from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.core.conduct import Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]

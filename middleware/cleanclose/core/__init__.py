@@ -23,6 +23,11 @@ from typing import TYPE_CHECKING, Any
 from cleanclose.core._old_names import look_up
 from cleanclose.core.about import version
 from cleanclose.core.asking import client_gone, raise_if_gone
+
+# An old name that its module's own name would hide.
+from cleanclose.core.blame.judge import judge  # noqa: F401 # pyright: ignore[reportUnusedImport]
+from cleanclose.core.blame.records import errors_in, fields_of, verdict_of_errors
+from cleanclose.core.blame.watch import Watch, current, on_departure
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,
@@ -57,27 +62,16 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood
-
-# An old name that its module's own name would hide.
-from cleanclose.core.judge import judge  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from cleanclose.core.kernel import COUNTERS as KERNEL_COUNTERS
 from cleanclose.core.kernel import KernelFigures, Listener, kernel_figures
 from cleanclose.core.levels import Levels, row_of_departure
-from cleanclose.core.outlets import (
-    LOGGER_NAME,
-    Ids,
-    LineOutlet,
-    Outlet,
-    StructlogOutlet,
-    event_of_line,
-    on_event,
-)
 from cleanclose.core.process import Lock, at_exit, renew_after_fork
-from cleanclose.core.records import errors_in, fields_of, verdict_of_errors
 from cleanclose.core.settings import Settings, SettingsOptions, SurgeThresholds
 from cleanclose.core.stop import ClientLeft, Stoppable
-from cleanclose.core.watch import Watch, current, on_departure
+from cleanclose.core.tell.floods import DEFAULT_FLOOD, FOLDED, Flood
+from cleanclose.core.tell.lines import LOGGER_NAME, Ids, LineOutlet, StructlogOutlet, event_of_line
+from cleanclose.core.tell.outlet import Outlet
+from cleanclose.core.tell.reporter import on_event
 
 __all__ = [
     "COUNTED",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from cleanclose.core.blame.watch import current
 from cleanclose.core.events import Side
 from cleanclose.core.stop import ClientLeft
-from cleanclose.core.watch import current
 
 __all__ = ["client_gone", "raise_if_gone"]
 

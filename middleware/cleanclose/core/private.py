@@ -7,7 +7,7 @@ import dataclasses
 import logging
 from typing import Final
 
-from cleanclose.core.outlets import StructlogOutlet
+from cleanclose.core.tell.lines import StructlogOutlet
 
 __all__ = ["GONE", "Private", "say_gone"]
 

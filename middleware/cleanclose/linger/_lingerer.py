@@ -28,10 +28,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.linger import Close, Discard, Linger, State, Step, Wait
 from cleanclose.core.events import Event, Mechanism
 from cleanclose.core.kernel import ask_connection
-from cleanclose.core.watch import CURRENT
 from cleanclose.linger._sockets import SUPPORTED, Descriptor
 
 if sys.platform != "win32":

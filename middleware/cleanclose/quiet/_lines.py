@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from cleanclose.core.records import Lines
+from cleanclose.core.blame.records import Lines
 from cleanclose.servers import ROOMS
 
 __all__ = ["LINES", "OWNERS"]

@@ -7,10 +7,10 @@ import os
 import sys
 from typing import Final
 
+from cleanclose.core.blame.records import Lines, fields_of, own_error, verdict_of_record
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Verdict
 from cleanclose.core.levels import Levels, row_of_departure
-from cleanclose.core.records import Lines, fields_of, own_error, verdict_of_record
 from cleanclose.quiet._lines import LINES
 
 __all__ = ["QuietLogs"]

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
 
+from cleanclose.core.blame.judge import judge, mark
+from cleanclose.core.blame.records import fields_of
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.judge import judge, mark
 from cleanclose.core.levels import Levels, row_of_departure
-from cleanclose.core.records import fields_of
 from cleanclose.servers import find
 
 __all__ = ["install_quiet_asyncio"]

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Final
 
+from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
-from cleanclose.core.records import Lines
 from cleanclose.core.server import Server
 
 __all__ = ["Room"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
-from cleanclose.core.records import Lines
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cleanclose.core.outlets import Outlet, Reporter
 from cleanclose.core.settings import Settings, SurgeThresholds
+from cleanclose.core.tell.outlet import Outlet
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.surge.detector import Surge
 
 __all__ = ["make_reporter"]

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from typing import TypeVar
 
 from cleanclose.core.events import Event
-from cleanclose.core.outlets import on_event
+from cleanclose.core.tell.reporter import on_event
 
 __all__ = ["CapturedEvents", "capture_events"]
 

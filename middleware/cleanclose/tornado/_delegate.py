@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from tornado import httputil, web
 
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
-from cleanclose.core.watch import CURRENT
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delivery import Setup
 from cleanclose.tornado._witness import TornadoWatch, WatchedConnection

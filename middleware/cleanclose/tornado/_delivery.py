@@ -24,7 +24,7 @@ from cleanclose.core.deliver.framing import CHUNKED, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
 from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO

@@ -17,13 +17,13 @@ from typing import Any, Final
 from tornado import http1connection, httputil, iostream, web, websocket
 
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
+from cleanclose.core.blame.judge import mark
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.core.deliver.framing import response_length
-from cleanclose.core.judge import mark
 from cleanclose.core.kernel import tcp_info
-from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import idle_before
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
 from cleanclose.tornado._private import CLOSES_ALL

@@ -8,9 +8,9 @@ from operator import length_hint
 from typing import Any, Final, Protocol
 
 from cleanclose.core.blame.provenance import raise_as_it_is
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.core.stop import ClientLeft
-from cleanclose.core.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._witness import WsgiWatch
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cleanclose.core.short_uploads import is_raised
+from cleanclose.core.blame.short_uploads import is_raised
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
@@ -22,7 +22,7 @@ class WitnessedInput:
 
     To be sure that it is the stream's end, what came short is asked for again; so ``read(n)``
     gives n bytes, as a file's does, if there are as many. What a reading gives that finds the
-    stream's end before the body's is `cleanclose.core.short_uploads`' to say.
+    stream's end before the body's is `cleanclose.core.blame.short_uploads`' to say.
 
     Args:
         stream: The server's ``wsgi.input``.

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Unpack, cast
 
 from cleanclose.core import Outlet, Settings, SettingsOptions, Verdict
+from cleanclose.core.blame.judge import mark
 from cleanclose.core.blame.provenance import raise_as_it_is
+from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.conduct import Conduct, End
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
-from cleanclose.core.judge import mark
 from cleanclose.core.process import COPYING, Lock
 from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
-from cleanclose.core.watch import CURRENT, OPEN, Watch
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import forget_head, is_servers_own, wsgi_response, wsgi_server

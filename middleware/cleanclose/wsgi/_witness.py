@@ -12,15 +12,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
+from cleanclose.core.blame.judge import WRAPPERS
+from cleanclose.core.blame.short_uploads import is_refused
+from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import response_length
-from cleanclose.core.judge import WRAPPERS
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.server import UNKNOWN, Server
-from cleanclose.core.short_uploads import is_refused
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
-from cleanclose.core.watch import COMPLETE, GONE, OPEN
 from cleanclose.servers import (
     client_socket,
     has_read_rest,

@@ -22,7 +22,7 @@ from cleanclose.core import (
     TruncatedBodyError,
     UpstreamReset,
 )
-from cleanclose.core.judge import marked
+from cleanclose.core.blame.judge import marked
 from tests.harness.leavers import connected, request
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, serving, start, wrap
 

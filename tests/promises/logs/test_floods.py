@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cleanclose.core.bounded import MOST_OF_A_TEXT
-from cleanclose.core.floods import FOLDED
+from cleanclose.core.tell.floods import FOLDED
 from tests.harness.leavers import leave_at, request
 from tests.harness.processes import run_python
 from tests.harness.reporting import GTHREAD, UVICORN, counted

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cleanclose.core import Phase, Side, Verdict
-from cleanclose.core.records import verdict_of_record
+from cleanclose.core.blame.records import verdict_of_record
 from cleanclose.servers.gunicorn import ROOM
 from tests.harness.leavers import leave
 

@@ -22,7 +22,7 @@ def test_a_signal_that_comes_in_an_outlet_is_not_lost(name: str) -> None:
     number, handler, raised = SIGNALS[name]
     code = f"""
         import os, signal, sys
-        from cleanclose.core.outlets import Reporter
+        from cleanclose.core.tell.reporter import Reporter
         from tests.harness.made import drained
 
         class Stop(SystemExit):
@@ -49,7 +49,7 @@ def test_a_signal_that_comes_in_an_outlet_is_not_lost(name: str) -> None:
 def test_a_second_interrupt_under_asyncio_is_not_lost() -> None:
     code = """
         import asyncio, os, signal
-        from cleanclose.core.outlets import Reporter
+        from cleanclose.core.tell.reporter import Reporter
         from tests.harness.made import drained
 
         def outlet(event):
@@ -73,7 +73,7 @@ def test_a_second_interrupt_under_asyncio_is_not_lost() -> None:
 def test_a_greenlet_that_is_killed_in_an_outlet_ends() -> None:
     code = """
         import gevent
-        from cleanclose.core.outlets import Reporter
+        from cleanclose.core.tell.reporter import Reporter
         from tests.harness.made import drained
 
         went_on = []
@@ -95,7 +95,7 @@ def test_a_time_limit_of_an_outlets_own_does_not_reach_the_request() -> None:
     code = """
         import gevent
         from cleanclose.core import snapshot
-        from cleanclose.core.outlets import Reporter
+        from cleanclose.core.tell.reporter import Reporter
         from tests.harness.made import drained
 
         def outlet(event):

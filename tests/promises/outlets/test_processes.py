@@ -21,7 +21,7 @@ def test_no_child_waits_for_a_lock_that_a_thread_of_its_parent_had() -> None:
         import os, threading, logging
         from cleanclose.core import StructlogOutlet, snapshot
         from cleanclose.core.deliver.places import Places
-        from cleanclose.core.outlets import Reporter
+        from cleanclose.core.tell.reporter import Reporter
         from cleanclose.integrations.queue import QueuedOutlet
         from cleanclose.integrations.status import StatusPage
         from cleanclose.surge import Surge

@@ -7,7 +7,7 @@ import importlib
 
 import pytest
 
-from cleanclose.core.upstreams import (
+from cleanclose.core.blame.upstreams import (
     LIKELY_CAUSES,
     LOST,
     library_of,

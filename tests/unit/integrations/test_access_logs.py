@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def test_the_filter_is_installed_once() -> None:
-    from cleanclose.core.watch import DEPARTURE_LISTENERS
+    from cleanclose.core.blame.watch import DEPARTURE_LISTENERS
     from cleanclose.integrations.uvicorn import AccessFilter
 
     logger = logging.getLogger("uvicorn.access")

@@ -20,7 +20,7 @@ from cleanclose.core import (
     StructlogOutlet,
     Verdict,
 )
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
 from cleanclose.integrations.prometheus import PrometheusOutlet
 from cleanclose.integrations.queue import QueuedOutlet

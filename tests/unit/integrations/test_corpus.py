@@ -21,8 +21,8 @@ from typing import Any, Final, NamedTuple
 import pytest
 
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness
-from cleanclose.core.judge import mark
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.judge import mark
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.quiet import QuietLogs
 from tests.harness.paths import ROOT
 

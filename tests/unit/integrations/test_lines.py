@@ -28,7 +28,7 @@ from cleanclose.core import (
     Verdict,
     Witness,
 )
-from cleanclose.core.outlets import Ids
+from cleanclose.core.tell.lines import Ids
 from cleanclose.integrations.ids import from_structlog
 from cleanclose.integrations.schemas import ecs_fields, google_fields, google_severity
 from cleanclose.integrations.stdlib import StdlibOutlet

@@ -29,8 +29,8 @@ from cleanclose.core import (
     Watch,
     Witness,
 )
+from cleanclose.core.blame.watch import CURRENT, DEPARTURE_LISTENERS
 from cleanclose.core.counters import COUNTED, MEASURED, PROCESS
-from cleanclose.core.watch import CURRENT, DEPARTURE_LISTENERS
 from cleanclose.integrations import opentelemetry
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet
 from tests.harness.made import departed, facts

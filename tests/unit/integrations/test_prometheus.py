@@ -26,7 +26,7 @@ from cleanclose.core import (
 )
 from cleanclose.core.counters import PROCESS, Counters
 from cleanclose.core.kernel import COUNTERS, KernelFigures, Listener
-from cleanclose.core.outlets import Reporter
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.integrations import prometheus
 from cleanclose.integrations.prometheus import KernelCollector, PrometheusOutlet, child_exit
 from tests.harness.made import departed, facts, verdict

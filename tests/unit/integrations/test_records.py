@@ -11,8 +11,8 @@ import pytest
 
 from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.core import Witness
-from cleanclose.core.records import verdict_of_errors
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.records import verdict_of_errors
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.quiet import QuietLogs
 
 IN_VAIN = "socket.send() raised exception."

@@ -21,7 +21,7 @@ from cleanclose.core import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import mark
+from cleanclose.core.blame.judge import mark
 from cleanclose.integrations import sentry
 from cleanclose.integrations.sentry import BeforeSend, SentryOutlet, before_send
 from cleanclose.integrations.stdlib import StdlibOutlet

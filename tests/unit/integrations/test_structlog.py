@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from cleanclose.core import Levels, Mechanism, Phase, Side, Verdict, Witness, reset, snapshot
-from cleanclose.core.judge import mark
+from cleanclose.core.blame.judge import mark
 from cleanclose.integrations.structlog import QuietLogs
 
 LIVE = True

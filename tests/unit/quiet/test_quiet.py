@@ -30,8 +30,8 @@ from cleanclose.core import (
     reset,
     snapshot,
 )
-from cleanclose.core.judge import mark
-from cleanclose.core.watch import CURRENT, DEPARTURE_LISTENERS
+from cleanclose.core.blame.judge import mark
+from cleanclose.core.blame.watch import CURRENT, DEPARTURE_LISTENERS
 from cleanclose.quiet import (
     LOGGERS,
     QuietLogs,

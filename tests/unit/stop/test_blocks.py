@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from cleanclose.core import ClientLeft, Facts, Watch, Witness
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.stop import client_left, stop_work
 from tests.harness.made import facts
 

@@ -29,10 +29,10 @@ from cleanclose.core import (
     SurgeThresholds,
     Witness,
 )
+from cleanclose.core.blame.watch import Watch
 from cleanclose.core.counters import Counters
-from cleanclose.core.outlets import Reporter
 from cleanclose.core.tcp_info import TcpInfo, TcpState, idle_before
-from cleanclose.core.watch import Watch
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.surge import Surge, make_reporter
 from cleanclose.surge.departures import Finding, network_of, nothing
 from cleanclose.surge.episodes import Episodes

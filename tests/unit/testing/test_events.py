@@ -10,7 +10,7 @@ import pytest
 
 from cleanclose.core import ClientDeparted, Event, ResponseUndelivered, UploadDrained
 from cleanclose.core.counters import Counters
-from cleanclose.core.outlets import LISTENERS, Reporter
+from cleanclose.core.tell.reporter import LISTENERS, Reporter
 from cleanclose.testing import CapturedEvents, capture_events
 from tests.harness.made import departed, drained
 

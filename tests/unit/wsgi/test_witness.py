@@ -23,8 +23,8 @@ from cleanclose.core import (
     Witness,
     client_gone,
 )
-from cleanclose.core.judge import marked
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.judge import marked
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, start, wrap
 

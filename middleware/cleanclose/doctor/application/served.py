@@ -10,7 +10,7 @@ import os
 from typing import Any, Final
 
 from cleanclose.core import Event
-from cleanclose.core.outlets import StructlogOutlet
+from cleanclose.core.tell.lines import StructlogOutlet
 from cleanclose.doctor.application.journal import JOURNAL, Journal, watch_logging
 from cleanclose.doctor.application.own import put_inside
 from cleanclose.doctor.application.served_names import TARGET, WRAPPED

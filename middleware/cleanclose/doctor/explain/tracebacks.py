@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from cleanclose.core.upstreams import LOST
+from cleanclose.core.blame.upstreams import LOST
 
 __all__ = ["Frame", "Raised", "exceptions_in", "kind_of", "library_in"]
 

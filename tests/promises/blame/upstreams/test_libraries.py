@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from werkzeug.test import Client
 
-from cleanclose.core.upstreams import library_of
+from cleanclose.core.blame.upstreams import library_of
 from tests.harness.quitter import quitter
 
 pytestmark = pytest.mark.stacks

@@ -16,7 +16,7 @@ from cleanclose.core import (
     Witness,
     raise_if_gone,
 )
-from cleanclose.core.watch import CURRENT
+from cleanclose.core.blame.watch import CURRENT
 from tests.harness.made import facts
 
 

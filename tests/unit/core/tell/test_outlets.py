@@ -27,9 +27,9 @@ from cleanclose.core import (
     reset,
     snapshot,
 )
+from cleanclose.core.blame.watch import Watch
 from cleanclose.core.counters import Counters
-from cleanclose.core.outlets import Reporter
-from cleanclose.core.watch import Watch
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.surge import Surge
 
 FACTS = Facts(framework="asgi", server="uvicorn", method="POST", client="127.0.0.1")

@@ -15,9 +15,9 @@ from typing import cast
 import pytest
 
 from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
+from cleanclose.core.blame.judge import WRAPPERS, judge, mark, marked, unmask
 from cleanclose.core.blame.provenance import frames_of, leaves
-from cleanclose.core.judge import WRAPPERS, judge, mark, marked, unmask
-from cleanclose.core.upstreams import LOST
+from cleanclose.core.blame.upstreams import LOST
 
 GONE = Verdict(
     side=Side.CLIENT,

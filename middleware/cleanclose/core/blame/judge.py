@@ -20,8 +20,8 @@ from cleanclose.core.blame.provenance import (
     name_of,
     raised_by,
 )
+from cleanclose.core.blame.upstreams import lost_upstream
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.upstreams import lost_upstream
 
 __all__ = ["WRAPPERS", "judge", "mark", "marked", "masked", "unmask"]
 

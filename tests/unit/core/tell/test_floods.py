@@ -24,8 +24,8 @@ from cleanclose.core import (
     reset,
     snapshot,
 )
-from cleanclose.core.floods import FOLDED, FloodControl
-from cleanclose.core.outlets import LineOutlet
+from cleanclose.core.tell.floods import FOLDED, FloodControl
+from cleanclose.core.tell.lines import LineOutlet
 from tests.harness.made import departed, upstream
 
 FOLDED_COUNTER = "cleanclose_folded_events_total"

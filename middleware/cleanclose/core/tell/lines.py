@@ -1,56 +1,35 @@
-"""Where events go, and why none of it can disturb a request."""
+"""The lines that are written about events."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
-import copy
 import inspect
 import logging
-import math
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Final, Protocol, cast
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
+from typing import Any, Final
 
 import structlog
 
-from cleanclose.core.counters import PROCESS, Counters
-from cleanclose.core.events import DepartureSurge, Event, Facts, UpstreamReset
-from cleanclose.core.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl, Fold
+from cleanclose.core.counters import PROCESS
+from cleanclose.core.events import Event, UpstreamReset
 from cleanclose.core.levels import Levels
-from cleanclose.core.listening import listen
-from cleanclose.core.outside import contained
 from cleanclose.core.process import at_exit, renew_after_fork
-from cleanclose.core.watch import Watch
+from cleanclose.core.tell.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl, Fold
+from cleanclose.core.tell.outlet import callables
 
 __all__ = [
-    "LISTENERS",
     "LOGGER_NAME",
-    "Detector",
     "Ids",
     "LineOutlet",
-    "Outlet",
-    "Reporter",
     "StructlogOutlet",
     "event_of_line",
-    "on_event",
 ]
 
 LOGGER_NAME: Final = "cleanclose"
 """The logger of the lines about events."""
-
-
-class Outlet(Protocol):
-    """Something that receives events. It is called in the request's own thread or task."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Receive one event.
-
-        Whatever it raises is counted and reported once, be it no `Exception`. Only what interrupts
-        it from outside goes on: a signal handler's exception, a greenlet's end.
-        """
 
 
 Ids = Callable[[], Mapping[str, object]]
@@ -88,8 +67,8 @@ class LineOutlet:
     """What outlets have in common that write a line for each event.
 
     A subclass writes them. Lines that say the same are folded
-    (`cleanclose.core.floods.FloodControl`): what stands for them is written with the next event
-    after their time, by `flush`, and when the interpreter exits.
+    (`cleanclose.core.tell.floods.FloodControl`): what stands for them is written with the next
+    event after their time, by `flush`, and when the interpreter exits.
 
     Args:
         levels: How loud each event is. Default: the table as it stands.
@@ -113,7 +92,7 @@ class LineOutlet:
     ) -> None:
         _check_flood(flood)
         self._levels = levels or Levels()
-        self._ids = _callables("ids", ids)
+        self._ids = callables("ids", ids)
         self._clock = clock
         self._flood = flood
         self._begin()
@@ -318,157 +297,3 @@ def _see_through(coroutine: Coroutine[Any, Any, object]) -> None:
     task = loop.create_task(coroutine)
     _RUNNING.add(task)
     task.add_done_callback(_RUNNING.discard)
-
-
-def _callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
-    """What is given, if each of it can be called and needs not be awaited."""
-    if not isinstance(cast("object", given), Iterable):
-        raise TypeError(f"{name} must be a collection of callables, not {given!r}")
-    found = tuple(given)
-    for number, each in enumerate(found):
-        if not callable(each):
-            raise TypeError(f"{name}[{number}] must be callable, not {each!r}")
-        if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(
-            getattr(each, "__call__", None)  # noqa: B004 - not whether, but what it is
-        ):
-            raise TypeError(f"{name}[{number}] must not be asynchronous: nobody awaits {each!r}")
-    return found
-
-
-class Detector(Protocol):
-    """What looks for what departures have in common: `cleanclose.surge.Surge` is one."""
-
-    @property
-    def sample_at(self) -> float:
-        """`request_begins` is to be asked about a request that begins at this time or later."""
-        ...
-
-    def request_begins(self, now: float) -> bool:
-        """Whether the request that begins now is one of the samples."""
-        ...
-
-    def request_over(self, facts: Facts, now: float) -> None:
-        """A request that is a sample is over, and its client has not left."""
-
-    def see(self, event: Event, now: float) -> Sequence[DepartureSurge]:
-        """An event has been sent: the warnings that follow from it."""
-        ...
-
-
-LISTENERS: Final[list[Outlet]] = []
-"""Outlets of the process: called behind those of each reporter."""
-
-
-def on_event(outlet: Outlet) -> Callable[[], None]:
-    """Hear of the events of all middleware in this process, whatever its outlets are.
-
-    Args:
-        outlet: Called with each event, behind the outlets. If it listens already, it is not
-            called twice.
-
-    Returns:
-        A function that ends this; it may be called more than once.
-
-    Raises:
-        TypeError: It cannot be called, or would have to be awaited.
-    """
-    _callables("outlets", (outlet,))
-    return listen(LISTENERS, outlet)
-
-
-class Reporter:
-    """Counts an event, then hands it to the outlets, and to `LISTENERS`.
-
-    Args:
-        outlets: The outlets, called in this order. None: one `StructlogOutlet`.
-        levels: How loud each event is, for that one.
-        counters: What counts. Default: this process's counters.
-        surge: What tells when departures stop being random. None: nothing does.
-        clock: A clock that only goes forward, in seconds.
-
-    Raises:
-        TypeError: One of the outlets cannot be called, or would have to be awaited.
-    """
-
-    def __init__(
-        self,
-        outlets: Sequence[Outlet] | None = None,
-        *,
-        levels: Levels | None = None,
-        counters: Counters = PROCESS,
-        surge: Detector | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._surge = surge
-        self._clock = clock
-        self.sample_at: float = math.inf if surge is None else 0.0
-        """`request_begins` is to be told of a request that begins at this time or later."""
-        self._outlets: tuple[Outlet, ...] = (
-            (StructlogOutlet(levels),) if outlets is None else _callables("outlets", outlets)
-        )
-        self._counters = counters
-        self._reported: set[int] = set()
-
-    def __getstate__(self) -> dict[str, object]:
-        """For copy and pickle: what only means something here and now begins anew."""
-        sample_at = math.inf if self._surge is None else 0.0
-        return {**self.__dict__, "_reported": set[int](), "sample_at": sample_at}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Reporter:
-        """A reporter to the same outlets: they are where events go, be it twice the same."""
-        copied = copy.copy(self)
-        copied._surge = copy.deepcopy(self._surge, memo)
-        return copied
-
-    def report(self, event: Event | None) -> None:
-        """Count and pass on an event. Never raises on an outlet's account.
-
-        Args:
-            event: The event, or None where there is nothing to say.
-        """
-        if event is None:
-            return
-        self._counters.count(event)
-        for outlet in (*self._outlets, *LISTENERS):
-            with contained(partial(self._failed, outlet)):
-                outlet(event)
-        if self._surge is not None and not isinstance(event, DepartureSurge):
-            for surge in self._see(self._surge, event):
-                self.report(surge)
-
-    def request_begins(self, watch: Watch) -> None:
-        """A request begins that may become a sample of what requests there are: see `sample_at`.
-
-        Args:
-            watch: The request. `request_over` is to be told of it if it is marked as a sample.
-        """
-        if self._surge is not None:
-            watch.is_sample = self._surge.request_begins(watch.started)
-            self.sample_at = self._surge.sample_at
-
-    def request_over(self, watch: Watch) -> None:
-        """A request that is a sample is over, however it has ended. Never raises.
-
-        Args:
-            watch: The request.
-        """
-        surge = self._surge
-        # Who is left is told as an event.
-        if surge is None or watch.departure is not None:
-            return
-        with contained(partial(self._failed, surge)):
-            surge.request_over(watch.facts(), self._clock())
-
-    def _see(self, surge: Detector, event: Event) -> Sequence[DepartureSurge]:
-        found: list[DepartureSurge] = []
-        with contained(partial(self._failed, surge)):
-            found += surge.see(event, self._clock())
-        return found
-
-    def _failed(self, outlet: object, error: BaseException) -> None:
-        self._counters.count_outlet_error()
-        if id(outlet) not in self._reported:
-            self._reported.add(id(outlet))
-            # A filter of the application's may raise as well, and is not caught by logging.
-            with contained():
-                logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)

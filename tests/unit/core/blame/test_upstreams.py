@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from cleanclose.core.blame.provenance import chain, leaves
-from cleanclose.core.upstreams import (
+from cleanclose.core.blame.upstreams import (
     LIKELY_CAUSES,
     LOST,
     library_of,

@@ -26,12 +26,12 @@ from cleanclose.core import (
     client_gone,
     current,
 )
+from cleanclose.core.blame.judge import marked
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
 from cleanclose.core.conduct import Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.judge import marked
 from cleanclose.core.server import UNKNOWN
-from cleanclose.core.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
 
 
 class PlainWatch(Watch):

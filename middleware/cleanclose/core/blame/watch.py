@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
+from cleanclose.core.blame.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.blame.provenance import chain
+from cleanclose.core.blame.upstreams import library_of, likely_cause_of
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
 from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.deliver.exchange import Exchange
@@ -29,11 +31,9 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.judge import judge, mark, marked, masked, unmask
 from cleanclose.core.listening import listen
 from cleanclose.core.outside import contained
 from cleanclose.core.stop import Stops
-from cleanclose.core.upstreams import library_of, likely_cause_of
 
 __all__ = [
     "COMPLETE",

@@ -20,9 +20,9 @@ from cleanclose.core import (
     on_event,
     snapshot,
 )
+from cleanclose.core.blame.watch import CURRENT, Watch
 from cleanclose.core.counters import Counters
-from cleanclose.core.outlets import Reporter
-from cleanclose.core.watch import CURRENT, Watch
+from cleanclose.core.tell.reporter import Reporter
 from tests.harness.made import departed
 
 

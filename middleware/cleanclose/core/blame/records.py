@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Final
 
+from cleanclose.core.blame.judge import judge, unmask
+from cleanclose.core.blame.watch import Watch, current
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.judge import judge, unmask
-from cleanclose.core.watch import Watch, current
 
 __all__ = [
     "Lines",

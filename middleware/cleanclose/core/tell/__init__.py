@@ -1,0 +1,1 @@
+"""Where events go: the reporter, the lines about them, and floods of lines."""

@@ -1,0 +1,37 @@
+"""What an outlet is."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
+
+from cleanclose.core.events import Event
+
+__all__ = ["Outlet", "callables"]
+
+
+class Outlet(Protocol):
+    """Something that receives events. It is called in the request's own thread or task."""
+
+    def __call__(self, event: Event, /) -> None:
+        """Receive one event.
+
+        Whatever it raises is counted and reported once, be it no `Exception`. Only what interrupts
+        it from outside goes on: a signal handler's exception, a greenlet's end.
+        """
+
+
+def callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
+    """What is given, if each of it can be called and needs not be awaited."""
+    if not isinstance(cast("object", given), Iterable):
+        raise TypeError(f"{name} must be a collection of callables, not {given!r}")
+    found = tuple(given)
+    for number, each in enumerate(found):
+        if not callable(each):
+            raise TypeError(f"{name}[{number}] must be callable, not {each!r}")
+        if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(
+            getattr(each, "__call__", None)  # noqa: B004 - not whether, but what it is
+        ):
+            raise TypeError(f"{name}[{number}] must not be asynchronous: nobody awaits {each!r}")
+    return found
