@@ -21,6 +21,8 @@ LEAST = Effort(
 )
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "QUICK", LEAST)
     file = tmp_path / "figures.json"
