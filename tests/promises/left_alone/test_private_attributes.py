@@ -151,6 +151,28 @@ def test_requests_are_served_and_one_line_says_what_is_gone(row: Private) -> Non
         assert f"attribute='{row.attribute}'" in line
 
 
+def test_who_is_asked_is_there() -> None:
+    """A class that has another name now would be without its line.
+
+    In a process of their own: eventlet.wsgi leaves others with an ``http.server`` of its own.
+    """
+    run_python(
+        """
+        import importlib
+        from cleanclose.servers import PRIVATE
+
+        for owner in sorted({row.owner for row in PRIVATE}):
+            try:
+                importlib.import_module(owner)
+            except ImportError:
+                module, _, name = owner.rpartition(".")
+                assert isinstance(getattr(importlib.import_module(module), name), type), owner
+        """,
+        "-W",
+        "ignore",
+    )
+
+
 def leave_a_stream(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         sock.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
