@@ -319,7 +319,8 @@ def test_no_process_is_left_behind(number: signal.Signals) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     if number is signal.SIGKILL:
-        until(lambda: left_behind() == before, left_behind)
+        until(lambda: set(left_behind()) <= set(before), left_behind)
     else:
         assert (process.returncode, err.strip()) == (2, "Stopped before it was done.")
-    assert left_behind() == before
+    # What others have started may end meanwhile.
+    assert set(left_behind()) <= set(before)
