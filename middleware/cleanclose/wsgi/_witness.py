@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
 from cleanclose.core.blame.judge import WRAPPERS
+from cleanclose.core.blame.provenance import passed_object
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
@@ -113,6 +114,8 @@ class WsgiWatch(Watch):
     refused: bool = False
     """Whether the application's answer was no answer to half a body: it gets none of it out."""
     _ended_unnoticed: bool = False
+    half_closed: bool = False
+    """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
@@ -267,11 +270,23 @@ class WsgiWatch(Watch):
                 self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
         else:
             mechanism = _peek(_socket(self.environ, server))
+            if mechanism is Mechanism.EOF and self.half_closed:
+                return
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
     def idle_before(self, now: float) -> float | None:
         return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
+
+    def find_witness(self, error: BaseException) -> None:
+        if not isinstance(error, OSError) or not _is_lost(error):
+            return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
+        # The standard library's readers, below a wsgi.input that has no body.
+        if sock is not None and passed_object(
+            error, lambda each: each is sock or getattr(each, "_sock", None) is sock
+        ):
+            self.peer_gone(Witness.INPUT, time.monotonic(), error)
 
     @property
     def known_server(self) -> Server | None:

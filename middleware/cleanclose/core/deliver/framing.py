@@ -9,6 +9,7 @@ __all__ = [
     "NO_BODY",
     "awaited_length",
     "body_length",
+    "ends_chunks",
     "is_multiplexed",
     "response_length",
     "wants_continue",
@@ -19,6 +20,15 @@ CHUNKED: Final = -1
 
 NO_BODY: Final = 0
 """No body, or none that can be told apart from what follows it on the connection."""
+
+
+def ends_chunks(end: bytes) -> bool:
+    """Whether a chunked body that was handed on as it came is whole.
+
+    Args:
+        end: Its last bytes, five or more. Trailers, which nearly nobody sends, are not looked for.
+    """
+    return end.endswith(b"0\r\n\r\n")
 
 
 def body_length(
