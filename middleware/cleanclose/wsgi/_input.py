@@ -222,6 +222,7 @@ class WitnessedInput:
                     reader=_reader(),
                     begun=watch.has_begun_well,
                     failing=sys.exception() is not None,
+                    reset=watch.is_reset,
                 )
             )
 

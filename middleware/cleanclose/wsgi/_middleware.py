@@ -227,7 +227,7 @@ class CleanCloseMiddleware:
         head, body = answer_of(conduct.status)
         traceback = error.__traceback__
         if watch.status is not None:
-            forget_head(watch.server_start_response, watch.server)
+            forget_head(wsgi_response(watch.server_start_response, watch.server), watch.server)
         try:
             watch.start_upload_response(*head, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent

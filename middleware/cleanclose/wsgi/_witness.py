@@ -17,13 +17,14 @@ from cleanclose.core.blame.provenance import passed_object
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.framing import needs_length, response_length
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import (
     client_socket,
+    forget_head,
     has_read_rest,
     is_servers_own,
     plain_socket,
@@ -184,6 +185,23 @@ class WsgiWatch(Watch):
         self._request = self.environ.get("werkzeug.request")
         return self.write
 
+    def declare_length(self, size: int, response: object) -> None:
+        """Give a response that is there as a whole its length, if it has none.
+
+        Args:
+            size: Its bytes.
+            response: The server's object behind ``start_response``.
+        """
+        server = self.server
+        if server.head_attribute is not None and response is None:
+            # It would add the second head to the first one.
+            return
+        if server.replaces_head and needs_length(self._status, self._headers):
+            forget_head(response, server)
+            headers = [*self._headers, ("Content-Length", str(size))]
+            self.server_start_response(self._status, headers, (None, None, None))
+            self._headers = headers
+
     def write(self, data: bytes) -> object:
         """What the application gets from it."""
         if self.refused:
@@ -218,6 +236,11 @@ class WsgiWatch(Watch):
         """Whether the response has begun with a success."""
         status = self.status
         return status is not None and is_refused(status)
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the client is known to have reset its connection."""
+        return self.departure is not None and self.departure.mechanism is Mechanism.RESET
 
     def is_taken(self, stream: Any) -> bool:
         """Whether the server itself has read what is left of the body."""

@@ -23,7 +23,7 @@ from cleanclose.core import (
     UpstreamReset,
 )
 from cleanclose.core.blame.judge import marked
-from tests.harness.leavers import connected, leave_at, request
+from tests.harness.leavers import connected, leave, leave_at, request
 from tests.harness.waiting import until
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, serving, start, wrap
 
@@ -276,3 +276,33 @@ def test_an_upstreams_reset_meanwhile_is_not() -> None:
     [event] = events
     assert isinstance(event, UpstreamReset)
     assert event.verdict.side is Side.UPSTREAM
+
+
+def test_a_reset_that_the_kernel_was_asked_about_before_the_reading_is_one() -> None:
+    """Asking takes the error away: the reading finds an end, which is none of the body's."""
+    events: list[Event] = []
+    raised: list[BaseException] = []
+    entered, left = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        entered.set()
+        left.wait(10)
+        start_response("200 OK", HEADERS[:1])
+        try:
+            environ["wsgi.input"].read(1000)
+        except ConnectionResetError as error:
+            raised.append(error)
+            raise
+        return []
+
+    with serving(wrap(app, events)) as port:
+        with connected(port) as client:
+            client.sendall(request("POST", "/", length=1000) + b"abcd")
+            entered.wait(10)
+            leave(client, "rst")
+        left.set()
+        until(lambda: bool(events), "no event")
+    [event] = events
+    assert (event.name, len(raised)) == ("client_departed", 1)
+    assert isinstance(event, ClientDeparted)
+    assert event.verdict.mechanism is Mechanism.RESET

@@ -28,7 +28,7 @@ _FIRST_ERROR: Final = 400
 
 
 def is_raised(
-    *, asked: int | None, left: int | None, reader: str, begun: bool, failing: bool
+    *, asked: int | None, left: int | None, reader: str, begun: bool, failing: bool, reset: bool
 ) -> bool:
     """Whether the reading that finds the end too early raises.
 
@@ -40,11 +40,13 @@ def is_raised(
         begun: Whether the response has begun with a success: it can only break off then.
         failing: Whether another exception is being handled, as in a ``finally``: it is the one
             to be seen.
+        reset: Whether the client is known to have reset its connection: then the reading would
+            have raised, if nobody had asked the kernel before.
     """
     if failing:
         return False
-    if left is None:
-        return begun
+    if reset or left is None:
+        return reset or begun
     counts = asked is not None and 0 <= asked <= left
     return begun or not counts or reader in _COUNT_FOR_OTHERS
 
