@@ -11,6 +11,7 @@ from types import GeneratorType
 from typing import Any, Final
 
 from cleanclose.core import Event, Mechanism
+from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
@@ -214,6 +215,8 @@ class Delivery:
         last = (self._declared or 0) if size is None else size
         unsent = None if size is None else sum(map(_size, self.pending))
         step = exchange.response_completed(time.monotonic(), last)
+        if unsent is not None and exchange.early and self.watch.progress == OPEN:
+            self.watch.declare_length(unsent, self.response)
         self._carry_out(step, may_block=unsent is None or unsent > _SMALL_RESPONSE)
 
     def let_pending_go(self) -> None:
