@@ -143,7 +143,7 @@ def _of_pytest(report: pathlib.Path, said: str) -> Outcome:
     if not report.exists():
         raise SystemExit(f"pytest has written no report:\n{said[-2000:]}")
     passed, failed = set[str](), set[str]()
-    for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - it is pytest's own
+    for case in ElementTree.parse(report).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
         if case.find("failure") is not None or case.find("error") is not None:
             failed.add(name)
