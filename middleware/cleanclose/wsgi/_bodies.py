@@ -378,6 +378,8 @@ class ResponseFile:
         self._file = id(file)
         self._close: Callable[[], object] | None = getattr(file, "close", None)
         self._outer = sys.exception() is not None
+        self._tell = _teller(file)
+        self._start = self._tell()
 
     def stand_behind(self, file: Any) -> bool:
         """Be the file's close(); False where it takes no other."""
@@ -391,7 +393,25 @@ class ResponseFile:
         """Close the file; see how the response has ended."""
         close, self._close = self._close, None
         error = None if self._outer else sys.exception()
+        if error is not None and not self._watch.ended:
+            at = None if self._start is None else self._tell()
+            self._watch.file_broke_off(None if at is None else at - (self._start or 0))
         end(self._middleware, self._watch, error, close, through=self._file)
+
+
+def _teller(wrapper: Any) -> Callable[[], int | None]:
+    """What says how far a server has come with the file in its wrapper; None where nothing does."""
+    # The first name is wsgiref's and gunicorn's, the other one Werkzeug's and waitress's.
+    file = getattr(wrapper, "filelike", None) or getattr(wrapper, "file", None)
+
+    def tell() -> int | None:
+        try:
+            at: object = file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        return at if isinstance(at, int) else None
+
+    return tell
 
 
 def _size(piece: Any) -> int:
