@@ -74,6 +74,8 @@ class Delivery:
         self._has_drained = False
         self._untold = 0
         self._ahead = 0
+        self._came = 0
+        self._read = 0
         self._let_go: Callable[[], None] | None = None
 
     # What the application calls.
@@ -346,16 +348,22 @@ class Delivery:
     def came(self, size: int) -> Step:
         """So many bytes have come, and no reading has returned with them yet."""
         self._untold += size
+        self._came += size
         # Of chunks only a reading tells what is framing; but one chunk may be endless.
-        if self.left is None and self._untold < _UNTOLD:
-            return self.step()
-        return self._tell()
+        if self.left is not None:
+            return self._tell()
+        exchange = self.exchange
+        assert exchange is not None
+        if self._untold >= _UNTOLD:
+            self._tell()
+        return exchange.on_wire(self._came, self._read, time.monotonic())
 
     def drained(self, size: int, *, at_end: bool) -> Step:
         """A reading has returned."""
         new = max(0, size - self._ahead)
         self._ahead = max(0, self._ahead - size)
         self._untold = 0
+        self._read += size
         if self.input.left is not None:
             # What was known before is counted with the rest.
             self.input.left -= size - new

@@ -77,8 +77,10 @@ def check(serve: Serve, stack: Stack, port_of: Callable[[int], int]) -> None:
     server = serve(stack)
     watch = Watch(server)
     cases = [(path, script) for path in REFUSALS for script in SCRIPTS]
+    port = port_of(server.port)
     with ThreadPoolExecutor(len(cases)) as pool:
-        answers = list(pool.map(lambda case: talk(port_of(server.port), *case), cases))
+        asked = [pool.submit(talk, port, *case) for case in cases]
+        answers = [each.result() for each in asked]
     for (path, script), answer in zip(cases, answers, strict=True):
         statuses = [r.status for r in read_transcript(answer, *["POST"] * 4).responses]
         wanted = 401 if path == routes.REFUSE_LARGE else 413

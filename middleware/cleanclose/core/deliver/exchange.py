@@ -235,6 +235,17 @@ class Exchange:
             return self._happen(Happening.BODY_END, now)
         return self.tick(now)
 
+    def on_wire(self, size: int, body: int, now: float) -> Step:
+        """What a chunked body has taken on the connection since its draining began.
+
+        Args:
+            size: How many bytes have been taken, the framing included.
+            body: How many of them were the body's own.
+            now: The time.
+        """
+        self._drain.on_wire(size, body)
+        return self.tick(now)
+
     def nothing_came(self, now: float) -> Step:
         """What `Read` asked for has not come in its time."""
         if self._state is State.DRAINING and self.patience is Patience.ARRIVED:
@@ -363,6 +374,16 @@ class Exchange:
     def may_read(self) -> bool:
         """Whether the body may be read for nobody: a client that waits for a 100 gets none."""
         return not self._awaits_continue and not self._unreadable
+
+    @property
+    def frames_unseen(self) -> bool:
+        """Whether the body's framing takes bytes of the connection that the interface hides."""
+        return self._drain.length == CHUNKED and not self._connection.multiplexed
+
+    @property
+    def drained(self) -> int:
+        """Bytes of the body that were discarded before the response."""
+        return self._drain.drained
 
     @property
     def patience(self) -> Patience:
