@@ -8,7 +8,7 @@ VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
-WORKERS ?= 4
+WORKERS ?= 6
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
@@ -20,7 +20,8 @@ BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
 # loadfile: a file's tests share costly fixtures. Not loadgroup: pytest-xdist 3.8 ignores its
 # groups under pytest 9.2 without a word (pytest-dev/pytest-xdist#1386).
-TEST_FLAGS := -n $(WORKERS) --dist loadfile
+# The order is that of tests/conftest.py: the longest first. xdist's would put them last.
+TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
