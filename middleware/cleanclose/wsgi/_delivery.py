@@ -15,9 +15,11 @@ from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
+from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
 from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
-from cleanclose.wsgi._connection import drain, find_connection
+from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
+from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
 
 __all__ = ["Delivery"]
@@ -52,13 +54,16 @@ class Delivery:
     ) -> None:
         assert watch.input is not None
         self.watch = watch
-        self.server = server = watch.server
+        self.server: Server = watch.server
+        server = self.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         self.response: object = wsgi_response(watch.server_start_response, server)
-        self.input = watch.input
+        self.input: WitnessedInput = watch.input
         self.stream: Any = watch.input.stream
-        self.connection = find_connection(watch.environ, self.stream, server)
-        self.length = CHUNKED if watch.expected_in is None else watch.expected_in
+        self.connection: ClientConnection | None = find_connection(
+            watch.environ, self.stream, server
+        )
+        self.length: int = CHUNKED if watch.expected_in is None else watch.expected_in
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
         self._begin = begin
@@ -67,7 +72,7 @@ class Delivery:
         self._most = most
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
         closes = server.closes_anyway or server.close is None or self.response is not None
-        self.framed = closes and (
+        self.framed: bool = closes and (
             self.length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
         )
         self._declared: int | None = None

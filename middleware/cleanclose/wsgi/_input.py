@@ -59,10 +59,10 @@ class WitnessedInput:
         *,
         raw: bool = False,
     ) -> None:
-        self.stream = stream
+        self.stream: Any = stream
         self.left = left
         """Bytes of the body that are still to come; None if only its end tells its length."""
-        self.has_read = False
+        self.has_read: bool = False
         """Whether the application has begun to read."""
         self.error: Exception | None = None
         """What its reading raised."""

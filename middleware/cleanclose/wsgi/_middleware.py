@@ -19,6 +19,7 @@ from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING, Lock
 from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import forget_head, is_servers_own, wsgi_response, wsgi_server
@@ -85,7 +86,7 @@ class CleanCloseMiddleware:
         self.app = app
         self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
-        self.reporter = make_reporter(outlets, self._settings)
+        self.reporter: Reporter = make_reporter(outlets, self._settings)
         self._quieten()
         self._lock = Lock()
         self._places: Places | None = None

@@ -124,8 +124,8 @@ class WsgiWatch(Watch):
 
     def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
         super().__init__(now)
-        self.environ = environ
-        self.server_start_response = start_response
+        self.environ: Environ = environ
+        self.server_start_response: StartResponse = start_response
 
     @property
     def status(self) -> int | None:
