@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import select
 import sys
 import time
@@ -14,10 +13,17 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from tornado import http1connection, httputil, iostream, web, websocket
+from tornado import httputil, iostream, web, websocket
 
 from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
 from cleanclose.core.blame.judge import mark
+from cleanclose.core.blame.provenance import (
+    caller,
+    is_called_by,
+    is_method_of,
+    passed_method,
+    raised_under,
+)
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.kernel import tcp_info
@@ -25,8 +31,14 @@ from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import number
-from cleanclose.servers.tornado import TORNADO
-from cleanclose.tornado._private import CLOSES_ALL
+from cleanclose.servers.tornado import (
+    BODY_TIMEOUT,
+    CLOSES_ALL,
+    HANDLES,
+    PROTOCOLS,
+    STREAMS,
+    TORNADO,
+)
 
 __all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
 
@@ -37,6 +49,8 @@ _clock: Final = time.monotonic
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
 _SENT: Final = "_total_write_done_index"
 """How many bytes of the stream the kernel has taken."""
+_LEFT: Final = "_cleanclose_left"
+"""How the peer of a closed stream has left: for the requests behind, which it sent before."""
 
 
 class TornadoWatch(Watch):
@@ -81,8 +95,12 @@ class TornadoWatch(Watch):
         witness: object = stream.__dict__.get("close")
         if isinstance(witness, _StreamClose):
             witness.watch = self
-        else:
+        elif not stream.closed():
             stream.close = _StreamClose(stream, self)
+        elif (left := _left_before(stream)) is not None:
+            # Tornado serves what a client had sent before it left.
+            CURRENT.set(self)
+            self.peer_gone(Witness.STREAM, self.started, mechanism=left, late=True)
 
     @property
     def status(self) -> int | None:
@@ -122,7 +140,7 @@ class TornadoWatch(Watch):
         stream = self._stream
         if isinstance(error, iostream.StreamClosedError):
             real: object = error.real_error
-            if (real is not None and real is stream.error) or _passed(error, stream):
+            if (real is not None and real is stream.error) or passed_method(error, STREAMS, stream):
                 self.peer_gone(Witness.STREAM, _clock(), error)
         elif error is stream.error:
             self.peer_gone(Witness.STREAM, _clock(), error)
@@ -205,13 +223,16 @@ class TornadoWatch(Watch):
         if self.progress not in (COMPLETE, GONE):
             self._idle = idle_before(tcp_info(self._stream.socket), _clock() - self.started)
 
-    def stream_closed(self, caller: FrameType | None, *, unsent: bool) -> None:
+    def stream_closed(self, by: FrameType | None, *, unsent: bool) -> None:
         """The stream has been closed.
 
         Args:
-            caller: The frame that closed it; None where Python does not tell.
+            by: The frame that closed it; None where Python does not tell.
             unsent: Whether there was something left to write.
         """
+        left = _left_by(self._stream, by)
+        if left is not None:
+            vars(self._stream)[_LEFT] = left
         if self.ended:
             return
         finished = self.progress == COMPLETE
@@ -227,10 +248,10 @@ class TornadoWatch(Watch):
             self._status, self.bytes_out = None, 0
         error: object = stream.error
         protocol, self._protocol = self._protocol, None
-        if caller is None:
+        if by is None:
             # Whose doing it was cannot be known.
             self.response_completed()
-        elif _is_of(caller, stream):
+        elif is_method_of(by, STREAMS, stream):
             # The stream itself closes for what its socket said, and for limits of its own.
             if protocol is not None and getattr(protocol, "server_terminated", False):
                 # A close frame has been sent: the application had finished.
@@ -240,7 +261,7 @@ class TornadoWatch(Watch):
             elif isinstance(error, OSError):
                 self._came_out(error, idle=finished and not unsent)
         else:
-            mechanism = _servers_own(caller)
+            mechanism = _servers_own(by)
             if mechanism is not None:
                 self.stopping = True
                 self.peer_gone(Witness.SERVER, _clock(), mechanism=mechanism)
@@ -277,7 +298,7 @@ class TornadoWatch(Watch):
         # of that one's, and what it was about to do has not been done.
         if self.departure is None or current() is not self:
             return
-        if _is_made_from_its_context(error) and error.__context__ is not None:
+        if error.__context__ is not None and raised_under(error, *PROTOCOLS):
             self.peer_gone(Witness.WRITE, _clock(), error.__context__)
         self.peer_gone(Witness.WRITE, _clock(), error)
 
@@ -387,15 +408,13 @@ class _StreamClose:
         stream = self._stream
         # It happens once; and this would be a reference cycle.
         del stream.close
-        here = inspect.currentframe()
+        by = caller()
         unsent: bool = stream.writing()
         self.watch.stream_closes()
         try:
             stream.close(exc_info)
         finally:
-            self.watch.stream_closed(None if here is None else here.f_back, unsent=unsent)
-            # A frame that refers to itself is a cycle too.
-            del here
+            self.watch.stream_closed(by, unsent=unsent)
 
 
 def _header(headers: httputil.HTTPHeaders, name: str) -> str | None:
@@ -461,67 +480,29 @@ def _uncaught(error: BaseException) -> BaseException | None:
     if isinstance(error, web.HTTPError | web.Finish) or not isinstance(error, Exception):
         # The application's own answer.
         return None
-    frame = inspect.currentframe()
-    while frame is not None:
-        # RequestHandler._execute calls it with whatever a handler has raised.
-        if (
-            frame.f_code.co_name == "_handle_request_exception"
-            and frame.f_globals.get("__name__") == web.__name__
-        ):
-            return error
-        frame = frame.f_back
-    return None
-
-
-def _is_made_from_its_context(error: websocket.WebSocketClosedError) -> bool:
-    """Whether tornado's protocol has raised it for what its stream's write had raised.
-
-    WebSocketHandler raises the same class by itself, for nothing else than a closed websocket:
-    the context is then whatever the application was handling.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None or traceback.tb_frame.f_globals.get("__name__") != websocket.__name__:
-        return False
-    frame = traceback.tb_frame
-    # A coroutine inside of WebSocketProtocol13.write_message awaits the write, or the method
-    # itself has raised.
-    return frame.f_code.co_name == "wrapper" or isinstance(
-        frame.f_locals.get("self"), websocket.WebSocketProtocol
-    )
+    return error if is_called_by(HANDLES) else None
 
 
 def _servers_own(caller: FrameType) -> Mechanism | None:
     """How the server has cut the client off, if it has; None for all that an application does."""
-    if caller.f_code is CLOSES_ALL:
-        # HTTPServer.close_all_connections.
+    if CLOSES_ALL.has(caller):
         return Mechanism.ABORTED
-    if caller.f_globals.get("__name__") == http1connection.__name__ and caller.f_code.co_name in (
-        "_read_message_inner",
-        "_read_message",
-    ):
-        # The only place where HTTP1Connection closes its stream past its own close(): for
-        # HTTPServer's body_timeout. In tornado 6.4 it has the shorter name.
-        return Mechanism.TIMEOUT
-    return None
+    return Mechanism.TIMEOUT if BODY_TIMEOUT.has(caller) else None
 
 
-def _is_of(frame: FrameType, stream: object) -> bool:
-    """Whether a frame is a method of this very stream."""
-    return (
-        frame.f_globals.get("__name__") == iostream.__name__
-        and frame.f_locals.get("self") is stream
-    )
+def _left_before(stream: Any) -> Mechanism | None:
+    left: Mechanism | None = getattr(stream, _LEFT, None)
+    return left
 
 
-def _passed(error: BaseException, stream: object) -> bool:
-    traceback = error.__traceback__
-    while traceback is not None:
-        if _is_of(traceback.tb_frame, stream):
-            return True
-        traceback = traceback.tb_next
-    return False
+def _left_by(stream: Any, caller: FrameType | None) -> Mechanism | None:
+    """How the peer has left, if that is why a stream was closed: by itself, and for no limit."""
+    if caller is None or not is_method_of(caller, STREAMS, stream):
+        return None
+    error: object = stream.error
+    if error is None:
+        return Mechanism.EOF
+    return Mechanism.of(error) if isinstance(error, OSError) else None
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:
