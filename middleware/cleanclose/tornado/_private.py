@@ -13,6 +13,7 @@ from tornado import http1connection, web
 
 from cleanclose.servers import MISSING, find
 from cleanclose.servers.tornado import CONNECTION, NEEDED, NEEDED_TO_STOP, PARAMETERS, STREAM
+from cleanclose.tornado._watched import WatchedConnection
 
 __all__ = ["handlers_can_be_stopped", "is_known"]
 
@@ -30,7 +31,7 @@ def is_known(connection: object) -> bool:
     Returns:
         False also for what is no `HTTP1Connection`: an application's own, a stand-in of ours.
     """
-    if not isinstance(connection, _CONNECTION):
+    if not isinstance(connection, _CONNECTION) or isinstance(connection, WatchedConnection):
         return False
     stream: object = getattr(connection, "stream", None)
     kind: tuple[type, type] = (type(connection), type(stream))

@@ -24,8 +24,8 @@ from cleanclose.core.blame.provenance import (
     passed_method,
     raised_under,
 )
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
+from cleanclose.core.deliver.framing import awaited_length
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tell.reporter import Reporter
@@ -40,10 +40,9 @@ from cleanclose.servers.tornado import (
     TORNADO,
 )
 
-__all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
+__all__ = ["TornadoWatch", "ask_the_kernel", "header"]
 
 _SWITCHING_PROTOCOLS: Final = 101
-_WITHOUT_BODY: Final = frozenset({204, 304})
 _clock: Final = time.monotonic
 # Linux; elsewhere only a connection that is closed on both sides can be told.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
@@ -81,21 +80,25 @@ class TornadoWatch(Watch):
     def __init__(
         self, connection: Any, method: str, headers: httputil.HTTPHeaders, reporter: Reporter
     ) -> None:
-        self.started = _clock()
+        self.started = now = _clock()
         self.progress = OPEN
         self._method = method
         self._headers = headers
         self._reporter = reporter
-        if self.started >= reporter.sample_at:
+        if now >= reporter.sample_at:
             reporter.request_begins(self)
         # Asked now: behind a proxy (xheaders) it is another address later.
         self._client: object = getattr(connection.context, "remote_ip", None)
-        stream: Any = connection.stream
-        self._stream = stream
-        witness: object = stream.__dict__.get("close")
-        if isinstance(witness, _StreamClose):
-            witness.watch = self
-        elif not stream.closed():
+        self._stream: Any = connection.stream
+        try:
+            self._stream.close.watch = self
+        except AttributeError:
+            self._watch_close()
+
+    def _watch_close(self) -> None:
+        """The first request on a stream; or one on a stream that is closed."""
+        stream = self._stream
+        if not stream.closed():
             stream.close = _StreamClose(stream, self)
         elif (left := _left_before(stream)) is not None:
             # Tornado serves what a client had sent before it left.
@@ -117,9 +120,9 @@ class TornadoWatch(Watch):
             server=TORNADO.name,
             method="WEBSOCKET" if self.is_websocket else self._method,
             client=client if isinstance(client, str) else None,
-            request_id=_header(headers, "X-Request-ID"),
-            trace_id=trace_id(_header(headers, "Traceparent")),
-            idempotency_key=_header(headers, "Idempotency-Key"),
+            request_id=header(headers, "X-Request-ID"),
+            trace_id=trace_id(header(headers, "Traceparent")),
+            idempotency_key=header(headers, "Idempotency-Key"),
         )
 
     def idle_before(self, now: float) -> float | None:
@@ -147,17 +150,24 @@ class TornadoWatch(Watch):
 
     # What the connection tells.
 
-    def head_comes(self, status: int, headers: httputil.HTTPHeaders) -> None:
-        """The response's head is about to be handed to tornado."""
-        self._response_headers = headers
+    def head_comes(
+        self, status: int, headers: httputil.HTTPHeaders, chunk: bytes | None = None
+    ) -> None:
+        """The response's head is about to be handed to tornado, perhaps with some of its body."""
         error = sys.exc_info()[1]
         if error is not None and _uncaught(error) is not None:
             self._failed_in = super().phase
-        if status != _SWITCHING_PROTOCOLS and self.departure is None:
+        if self.is_websocket and status != _SWITCHING_PROTOCOLS and self.departure is None:
             # A request for an upgrade that got a plain answer.
             self.is_websocket = False
+        self._response_headers = headers
         self._status = status
-        self._sent_before = number(self._stream, _SENT)
+        try:
+            self._sent_before = self._stream._total_write_done_index
+        except AttributeError:
+            number(self._stream, _SENT)
+        if chunk:
+            self.response_piece(len(chunk))
 
     def written(self, future: asyncio.Future[None]) -> None:
         """A piece has been handed to tornado, which gave this future for it."""
@@ -170,9 +180,14 @@ class TornadoWatch(Watch):
 
     def app_finished(self) -> None:
         """The application has called ``finish()``."""
+        error = sys.exc_info()[1]
+        is_plain = error is None and self.delivery is None and not self.is_sample
+        if is_plain and self.progress == STREAMING:
+            # Nearly every request.
+            self.progress = COMPLETE
+            return
         if self.ended or self._status == _SWITCHING_PROTOCOLS:
             return
-        error = sys.exc_info()[1]
         self.response_completed()
         if self.is_sample:
             self._reporter.request_over(self)
@@ -271,10 +286,10 @@ class TornadoWatch(Watch):
 
     def awaited_out(self) -> int | None:
         """How many bytes of the response's body the peer waits for, by the head that it has got."""
-        if self._method == "HEAD" or self._status in _WITHOUT_BODY:
-            return 0
-        headers = self._response_headers
-        return None if headers is None else response_length(_header(headers, "Content-Length"))
+        headers, status = self._response_headers, self._status
+        if headers is None or status is None:
+            return None
+        return awaited_length(self._method, status, header(headers, "Content-Length"))
 
     def _came_out(self, error: OSError, *, idle: bool) -> None:
         if idle:
@@ -316,81 +331,6 @@ class TornadoWatch(Watch):
             self._reporter.report(self.upstream_reset(error, verdict, _clock()))
 
 
-class WatchedConnection(httputil.HTTPConnection):
-    """Stands in for `tornado.http1connection.HTTP1Connection`, which does all the work.
-
-    Args:
-        connection: Tornado's own connection.
-        watch: What is told of it.
-    """
-
-    tornado_waits: bool = False
-    """Whether tornado waits for the application's delegate, and so does not read."""
-    tornado_reads: bool = False
-    """Whether it has begun to read the body: a client that waits for a 100 has got it."""
-
-    def __init__(self, connection: Any, watch: TornadoWatch) -> None:
-        self._connection = connection
-        self._watch = watch
-        # HTTPServerRequest asks for it each time.
-        self.context: Any = connection.context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    @property
-    def watch(self) -> TornadoWatch:
-        """The watch of this exchange."""
-        return self._watch
-
-    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """As HTTP1Connection's."""
-        if callback is not None:
-            if self._watch.is_websocket:
-                self._handler = weakref.ref(getattr(callback, "__self__", self))
-            # It is called in the context of whoever used the stream first.
-            callback = functools.partial(_call_for, self._watch, callback)
-        self._connection.set_close_callback(callback)
-
-    def write_headers(
-        self,
-        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
-        headers: httputil.HTTPHeaders,
-        chunk: bytes | None = None,
-    ) -> asyncio.Future[None]:
-        """Implements `tornado.httputil.HTTPConnection.write_headers`."""
-        watch = self._watch
-        assert isinstance(start_line, httputil.ResponseStartLine)
-        watch.head_comes(start_line.code, headers)
-        if chunk:
-            watch.response_piece(len(chunk))
-        future: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
-        if watch.progress == GONE:
-            watch.written(future)
-        return future
-
-    def write(self, chunk: bytes) -> asyncio.Future[None]:
-        """Implements `tornado.httputil.HTTPConnection.write`."""
-        watch = self._watch
-        watch.response_piece(len(chunk))
-        future: asyncio.Future[None] = self._connection.write(chunk)
-        if watch.progress == GONE:
-            watch.written(future)
-        return future
-
-    def finish(self) -> None:
-        """Implements `tornado.httputil.HTTPConnection.finish`."""
-        self._connection.finish()
-        self._watch.app_finished()
-
-    def detach(self) -> iostream.IOStream:
-        """As HTTP1Connection's."""
-        stream: iostream.IOStream = self._connection.detach()
-        handler = getattr(self, "_handler", None)
-        self._watch.detached(None if handler is None else handler())
-        return stream
-
-
 class _StreamClose:
     """Stands in for one stream's ``close``, for the connection's whole life: to see who calls it.
 
@@ -405,26 +345,25 @@ class _StreamClose:
         self.watch = watch
 
     def __call__(self, exc_info: Any = False) -> None:
-        stream = self._stream
+        stream, watch = self._stream, self.watch
         # It happens once; and this would be a reference cycle.
         del stream.close
         by = caller()
         unsent: bool = stream.writing()
-        self.watch.stream_closes()
+        watch.stream_closes()
+        # Whoever waits for the end is called in the context of this moment.
+        before = CURRENT.set(watch)
         try:
             stream.close(exc_info)
         finally:
-            self.watch.stream_closed(by, unsent=unsent)
+            CURRENT.reset(before)
+            watch.stream_closed(by, unsent=unsent)
 
 
-def _header(headers: httputil.HTTPHeaders, name: str) -> str | None:
+def header(headers: httputil.HTTPHeaders, name: str) -> str | None:
+    """A header's value, if it is there."""
     # Its get() raises and catches an exception for each header that is not there.
     return headers[name] if name in headers else None  # noqa: SIM401
-
-
-def _call_for(watch: TornadoWatch, callback: Callable[[], None]) -> None:
-    CURRENT.set(watch)
-    callback()
 
 
 def _seen_log(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
