@@ -26,7 +26,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full build constraints clean
+  docs bench matrix matrix-full suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -122,6 +122,9 @@ matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (M
 
 matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour or more
 	$(BIN)/python -m tests.matrix --full $(MATRIX_ARGS)
+
+suites: ## Frameworks' own test suites, bare and wrapped (SUITES="flask django"): two hours for all
+	$(PYTHON) -m tests.suites $(SUITES)
 
 docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
