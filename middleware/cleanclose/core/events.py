@@ -325,7 +325,8 @@ class ClientDeparted(Event):
         status: The response's status; None if none of the response was sent before.
         bytes_in: Bytes of the request's body that the application has received.
         expected_in: The body's declared length; None if it has none.
-        bytes_out: Bytes of the response's body that were handed to the server before.
+        bytes_out: Bytes of the response's body that were handed to the server before; None where
+            the server was sending a file by itself, and cannot be asked how far it has come.
         wasted_seconds: For how many seconds the handler went on after the peer had gone; None
             where the moment of the departure is not known.
         idle_seconds: For how many seconds the connection had been idle when the request came;
@@ -344,7 +345,7 @@ class ClientDeparted(Event):
     status: int | None = None
     bytes_in: int = 0
     expected_in: int | None = None
-    bytes_out: int = 0
+    bytes_out: int | None = 0
     wasted_seconds: float | None = None
     idle_seconds: float | None = None
     stopped: bool | None = None

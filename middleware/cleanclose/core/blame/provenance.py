@@ -32,6 +32,7 @@ __all__ = [
     "name_of",
     "package_of",
     "passed_call",
+    "passed_object",
     "raise_as_it_is",
     "raised_by",
 ]
@@ -188,6 +189,16 @@ def passed_call(error: BaseException, packages: Container[str], function: str) -
         frame.f_code.co_name == function and package_of(frame) in packages
         for frame in frames_of(error)
     )
+
+
+def passed_object(error: BaseException, is_it: Callable[[object], bool]) -> bool:
+    """Whether an exception came out of a method of some object.
+
+    Args:
+        error: The exception.
+        is_it: Says whether it is the object that is meant.
+    """
+    return any(is_it(frame.f_locals.get("self")) for frame in frames_of(error))
 
 
 def first_caught_by(error: BaseException, packages: Container[str]) -> BaseException | None:
