@@ -222,7 +222,10 @@ class Delivery:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                self._error = error
+                # A server may say to who sends that the client has left (ASGI 2.4). Without us the
+                # application would have been done by then, and nobody would have heard of it.
+                if not (isinstance(error, OSError) and self.exchange.left_while_draining):
+                    self._error = error
                 # Its place must not be lost with it.
                 self.exchange.abandoned(time.monotonic())
             finally:
