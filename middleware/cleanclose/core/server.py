@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 __all__ = ["UNKNOWN", "Continue", "Server"]
@@ -39,6 +39,8 @@ class Server:
             which one is there and is true once the peer has left.
         gone_is_settled: Whether that attribute stays false for a peer which leaves when the
             response is complete.
+        after_end: What its ``receive`` and ``send`` do once a response is complete, in functions
+            that need nothing of the request; None where that is not just one thing.
         lost_code: The code, without a reason, that the server gives for a websocket which was
             lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
         hides_after_end: Whether it says nothing, at its usual level, about an exception that an
@@ -96,6 +98,10 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
+        raw_chunks: Whether a WSGI server hands a chunked body on as it comes, chunks and all, so
+            that it ends for the application when the client has closed its half of the connection.
+        replaces_head: Whether a WSGI server's ``start_response`` takes another head in place of one
+            that it has not sent, and asks nothing of its ``exc_info`` then.
         relays: Whether a router of the server's own may stand between the client and the process,
             which closes the client's connection as soon as the process has closed its own.
         threads: How many requests a WSGI server's process serves at once, from the environ and the
@@ -109,6 +115,7 @@ class Server:
     socket_key: str | None = None
     gone_attributes: tuple[str, ...] = ()
     gone_is_settled: bool = False
+    after_end: tuple[Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]] | None = None
     lost_code: int = 1006
     hides_after_end: bool = False
     reads_first: bool = False
@@ -133,6 +140,8 @@ class Server:
     close: Callable[[Any, Any], None] | None = None
     when_closing: Callable[[Any, Callable[[], None]], None] | None = None
     declares_length: bool = True
+    raw_chunks: bool = False
+    replaces_head: bool = False
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None

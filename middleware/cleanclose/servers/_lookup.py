@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
+from cleanclose.core.kernel import is_established
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
 from cleanclose.servers._rooms import ROOMS
@@ -26,6 +27,7 @@ __all__ = [
     "gone_sign",
     "is_asgi_stopping",
     "is_servers_own",
+    "is_surely_there",
     "plain_socket",
     "wsgi_response",
     "wsgi_server",
@@ -49,6 +51,9 @@ _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
 """By the package of the server's ``start_response``."""
+_SOCKET_KEYS: Final = tuple(
+    server.socket_key for server in _WSGI_BY_KEY.values() if server.socket_key is not None
+)
 _INNER_SOCKETS: Final[Mapping[str, str]] = {
     room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
 }
@@ -186,13 +191,31 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
 
     Args:
         environ: The environ.
-        start_response: The callable as the server gave it, for servers that leave nothing of
-            theirs in the environ. Behind a middleware which wraps it those are unknown.
+        start_response: The callable, for servers that leave nothing of theirs in the environ:
+            their own, or what others have put around it.
     """
     for key, server in _WSGI_BY_KEY.items():
         if key in environ:
             return server
-    return _WSGI.get(_package(start_response), UNKNOWN)
+    found = _WSGI.get(_package(start_response))
+    if found is not None:
+        return found
+    for call in _through_wrappers(start_response):
+        if getattr(call, "__name__", "") == "start_response" and _package(call) in _WSGI:
+            return _WSGI[_package(call)]
+    return UNKNOWN
+
+
+def is_surely_there(environ: Mapping[str, Any]) -> bool:
+    """Whether the client is known to be there, which costs a normal request next to nothing.
+
+    Args:
+        environ: The environ. Where the server does not put its socket there, nothing is known.
+    """
+    for key in _SOCKET_KEYS:
+        if key in environ:
+            return is_established(environ[key])
+    return False
 
 
 def wsgi_response(start_response: object, server: Server) -> object:
@@ -208,10 +231,7 @@ def wsgi_response(start_response: object, server: Server) -> object:
     Returns:
         None where there is none, or where it is hidden too well.
     """
-    waiting, seen = [start_response], 0
-    while waiting and seen < _MOST_WRAPPERS:
-        call = waiting.pop(0)
-        seen += 1
+    for call in _through_wrappers(start_response):
         owner: object = getattr(call, "__self__", None)
         if owner is not None and type(owner).__module__.partition(".")[0] == server.name:
             return owner
@@ -220,11 +240,20 @@ def wsgi_response(start_response: object, server: Server) -> object:
             for cell in _cells(call):
                 if type(cell).__module__.partition(".")[0] == server.name and not callable(cell):
                     return cell
-        waiting += _wrapped_by(call)
     return None
 
 
 _MOST_WRAPPERS: Final = 64
+
+
+def _through_wrappers(call: object) -> Iterator[object]:
+    """A callable, and what it hands on to, as far as that can be seen; the nearest first."""
+    waiting, seen = [call], 0
+    while waiting and seen < _MOST_WRAPPERS:
+        each = waiting.pop(0)
+        seen += 1
+        yield each
+        waiting += _wrapped_by(each)
 
 
 def _wrapped_by(call: object) -> Iterator[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
@@ -18,6 +19,7 @@ __all__ = [
     "Body",
     "DeliveredBody",
     "Dropped",
+    "FilePieces",
     "ListBody",
     "ResponseFile",
     "SizedBody",
@@ -25,6 +27,9 @@ __all__ = [
     "leave",
 ]
 
+
+FILE_PIECE: Final = 32 * 1024
+"""As much of a file as uWSGI reads at once of one that it cannot send by its number."""
 
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
@@ -131,8 +136,28 @@ class Dropped:
             close()
 
 
+class FilePieces:
+    """A file, in pieces: as the server would have sent it which knows its own file by itself.
+
+    uWSGI's ``wsgi.file_wrapper`` gives the file back, and remembers it. Nobody else would know
+    that it is not to be gone through by its lines, of which one may be all of it.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(functools.partial(self._file.read, FILE_PIECE), b"")
+
+    def close(self) -> None:
+        """Close the file."""
+        close: Callable[[], object] | None = getattr(self._file, "close", None)
+        if close is not None:
+            close()
+
+
 class ListBody:
-    """A response that is there already: it cannot raise, and the server goes through it alone.
+    """A list or a tuple: it cannot raise, and the server goes through it alone.
 
     How far it has come, the list's own iterator tells.
     """
@@ -160,21 +185,29 @@ class ListBody:
 
     def close(self) -> None:
         """The server has done with it; see how."""
-        watch, self._watch = self._watch, None
+        watch = self._watch
         if watch is None:
             return
+        self._watch = None
         error = None if self._outer else sys.exception()
         pieces = self._pieces
         left = len(self._result) if pieces is None else length_hint(pieces)
         if left == 0 and error is None and watch.progress == OPEN:
+            # As nearly always: there is nothing to say.
             watch.progress = COMPLETE
-        elif not watch.ended:
+            if watch.is_sample:
+                self._middleware.reporter.request_over(watch)
+            if watch.input is not None:
+                watch.input.detach()
+            if _current() is watch:
+                _enter(None)
+            return
+        if not watch.ended:
             for piece in self._result[: len(self._result) - left]:
                 watch.response_piece(_size(piece))
             if left == 0:
                 watch.response_completed()
-        close: Callable[[], object] | None = getattr(self._result, "close", None)
-        end(self._middleware, watch, error, close)
+        end(self._middleware, watch, error, None)
 
 
 class Body:
@@ -402,7 +435,7 @@ class ResponseFile:
 def _teller(wrapper: Any) -> Callable[[], int | None]:
     """What says how far a server has come with the file in its wrapper; None where nothing does."""
     # The first name is wsgiref's and gunicorn's, the other one Werkzeug's and waitress's.
-    file = getattr(wrapper, "filelike", None) or getattr(wrapper, "file", None)
+    file: Any = getattr(wrapper, "filelike", None) or getattr(wrapper, "file", None)
 
     def tell() -> int | None:
         try:

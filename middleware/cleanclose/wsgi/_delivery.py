@@ -6,18 +6,21 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
 from cleanclose.core import Event, Mechanism
+from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
+from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
 from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
-from cleanclose.wsgi._connection import drain, find_connection
-from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
+from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
+from cleanclose.wsgi._input import WitnessedInput
+from cleanclose.wsgi._witness import ExcInfo, Headers, UploadWatch, Write
 
 __all__ = ["Delivery"]
 
@@ -35,7 +38,6 @@ class Delivery:
 
     Args:
         watch: The witnesses; its input is the application's.
-        wishes: Not empty once the application wants its response left alone.
         begin: Makes the exchange, once the response begins.
         report: Receives the lingerer's event.
         most: How many connections may linger.
@@ -43,30 +45,30 @@ class Delivery:
 
     def __init__(
         self,
-        watch: WsgiWatch,
-        wishes: Sequence[object],
+        watch: UploadWatch,
         begin: Callable[[Delivery], Exchange],
         report: Callable[[Event], None],
         most: int,
     ) -> None:
-        assert watch.input is not None
         self.watch = watch
-        self.server = server = watch.server
+        self.server: Server = watch.server
+        server = self.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         self.response: object = wsgi_response(watch.server_start_response, server)
-        self.input = watch.input
+        self.input: WitnessedInput = watch.input
         self.stream: Any = watch.input.stream
-        self.connection = find_connection(watch.environ, self.stream, server)
-        self.length = CHUNKED if watch.expected_in is None else watch.expected_in
+        self.connection: ClientConnection | None = find_connection(
+            watch.environ, self.stream, server
+        )
+        self.length: int = CHUNKED if watch.expected_in is None else watch.expected_in
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
         self._begin = begin
-        self._wishes = wishes
         self._report = report
         self._most = most
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
         closes = server.closes_anyway or server.close is None or self.response is not None
-        self.framed = closes and (
+        self.framed: bool = closes and (
             self.length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
         )
         self._declared: int | None = None
@@ -81,7 +83,7 @@ class Delivery:
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Begin the response."""
-        if self.server.keeps_quiet and not self._wishes:
+        if self.server.keeps_quiet and not self.input.left_alone:
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -102,7 +104,7 @@ class Delivery:
         if self.exchange is None:
             watch, now = self.watch, time.monotonic()
             self.exchange = watch.delivery = exchange = self._begin(self)
-            if self._wishes or (
+            if self.input.left_alone or (
                 # To read from there would wait for the client, for as long as it likes.
                 self.connection is None and is_socket_gone(self.stream, self.server)
             ):
@@ -216,6 +218,8 @@ class Delivery:
         last = (self._declared or 0) if size is None else size
         unsent = None if size is None else sum(map(_size, self.pending))
         step = exchange.response_completed(time.monotonic(), last)
+        if unsent is not None and exchange.early and self.watch.progress == OPEN:
+            self.watch.declare_length(unsent, self.response)
         self._carry_out(step, may_block=unsent is None or unsent > _SMALL_RESPONSE)
 
     def let_pending_go(self) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cleanclose.core.blame.short_uploads import is_raised
+from cleanclose.core.deliver.framing import ends_chunks
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
-    from cleanclose.wsgi._witness import WsgiWatch
+    from cleanclose.wsgi._witness import UploadWatch
 
 __all__ = ["WitnessedInput"]
 
 Result = TypeVar("Result")
+
+_TAIL: Final = 5
+"""Bytes of a last chunk."""
 
 
 class WitnessedInput:
@@ -30,29 +34,47 @@ class WitnessedInput:
         left: The body's length; None if only its end tells.
         finish: Called once, when the exchange is over, with the names of the attributes that the
             application has asked for and nobody hears of.
+        raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
+            whole.
     """
 
-    __slots__ = ("_finish", "_others", "_watch", "delivery", "error", "has_read", "left", "stream")
+    __slots__ = (
+        "_finish",
+        "_others",
+        "_tail",
+        "_watch",
+        "delivery",
+        "error",
+        "has_read",
+        "left",
+        "left_alone",
+        "stream",
+    )
 
     def __init__(
         self,
         stream: Any,
-        watch: WsgiWatch,
+        watch: UploadWatch,
         left: int | None,
         finish: Callable[[set[str]], None] | None = None,
+        *,
+        raw: bool = False,
     ) -> None:
-        self.stream = stream
+        self.stream: Any = stream
         self.left = left
         """Bytes of the body that are still to come; None if only its end tells its length."""
-        self.has_read = False
+        self.left_alone: bool = False
+        """Whether the application wants its response left alone."""
+        self.has_read: bool = False
         """Whether the application has begun to read."""
         self.error: Exception | None = None
         """What its reading raised."""
         self.delivery: Delivery | None = None
         """Who delivers the response, once it begins before the body's end."""
-        self._watch: WsgiWatch | None = watch
+        self._watch: UploadWatch | None = watch
         self._finish = finish
         self._others: set[str] | None = None if finish is None else set()
+        self._tail: bytes | None = b"" if raw else None
 
     def detach(self) -> None:
         """The exchange is over: what is read from now on nobody hears of."""
@@ -64,16 +86,37 @@ class WitnessedInput:
     def read(self, *args: Any, **keywords: Any) -> bytes:
         """Read bytes."""
         watch = self._watch
-        if watch is None:
-            data: bytes = self.stream.read(*args, **keywords)
-            return data
+        if watch is None or keywords or self.delivery is not None or self._tail is not None:
+            return self._read(*args, **keywords)
+        self.has_read = True
+        try:
+            data: bytes = self.stream.read(*args)
+        except Exception as error:
+            self._failed(watch, error)
+            raise
+        if len(data) != self.left:
+            return self._judged(watch, data, args, keywords)
+        # As nearly always: all of it, at once.
+        watch.bytes_in += self.left
+        watch.body_complete = True
+        self.left = 0
+        return data
+
+    def _read(self, *args: Any, **keywords: Any) -> bytes:
         data = self._call(self.stream.read, *args, **keywords)
+        watch = self._watch
+        return data if watch is None else self._judged(watch, data, args, keywords)
+
+    def _judged(
+        self,
+        watch: UploadWatch,
+        data: bytes,
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> bytes:
+        """What `read` returns, counted, and completed if it came short."""
         size = len(data)
         left = self.left
-        if size == left:
-            # As nearly always: all of it, at once.
-            self._count(watch, size, at_end=False)
-            return data
         asked = _size(args, keywords)
         if asked is None or asked < 0:
             self._count(watch, size, at_end=True, asked=asked)
@@ -161,16 +204,22 @@ class WitnessedInput:
         if self.delivery is not None:
             self.delivery.app_reads()
         try:
-            return read(*args, **keywords)
+            result = read(*args, **keywords)
+            if self._tail is not None:
+                self._tail = (self._tail + _bytes_of(result, args))[-_TAIL:]
+            return result
         except Exception as error:
-            self.error = error
-            watch.body_failed(error)
-            if self.delivery is not None:
-                self.delivery.reading_failed(error)
+            self._failed(watch, error)
             raise
 
+    def _failed(self, watch: UploadWatch, error: Exception) -> None:
+        self.error = error
+        watch.body_failed(error)
+        if self.delivery is not None:
+            self.delivery.reading_failed(error)
+
     def _count(
-        self, watch: WsgiWatch, size: int, *, at_end: bool, asked: int | None = None
+        self, watch: UploadWatch, size: int, *, at_end: bool, asked: int | None = None
     ) -> None:
         """So many bytes were read; ``at_end`` if the stream was found at its end.
 
@@ -186,6 +235,8 @@ class WitnessedInput:
             at_end = at_end and size < left
         watch.bytes_in += size
         complete = at_end if left is None else size >= left
+        if complete and self._tail is not None:
+            complete = watch.half_closed = ends_chunks(self._tail)
         if complete:
             watch.body_complete = True
         if self.delivery is not None:
@@ -194,10 +245,11 @@ class WitnessedInput:
             watch.body_ended(
                 is_raised(
                     asked=asked,
-                    left=left or 0,
+                    left=left,
                     reader=_reader(),
                     begun=watch.has_begun_well,
                     failing=sys.exception() is not None,
+                    reset=watch.is_reset,
                 )
             )
 
@@ -213,6 +265,13 @@ class WitnessedInput:
             return result
 
         return noticed
+
+
+def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:
+    """What a reading has given: bytes, lines, or so many bytes of a buffer."""
+    if isinstance(result, int):
+        return bytes(memoryview(args[0])[:result])
+    return result if isinstance(result, bytes) else b"".join(result or ())
 
 
 def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:

@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
 from cleanclose.core.blame.judge import WRAPPERS
+from cleanclose.core.blame.provenance import passed_object
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
-from cleanclose.core.deliver.framing import response_length
-from cleanclose.core.kernel import tcp_info
+from cleanclose.core.deliver.framing import needs_length, response_length
+from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import (
     client_socket,
+    forget_head,
     has_read_rest,
     is_servers_own,
+    is_surely_there,
     plain_socket,
     wsgi_server,
 )
@@ -39,6 +42,7 @@ __all__ = [
     "ExcInfo",
     "Headers",
     "StartResponse",
+    "UploadWatch",
     "Write",
     "WsgiWatch",
     "answer_of",
@@ -97,7 +101,6 @@ class WsgiWatch(Watch):
         "_request",
         "_server_write",
         "_status",
-        "deliver",
         "environ",
         "server_start_response",
     )
@@ -106,13 +109,13 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
-    deliver: Callable[[WsgiWatch], Delivery]
-    """Makes who delivers the response: only set where there is a body."""
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
     refused: bool = False
     """Whether the application's answer was no answer to half a body: it gets none of it out."""
     _ended_unnoticed: bool = False
+    half_closed: bool = False
+    """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
@@ -120,8 +123,8 @@ class WsgiWatch(Watch):
 
     def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
         super().__init__(now)
-        self.environ = environ
-        self.server_start_response = start_response
+        self.environ: Environ = environ
+        self.server_start_response: StartResponse = start_response
 
     @property
     def status(self) -> int | None:
@@ -160,7 +163,7 @@ class WsgiWatch(Watch):
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
-        if self.progress == OPEN:
+        if self.progress == OPEN and not is_surely_there(self.environ):
             # Whoever has left by now will not get this response.
             self.ask()
         if self._ended_unnoticed and is_refused(_code(status)):
@@ -181,6 +184,23 @@ class WsgiWatch(Watch):
         self._request = self.environ.get("werkzeug.request")
         return self.write
 
+    def declare_length(self, size: int, response: object) -> None:
+        """Give a response that is there as a whole its length, if it has none.
+
+        Args:
+            size: Its bytes.
+            response: The server's object behind ``start_response``.
+        """
+        server = self.server
+        if server.head_attribute is not None and response is None:
+            # It would add the second head to the first one.
+            return
+        if server.replaces_head and needs_length(self._status, self._headers):
+            forget_head(response, server)
+            headers = [*self._headers, ("Content-Length", str(size))]
+            self.server_start_response(self._status, headers, (None, None, None))
+            self._headers = headers
+
     def write(self, data: bytes) -> object:
         """What the application gets from it."""
         if self.refused:
@@ -192,29 +212,24 @@ class WsgiWatch(Watch):
             self.server_failed(Witness.WRITE, error)
             raise
 
-    # Where there is a body.
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """Begin the response as the application would."""
+        return self.start_response(status, headers, exc_info)
 
-    def delivering(self) -> Delivery:
-        """Who delivers the response, now that it begins before the body's end."""
-        upload = self.input
-        assert upload is not None
-        if upload.delivery is None:
-            upload.delivery = self.deliver(self)
-        return upload.delivery
-
-    def start_upload_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo = None
-    ) -> Write:
-        """What the application has as ``start_response`` where there is a body."""
-        if self.body_complete:
-            return self.start_response(status, headers, exc_info)
-        return self.delivering().start_response(status, headers, exc_info)
+    def delivering(self) -> Delivery | None:
+        """Who delivers a response that begins before the body's end: nobody, without a body."""
+        return None
 
     @property
     def has_begun_well(self) -> bool:
         """Whether the response has begun with a success."""
         status = self.status
         return status is not None and is_refused(status)
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the client is known to have reset its connection."""
+        return self.departure is not None and self.departure.mechanism is Mechanism.RESET
 
     def is_taken(self, stream: Any) -> bool:
         """Whether the server itself has read what is left of the body."""
@@ -261,17 +276,32 @@ class WsgiWatch(Watch):
         server = self.server
         if server is UNKNOWN:
             return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), server)
+        if sock is not None and is_established(sock):
+            return
         if server.gone_key is not None:
             is_gone: Any = self.environ.get(server.gone_key)
             if callable(is_gone) and is_gone():
                 self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
         else:
-            mechanism = _peek(_socket(self.environ, server))
+            mechanism = _peek(_plain(sock))
+            if mechanism is Mechanism.EOF and self.half_closed:
+                return
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
     def idle_before(self, now: float) -> float | None:
         return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
+
+    def find_witness(self, error: BaseException) -> None:
+        if not isinstance(error, OSError) or not _is_lost(error):
+            return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
+        # The standard library's readers, below a wsgi.input that has no body.
+        if sock is not None and passed_object(
+            error, lambda each: each is sock or getattr(each, "_sock", None) is sock
+        ):
+            self.peer_gone(Witness.INPUT, time.monotonic(), error)
 
     @property
     def known_server(self) -> Server | None:
@@ -384,6 +414,32 @@ class WsgiWatch(Watch):
         return True
 
 
+class UploadWatch(WsgiWatch):
+    """The same for a request with a body."""
+
+    __slots__ = ("body_complete", "bytes_in", "deliver", "expected_in", "input")
+
+    body_complete: bool
+    bytes_in: int
+    expected_in: int | None
+    input: WitnessedInput
+    deliver: Callable[[UploadWatch], Delivery]
+    """Makes who delivers the response."""
+
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """What the application has as ``start_response``."""
+        if self.body_complete:
+            return self.start_response(status, headers, exc_info)
+        return self.delivering().start_response(status, headers, exc_info)
+
+    def delivering(self) -> Delivery:
+        """Who delivers the response, now that it begins before the body's end."""
+        upload = self.input
+        if upload.delivery is None:
+            upload.delivery = self.deliver(self)
+        return upload.delivery
+
+
 def _code(status: str) -> int:
     # What is no number the server has taken as it is.
     return int(status[:3]) if status[:3].isdigit() else 0
@@ -405,8 +461,11 @@ def _route(environ: Environ, request: object) -> str | None:
 
 
 def _socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, if it is in reach and speaks plain TCP."""
-    sock = client_socket(environ, environ.get("wsgi.input"), server)
+    """The client's socket, if it is in reach and does not speak TLS."""
+    return _plain(client_socket(environ, environ.get("wsgi.input"), server))
+
+
+def _plain(sock: Any) -> Any:
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
 

@@ -384,7 +384,9 @@ class Watch:
             now: The time.
             error: What the application gets for it, if it is an exception. It is marked.
         """
-        self._truncated = True
+        known = self.departure
+        # Of a reset that another witness has met a reader finds no more than an end.
+        self._truncated = known is None or known.mechanism is not Mechanism.RESET
         self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:

@@ -127,11 +127,11 @@ class Exchange:
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
 
-        self.body_complete = False
+        self.body_complete: bool = False
         """Whether the body has been read to its end, by whomever."""
-        self.response_complete = False
+        self.response_complete: bool = False
         """Whether the application has completed its response."""
-        self.handed_over = False
+        self.handed_over: bool = False
         """Whether the lingerer has the connection: the event is its to report."""
 
     # What the application does.
@@ -265,6 +265,11 @@ class Exchange:
             if mechanism is Mechanism.RESET:
                 self._outcome = Outcome.RESET
         return self._happen(Happening.PEER_GONE, now)
+
+    @property
+    def left_while_draining(self) -> bool:
+        """Whether the peer has left while its body was drained: nobody waits for the response."""
+        return self._mechanism is not None
 
     def reading_failed(self, error: Exception, now: float) -> Step:
         """Reading the body raised, whoever read.

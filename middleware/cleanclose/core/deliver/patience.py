@@ -158,14 +158,14 @@ class Drain:
         self._settings = settings
         self._started = self._since = self._idle_since = started
         self._deadline = math.inf if worker_timeout is None else started + worker_timeout / 2
-        self.length = length
+        self.length: int = length
         """The body's length, or `CHUNKED`."""
-        self.received = received
+        self.received: int = received
         """Bytes of the body that have been read, by whomever."""
         self._wire = self._wire_body = 0
-        self.drained = 0
+        self.drained: int = 0
         """Bytes of it that nobody wanted."""
-        self.patience = Patience.NONE
+        self.patience: Patience = Patience.NONE
         """How long the body is drained, once the response is complete."""
 
     @property
