@@ -13,6 +13,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MATRIX_ARGS ?=
+SUITES ?=
 AGAIN_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
@@ -30,7 +31,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full soak mutants build constraints clean
+  docs bench matrix matrix-full soak mutants suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -132,6 +133,9 @@ soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (S
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+suites: ## Frameworks' own test suites, bare and wrapped (SUITES="flask django"): two hours for all
+	$(PYTHON) -m tests.suites $(SUITES)
 
 docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
