@@ -13,6 +13,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MATRIX_ARGS ?=
+SUITES ?=
 AGAIN_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
@@ -30,7 +31,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full soak mutants build constraints clean
+  docs bench bench-lingering matrix matrix-full soak mutants suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -121,6 +122,9 @@ format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
+	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
+
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
 
@@ -132,6 +136,9 @@ soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (S
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+suites: ## Frameworks' own test suites, bare and wrapped (SUITES="flask django"): two hours for all
+	$(PYTHON) -m tests.suites $(SUITES)
 
 docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
