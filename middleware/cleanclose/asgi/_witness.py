@@ -7,12 +7,12 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
-from cleanclose.asgi._probe import PROBES, probe_of
+from cleanclose.asgi._probe import SETTLED, probe_of
 from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
 from cleanclose.core.blame.provenance import behind
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
@@ -40,18 +40,16 @@ _HIGH_WATER: Final = 64 * 1024
 class AsgiWatch(Watch):
     """What HTTP and websockets have in common.
 
-    `CleanCloseMiddleware` sets these attributes by itself for most requests: calling a class is
-    a good part of what a GET costs.
-
-    Args:
-        scope: The scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        now: The time.
+    `CleanCloseMiddleware` sets these attributes by itself: calling an ``__init__`` is a good part
+    of what a GET costs.
     """
 
     __slots__ = ("_head", "ear", "emptied", "messages", "scope", "send_to", "server_receive")
 
+    scope: Scope
+    server_receive: Receive
+    send_to: Send
+    """What the application's messages go to: the server, or a delivery."""
     _head: Message
     ear: Ear | None
     """What looks out for the departure, where somebody asked for that."""
@@ -61,12 +59,13 @@ class AsgiWatch(Watch):
     """What the server's callables are as good as once the response is complete."""
     _was_stopping: bool = False
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
-        super().__init__(now)
-        self.scope = scope
-        self.server_receive = receive
-        self.send_to = send
-        self.ear = self.messages = self.emptied = None
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Without arguments."""
+
+    else:
+        __init__ = object.__init__
 
     def is_unanswered(self, error: BaseException) -> bool:
         """Whether an error came while there was a body to read, and before a response."""
@@ -288,18 +287,15 @@ class HttpWatch(AsgiWatch):
         kind = message["type"]
         if kind == "http.response.start":
             try:
-                probe = PROBES[self.server_receive.__func__]  # type: ignore[attr-defined]
+                gone, self.emptied = SETTLED[self.server_receive.__func__]  # type: ignore[attr-defined]
             except (AttributeError, KeyError):
-                probe = probe_of(self.server_receive)
-            if probe is not None:
-                if not probe.settled:
-                    self._begin()
-                elif probe.gone(self.server_receive.__self__):  # type: ignore[attr-defined]
+                self._begin()
+            else:
+                if gone(self.server_receive):
                     self.ask()
-                self.emptied = probe.emptied
             self._head = message
         elif kind == "http.response.body":
-            if message.get("more_body"):
+            if "more_body" in message and message["more_body"]:  # noqa: RUF019 - cheaper than get()
                 return self._send_piece(message)
             if self.progress == OPEN:
                 # Before it is sent: while it is, the server may tell of the end, and that is
@@ -313,7 +309,8 @@ class HttpWatch(AsgiWatch):
 
     def _begin(self) -> None:
         self.ask()
-        if self.progress == OPEN:
+        probe = probe_of(self.server_receive)
+        if probe is not None and not probe.settled and self.progress == OPEN:
             # Its send() of a single piece may wait as well, and has to be looked at.
             self.progress = STREAMING
 
@@ -367,21 +364,14 @@ class HttpWatch(AsgiWatch):
         probe = probe_of(self.server_receive)
         if probe is None or (self.progress == COMPLETE and not probe.settled):
             return
-        if probe.gone(getattr(self.server_receive, "__self__", None)):
+        if probe.gone(self.server_receive):
             # If the response was complete, it left while the server waited for room to write.
             self.response_failed()
             self.peer_gone(probe.witness, time.monotonic(), late=True)
 
 
 class UploadWatch(HttpWatch):
-    """The same for a request with a body: an early response to it is delivered.
-
-    Args:
-        scope: The scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        now: The time.
-    """
+    """The same for a request with a body: an early response to it is delivered."""
 
     __slots__ = ("_length", "begin_delivery", "bytes_in", "has_read", "pending", "whole")
 
@@ -430,7 +420,7 @@ class UploadWatch(HttpWatch):
         self.pending -= 1
         if self.messages is not None:
             # The response has begun meanwhile.
-            self.messages.came(message)
+            self.messages.came(message)  # type: ignore[unreachable]
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body"):

@@ -85,20 +85,20 @@ def asgi_socket(receive: object, send: object) -> Any:
 
 
 def gone_sign(receive: object) -> Callable[[object], object] | None:
-    """What tells, of the object behind a server's ``receive``, whether the peer has left.
+    """What tells of a server's ``receive``, by the object behind it, whether the peer has left.
 
     Args:
         receive: The callable as the server gave it.
 
     Returns:
-        A function of that object; None if nothing does.
+        A function of any such callable; None if nothing does.
     """
     owner: object = getattr(receive, "__self__", None)
     paths = asgi_server(receive).gone_attributes
     for path in paths:
-        getter = operator.attrgetter(path)
+        getter = operator.attrgetter(f"__self__.{path}")
         try:
-            getter(owner)
+            getter(receive)
         except AttributeError:
             # Another kind of connection, or another version of the server.
             continue
