@@ -37,7 +37,7 @@ _around: Final = CURRENT.get
 _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 _NO_SCOPE: Final[Scope] = {}
 # Type checkers would not see that the application's calls change these.
-_BEGUN: Final[int] = OPEN
+_BEGUN: Final = int(OPEN)
 _NOTHING: Final[Any] = None
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
