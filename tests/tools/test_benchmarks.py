@@ -16,6 +16,8 @@ from benchmarks.memory import CAN_MEASURE, SERVERS
 LEAST = Effort(rounds=2, requests=2, uploads=1, uploads_at_once=1)
 
 
+@pytest.mark.slow
+@pytest.mark.full
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "QUICK", LEAST)
     file = tmp_path / "figures.json"

@@ -16,6 +16,7 @@ from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
+from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover, descriptor_of
 from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping
@@ -82,6 +83,7 @@ class Delivery:
         self._delivered: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
+        self._taken_before: tuple[int, int] | None = None
 
     # What the application calls.
 
@@ -282,8 +284,23 @@ class Delivery:
         now = time.monotonic()
         if message["type"] == "http.disconnect":
             return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
+        exchange = self.exchange
         size = len(message.get("body", b""))
-        return self.exchange.body_received(size, not message.get("more_body", False), now)
+        step = exchange.body_received(size, not message.get("more_body", False), now)
+        if exchange.frames_unseen and isinstance(step, Read):
+            return self._look_at_wire()
+        return step
+
+    def _look_at_wire(self) -> Step:
+        """Count a chunked body's framing, of which the server tells nothing."""
+        exchange, now = self.exchange, time.monotonic()
+        taken = taken_from(asgi_socket(self._server_receive, self._server_send))
+        if taken is None:
+            return exchange.step(now)
+        if self._taken_before is None:
+            self._taken_before = taken, exchange.drained
+        before, drained = self._taken_before
+        return exchange.on_wire(taken - before, exchange.drained - drained, now)
 
     async def _respond(self, step: Respond) -> None:
         exchange = self.exchange

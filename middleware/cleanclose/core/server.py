@@ -98,6 +98,10 @@ class Server:
             server itself would take that for the next request.
         descriptor: The function, as ``module.name``, that gives the file descriptor of the
             client's connection, where there is no socket.
+        raw_chunks: Whether a WSGI server hands a chunked body on as it comes, chunks and all, so
+            that it ends for the application when the client has closed its half of the connection.
+        replaces_head: Whether a WSGI server's ``start_response`` takes another head in place of one
+            that it has not sent, and asks nothing of its ``exc_info`` then.
         relays: Whether a router of the server's own may stand between the client and the process,
             which closes the client's connection as soon as the process has closed its own.
         threads: How many requests a WSGI server's process serves at once, from the environ and the
@@ -136,6 +140,8 @@ class Server:
     close: Callable[[Any, Any], None] | None = None
     when_closing: Callable[[Any, Callable[[], None]], None] | None = None
     declares_length: bool = True
+    raw_chunks: bool = False
+    replaces_head: bool = False
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None

@@ -186,13 +186,19 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
 
     Args:
         environ: The environ.
-        start_response: The callable as the server gave it, for servers that leave nothing of
-            theirs in the environ. Behind a middleware which wraps it those are unknown.
+        start_response: The callable, for servers that leave nothing of theirs in the environ:
+            their own, or what others have put around it.
     """
     for key, server in _WSGI_BY_KEY.items():
         if key in environ:
             return server
-    return _WSGI.get(_package(start_response), UNKNOWN)
+    found = _WSGI.get(_package(start_response))
+    if found is not None:
+        return found
+    for call in _through_wrappers(start_response):
+        if getattr(call, "__name__", "") == "start_response" and _package(call) in _WSGI:
+            return _WSGI[_package(call)]
+    return UNKNOWN
 
 
 def wsgi_response(start_response: object, server: Server) -> object:
@@ -208,10 +214,7 @@ def wsgi_response(start_response: object, server: Server) -> object:
     Returns:
         None where there is none, or where it is hidden too well.
     """
-    waiting, seen = [start_response], 0
-    while waiting and seen < _MOST_WRAPPERS:
-        call = waiting.pop(0)
-        seen += 1
+    for call in _through_wrappers(start_response):
         owner: object = getattr(call, "__self__", None)
         if owner is not None and type(owner).__module__.partition(".")[0] == server.name:
             return owner
@@ -220,11 +223,20 @@ def wsgi_response(start_response: object, server: Server) -> object:
             for cell in _cells(call):
                 if type(cell).__module__.partition(".")[0] == server.name and not callable(cell):
                     return cell
-        waiting += _wrapped_by(call)
     return None
 
 
 _MOST_WRAPPERS: Final = 64
+
+
+def _through_wrappers(call: object) -> Iterator[object]:
+    """A callable, and what it hands on to, as far as that can be seen; the nearest first."""
+    waiting, seen = [call], 0
+    while waiting and seen < _MOST_WRAPPERS:
+        each = waiting.pop(0)
+        seen += 1
+        yield each
+        waiting += _wrapped_by(each)
 
 
 def _wrapped_by(call: object) -> Iterator[object]:

@@ -94,15 +94,15 @@ def reader_below(stream: Any, server: Server, sock: Any) -> tuple[Any, str] | No
     return None
 
 
-def forget_head(start_response: object, server: Server) -> None:
+def forget_head(response: object, server: Server) -> None:
     """Let a second ``start_response()`` replace the head, where it would add to it.
 
     Args:
-        start_response: The callable as the server gave it.
+        response: The server's own object behind ``start_response``.
         server: The server, as it was recognised.
     """
     if server.head_attribute is not None:
-        head = find(getattr(start_response, "__self__", None), server.head_attribute)
+        head = find(response, server.head_attribute)
         if isinstance(head, list):
             head.clear()  # pyright: ignore[reportUnknownMemberType]
 

@@ -71,6 +71,7 @@ ROOM: Final = Room(
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hides,
+        replaces_head=True,
         # WSGIGateway.respond: `finally: self.req.ensure_headers_sent()`.
         masks=True,
         reads_from=("rfile.raw._sock",),

@@ -50,6 +50,7 @@ ROOM: Final = Room(
         Continue.LAZY,
         input_socket="rfile.raw._sock",
         hides=_hides,
+        replaces_head=True,
         reads_from=("rfile.raw._sock",),
         close=_close,
         when_closing=_when_closing,

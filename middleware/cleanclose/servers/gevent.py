@@ -39,6 +39,7 @@ ROOM: Final = Room(
         Continue.LAZY,
         input_socket="rfile.raw._sock",
         hides=_hides,
+        replaces_head=True,
         reads_from=("rfile.raw._sock",),
         closes_last=True,
         close=_close,

@@ -76,6 +76,7 @@ ROOM: Final = Room(
         "gunicorn.socket",
         head_attribute="headers",
         hides=_hides,
+        replaces_head=True,
         # handle() of each worker: a "Socket error processing request", and an empty reply.
         answers=False,
         # SocketUnreader.sock, of LengthReader and EOFReader, and of ChunkedReader's request.

@@ -36,6 +36,7 @@ ROOM: Final = Room(
         Continue.EAGER,
         "werkzeug.socket",
         hides=_hides,
+        replaces_head=True,
         reads_from=("raw._sock", "_rfile.raw._sock"),
         closes_last=True,
         closes_anyway=True,

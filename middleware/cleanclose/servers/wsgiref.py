@@ -24,6 +24,8 @@ ROOM: Final = Room(
         Continue.LAZY,
         input_socket="raw._sock",
         hides=_hides,
+        replaces_head=True,
+        raw_chunks=True,
         reads_from=("raw._sock",),
         closes_last=True,
         closes_anyway=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
@@ -18,6 +19,7 @@ __all__ = [
     "Body",
     "DeliveredBody",
     "Dropped",
+    "FilePieces",
     "ListBody",
     "ResponseFile",
     "SizedBody",
@@ -25,6 +27,9 @@ __all__ = [
     "leave",
 ]
 
+
+FILE_PIECE: Final = 32 * 1024
+"""As much of a file as uWSGI reads at once of one that it cannot send by its number."""
 
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
@@ -127,6 +132,26 @@ class Dropped:
     def close(self) -> None:
         """Close the application's."""
         close: Callable[[], object] | None = getattr(self._result, "close", None)
+        if close is not None:
+            close()
+
+
+class FilePieces:
+    """A file, in pieces: as the server would have sent it which knows its own file by itself.
+
+    uWSGI's ``wsgi.file_wrapper`` gives the file back, and remembers it. Nobody else would know
+    that it is not to be gone through by its lines, of which one may be all of it.
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(functools.partial(self._file.read, FILE_PIECE), b"")
+
+    def close(self) -> None:
+        """Close the file."""
+        close: Callable[[], object] | None = getattr(self._file, "close", None)
         if close is not None:
             close()
 
@@ -378,6 +403,8 @@ class ResponseFile:
         self._file = id(file)
         self._close: Callable[[], object] | None = getattr(file, "close", None)
         self._outer = sys.exception() is not None
+        self._tell = _teller(file)
+        self._start = self._tell()
 
     def stand_behind(self, file: Any) -> bool:
         """Be the file's close(); False where it takes no other."""
@@ -391,7 +418,25 @@ class ResponseFile:
         """Close the file; see how the response has ended."""
         close, self._close = self._close, None
         error = None if self._outer else sys.exception()
+        if error is not None and not self._watch.ended:
+            at = None if self._start is None else self._tell()
+            self._watch.file_broke_off(None if at is None else at - (self._start or 0))
         end(self._middleware, self._watch, error, close, through=self._file)
+
+
+def _teller(wrapper: Any) -> Callable[[], int | None]:
+    """What says how far a server has come with the file in its wrapper; None where nothing does."""
+    # The first name is wsgiref's and gunicorn's, the other one Werkzeug's and waitress's.
+    file: Any = getattr(wrapper, "filelike", None) or getattr(wrapper, "file", None)
+
+    def tell() -> int | None:
+        try:
+            at: object = file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        return at if isinstance(at, int) else None
+
+    return tell
 
 
 def _size(piece: Any) -> int:

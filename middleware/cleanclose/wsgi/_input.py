@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cleanclose.core.blame.short_uploads import is_raised
+from cleanclose.core.deliver.framing import ends_chunks
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["WitnessedInput"]
 
 Result = TypeVar("Result")
+
+_TAIL: Final = 5
+"""Bytes of a last chunk."""
 
 
 class WitnessedInput:
@@ -30,9 +34,21 @@ class WitnessedInput:
         left: The body's length; None if only its end tells.
         finish: Called once, when the exchange is over, with the names of the attributes that the
             application has asked for and nobody hears of.
+        raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
+            whole.
     """
 
-    __slots__ = ("_finish", "_others", "_watch", "delivery", "error", "has_read", "left", "stream")
+    __slots__ = (
+        "_finish",
+        "_others",
+        "_tail",
+        "_watch",
+        "delivery",
+        "error",
+        "has_read",
+        "left",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -40,11 +56,13 @@ class WitnessedInput:
         watch: WsgiWatch,
         left: int | None,
         finish: Callable[[set[str]], None] | None = None,
+        *,
+        raw: bool = False,
     ) -> None:
-        self.stream = stream
+        self.stream: Any = stream
         self.left = left
         """Bytes of the body that are still to come; None if only its end tells its length."""
-        self.has_read = False
+        self.has_read: bool = False
         """Whether the application has begun to read."""
         self.error: Exception | None = None
         """What its reading raised."""
@@ -53,6 +71,7 @@ class WitnessedInput:
         self._watch: WsgiWatch | None = watch
         self._finish = finish
         self._others: set[str] | None = None if finish is None else set()
+        self._tail: bytes | None = b"" if raw else None
 
     def detach(self) -> None:
         """The exchange is over: what is read from now on nobody hears of."""
@@ -161,7 +180,10 @@ class WitnessedInput:
         if self.delivery is not None:
             self.delivery.app_reads()
         try:
-            return read(*args, **keywords)
+            result = read(*args, **keywords)
+            if self._tail is not None:
+                self._tail = (self._tail + _bytes_of(result, args))[-_TAIL:]
+            return result
         except Exception as error:
             self.error = error
             watch.body_failed(error)
@@ -186,6 +208,8 @@ class WitnessedInput:
             at_end = at_end and size < left
         watch.bytes_in += size
         complete = at_end if left is None else size >= left
+        if complete and self._tail is not None:
+            complete = watch.half_closed = ends_chunks(self._tail)
         if complete:
             watch.body_complete = True
         if self.delivery is not None:
@@ -194,10 +218,11 @@ class WitnessedInput:
             watch.body_ended(
                 is_raised(
                     asked=asked,
-                    left=left or 0,
+                    left=left,
                     reader=_reader(),
                     begun=watch.has_begun_well,
                     failing=sys.exception() is not None,
+                    reset=watch.is_reset,
                 )
             )
 
@@ -213,6 +238,13 @@ class WitnessedInput:
             return result
 
         return noticed
+
+
+def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:
+    """What a reading has given: bytes, lines, or so many bytes of a buffer."""
+    if isinstance(result, int):
+        return bytes(memoryview(args[0])[:result])
+    return result if isinstance(result, bytes) else b"".join(result or ())
 
 
 def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:

@@ -19,6 +19,7 @@ from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING, Lock
 from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import forget_head, is_servers_own, wsgi_response, wsgi_server
@@ -27,6 +28,7 @@ from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
     Dropped,
+    FilePieces,
     ListBody,
     ResponseFile,
     SizedBody,
@@ -84,7 +86,7 @@ class CleanCloseMiddleware:
         self.app = app
         self._stoppable = Stoppable.of(stop_work)
         self._settings = Settings(**settings)
-        self.reporter = make_reporter(outlets, self._settings)
+        self.reporter: Reporter = make_reporter(outlets, self._settings)
         self._quieten()
         self._lock = Lock()
         self._places: Places | None = None
@@ -188,6 +190,7 @@ class CleanCloseMiddleware:
         if watch.body_complete:
             # Nothing to deliver any more.
             return self._hand_over(watch, result)
+        result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:
             result = Dropped(result)
         kind = SizedDeliveredBody if hasattr(result, "__len__") else DeliveredBody
@@ -225,7 +228,7 @@ class CleanCloseMiddleware:
         head, body = answer_of(conduct.status)
         traceback = error.__traceback__
         if watch.status is not None:
-            forget_head(watch.server_start_response, watch.server)
+            forget_head(wsgi_response(watch.server_start_response, watch.server), watch.server)
         try:
             watch.start_upload_response(*head, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent
@@ -291,7 +294,7 @@ class CleanCloseMiddleware:
                 server.close(wsgi_response(watch.server_start_response, server), stream)
 
         environ["wsgi.input"] = watch.input = WitnessedInput(
-            stream, watch, None, None if trailers is None else finish
+            stream, watch, None, None if trailers is None else finish, raw=server.raw_chunks
         )
 
     def _deliver(self, watch: WsgiWatch) -> Delivery:
@@ -341,6 +344,7 @@ class CleanCloseMiddleware:
         if isinstance(result, list | tuple):
             return ListBody(self, watch, cast("Sequence[bytes]", result))
         wrapper = watch.environ.get("wsgi.file_wrapper")
+        result = _in_pieces(result, wrapper)
         if isinstance(wrapper, type) and isinstance(result, wrapper):
             # The server knows its own class, and sends the file without us.
             watch.response_completed()
@@ -394,6 +398,13 @@ def skip(environ: Environ) -> None:
     wishes = environ.get(_SKIP_KEY)
     if isinstance(wishes, list):
         wishes.append(True)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _in_pieces(result: Any, wrapper: object) -> Any:
+    """A file as something to go through, where the server's wrapper has left it one."""
+    if wrapper is None or isinstance(wrapper, type) or not hasattr(result, "read"):
+        return result
+    return FilePieces(result)
 
 
 def _length(watch: WsgiWatch) -> int:

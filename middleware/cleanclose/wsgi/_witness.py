@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
 from cleanclose.core.blame.judge import WRAPPERS
+from cleanclose.core.blame.provenance import passed_object
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.framing import needs_length, response_length
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import (
     client_socket,
+    forget_head,
     has_read_rest,
     is_servers_own,
     plain_socket,
@@ -113,6 +115,8 @@ class WsgiWatch(Watch):
     refused: bool = False
     """Whether the application's answer was no answer to half a body: it gets none of it out."""
     _ended_unnoticed: bool = False
+    half_closed: bool = False
+    """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
     input: WitnessedInput | None = None
@@ -120,8 +124,8 @@ class WsgiWatch(Watch):
 
     def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
         super().__init__(now)
-        self.environ = environ
-        self.server_start_response = start_response
+        self.environ: Environ = environ
+        self.server_start_response: StartResponse = start_response
 
     @property
     def status(self) -> int | None:
@@ -181,6 +185,23 @@ class WsgiWatch(Watch):
         self._request = self.environ.get("werkzeug.request")
         return self.write
 
+    def declare_length(self, size: int, response: object) -> None:
+        """Give a response that is there as a whole its length, if it has none.
+
+        Args:
+            size: Its bytes.
+            response: The server's object behind ``start_response``.
+        """
+        server = self.server
+        if server.head_attribute is not None and response is None:
+            # It would add the second head to the first one.
+            return
+        if server.replaces_head and needs_length(self._status, self._headers):
+            forget_head(response, server)
+            headers = [*self._headers, ("Content-Length", str(size))]
+            self.server_start_response(self._status, headers, (None, None, None))
+            self._headers = headers
+
     def write(self, data: bytes) -> object:
         """What the application gets from it."""
         if self.refused:
@@ -215,6 +236,11 @@ class WsgiWatch(Watch):
         """Whether the response has begun with a success."""
         status = self.status
         return status is not None and is_refused(status)
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the client is known to have reset its connection."""
+        return self.departure is not None and self.departure.mechanism is Mechanism.RESET
 
     def is_taken(self, stream: Any) -> bool:
         """Whether the server itself has read what is left of the body."""
@@ -267,11 +293,23 @@ class WsgiWatch(Watch):
                 self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
         else:
             mechanism = _peek(_socket(self.environ, server))
+            if mechanism is Mechanism.EOF and self.half_closed:
+                return
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
     def idle_before(self, now: float) -> float | None:
         return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
+
+    def find_witness(self, error: BaseException) -> None:
+        if not isinstance(error, OSError) or not _is_lost(error):
+            return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
+        # The standard library's readers, below a wsgi.input that has no body.
+        if sock is not None and passed_object(
+            error, lambda each: each is sock or getattr(each, "_sock", None) is sock
+        ):
+            self.peer_gone(Witness.INPUT, time.monotonic(), error)
 
     @property
     def known_server(self) -> Server | None:

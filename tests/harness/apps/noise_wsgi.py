@@ -11,6 +11,7 @@ reads ahead on a connection. Run as a program it serves by itself:
 ``/read-length``      the same with ``read(CONTENT_LENGTH)``
 ``/read-lines``       the same line by line
 ``/read-pieces``      the same in pieces of 7 bytes
+``/json``             bottle and falcon: reads and parses it, and answers 400 to half of it
 ``/work``             waits at the gate; 200
 ``/gone``             waits at the gate; writes what ``client_gone()`` says
 ``/stream``           200, in pieces without an end
@@ -231,6 +232,7 @@ def bottle() -> Any:
     app = module.Bottle()
     app.get("/", callback=counters)
     app.post("/read", callback=lambda: str(len(module.request.body.read())))
+    app.post("/json", callback=lambda: str(module.request.json))
     return app
 
 
@@ -260,8 +262,13 @@ def falcon() -> Any:
         def on_post(self, request: Any, response: Any) -> None:
             response.text = str(len(request.bounded_stream.read()))
 
+    class Json:
+        def on_post(self, request: Any, response: Any) -> None:
+            response.media = request.get_media()
+
     app = load("falcon").App()
     app.add_route("/", Index())
+    app.add_route("/json", Json())
     app.add_route("/read", Read())
     return app
 

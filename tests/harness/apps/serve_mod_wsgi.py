@@ -2,7 +2,7 @@
 
 Run as a program: ``python -m tests.harness.apps.serve_mod_wsgi 8000``, with more arguments for
 ``mod_wsgi-express start-server``. ``TEST_MOD_WSGI`` is a folder with the package ``mod_wsgi``;
-next to it the configuration is written.
+next to it the configuration is written. ``TEST_APP`` names another module of this package.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(port: str, *arguments: str) -> None:
         str(site / "bin" / "mod_wsgi-express"),
         "start-server",
         "--application-type=module",
-        "tests.harness.apps.raw_wsgi",
+        f"tests.harness.apps.{os.environ.get('TEST_APP', 'raw_wsgi')}",
         "--callable-object=app",
         f"--working-directory={Path.cwd()}",
         "--host=127.0.0.1",

@@ -23,7 +23,8 @@ from cleanclose.core import (
     UpstreamReset,
 )
 from cleanclose.core.blame.judge import marked
-from tests.harness.leavers import connected, request
+from tests.harness.leavers import connected, leave, leave_at, request
+from tests.harness.waiting import until
 from tests.harness.wsgi_apps import GET, HEADERS, environ_of, ok, serving, start, wrap
 
 _LINGER_0 = struct.pack("ii", 1, 0)
@@ -205,3 +206,103 @@ def test_a_cut_body_is_answered_400_where_the_application_does_not() -> None:
         answer = ask(port, request("POST", "/", length=100) + b"body", half_close=True)
     assert b" 400 Bad Request" in answer
     assert [event.name for event in events] == ["truncated_upload"]
+
+
+# Bodies of which the server knows no end.
+
+
+CHUNKED = (("Transfer-Encoding", "chunked"),)
+
+
+def read_to_the_end(environ: Any, start_response: Any) -> Iterable[bytes]:
+    environ["wsgi.input"].read()
+    return ok(environ, start_response)
+
+
+def read_into_a_buffer(environ: Any, start_response: Any) -> Iterable[bytes]:
+    buffer = bytearray(100)
+    while environ["wsgi.input"].readinto(buffer):
+        pass
+    return ok(environ, start_response)
+
+
+@pytest.mark.parametrize("app", [read_to_the_end, read_into_a_buffer])
+def test_a_chunked_body_that_is_cut_is_the_clients(app: Any) -> None:
+    """The server hands the chunks on as they come: the body's end is the connection's."""
+    events: list[Event] = []
+    cut = request("POST", "/", headers=CHUNKED) + b"5\r\nabc"
+    with serving(wrap(app, events)) as port:
+        leave_at(port, cut, "rst")
+        until(lambda: bool(events), "no event")
+        assert b" 400 " in ask(port, cut, half_close=True)
+        leave_at(port, cut, "fin")
+        until(lambda: len(events) > 2, "not all events")
+    assert [event.name for event in events] == ["client_departed", *["truncated_upload"] * 2]
+    for event in events:
+        assert isinstance(event, ClientDeparted)
+        assert (event.verdict.side, event.verdict.phase) == (Side.CLIENT, Phase.REQUEST_BODY)
+
+
+@pytest.mark.parametrize("app", [read_to_the_end, read_into_a_buffer])
+def test_one_that_is_whole_is_answered(app: Any) -> None:
+    events: list[Event] = []
+    with serving(wrap(app, events)) as port:
+        whole = request("POST", "/", headers=CHUNKED) + b"3\r\nabc\r\n0\r\n\r\n"
+        assert ask(port, whole, half_close=True).endswith(b"\r\n\r\nok")
+    assert events == []
+
+
+def test_a_reset_in_a_body_that_was_not_announced_is_the_clients() -> None:
+    events: list[Event] = []
+    with serving(wrap(read_to_the_end, events)) as port:
+        leave_at(port, request("POST", "/"), "rst", body=b"abc")
+        until(lambda: bool(events), "no event")
+    [event] = events
+    assert isinstance(event, ClientDeparted)
+    assert event.verdict.side is Side.CLIENT
+
+
+def test_an_upstreams_reset_meanwhile_is_not() -> None:
+    """Its socket is another one, though the same code reads from it."""
+    events: list[Event] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        with upstream_that_resets() as upstream, upstream.makefile("rb") as stream:
+            stream.read()
+        return ok(environ, start_response)
+
+    with serving(wrap(app, events)) as port:
+        assert b" 500 " in ask(port, request("POST", "/"))
+    [event] = events
+    assert isinstance(event, UpstreamReset)
+    assert event.verdict.side is Side.UPSTREAM
+
+
+def test_a_reset_that_the_kernel_was_asked_about_before_the_reading_is_one() -> None:
+    """Asking takes the error away: the reading finds an end, which is none of the body's."""
+    events: list[Event] = []
+    raised: list[BaseException] = []
+    entered, left = threading.Event(), threading.Event()
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        entered.set()
+        left.wait(10)
+        start_response("200 OK", HEADERS[:1])
+        try:
+            environ["wsgi.input"].read(1000)
+        except ConnectionResetError as error:
+            raised.append(error)
+            raise
+        return []
+
+    with serving(wrap(app, events)) as port:
+        with connected(port) as client:
+            client.sendall(request("POST", "/", length=1000) + b"abcd")
+            entered.wait(10)
+            leave(client, "rst")
+        left.set()
+        until(lambda: bool(events), "no event")
+    [event] = events
+    assert (event.name, len(raised)) == ("client_departed", 1)
+    assert isinstance(event, ClientDeparted)
+    assert event.verdict.mechanism is Mechanism.RESET

@@ -27,19 +27,26 @@ reads in vain is an UnreadablePostError for its views."""
 _FIRST_ERROR: Final = 400
 
 
-def is_raised(*, asked: int | None, left: int, reader: str, begun: bool, failing: bool) -> bool:
+def is_raised(
+    *, asked: int | None, left: int | None, reader: str, begun: bool, failing: bool, reset: bool
+) -> bool:
     """Whether the reading that finds the end too early raises.
 
     Args:
         asked: For how many bytes it asked; None or a negative number for all there are.
-        left: How many bytes of the body were still to come.
+        left: How many bytes of the body were still to come; None if its chunks would have told:
+            who takes them apart finds that by itself.
         reader: The module that has called it.
         begun: Whether the response has begun with a success: it can only break off then.
         failing: Whether another exception is being handled, as in a ``finally``: it is the one
             to be seen.
+        reset: Whether the client is known to have reset its connection: then the reading would
+            have raised, if nobody had asked the kernel before.
     """
     if failing:
         return False
+    if reset or left is None:
+        return reset or begun
     counts = asked is not None and 0 <= asked <= left
     return begun or not counts or reader in _COUNT_FOR_OTHERS
 

@@ -114,6 +114,8 @@ class Watch:
     """The body's declared length, if it has one."""
     bytes_out: int = 0
     """Bytes of the response's body that have been handed to the server, but for the last piece."""
+    sends_unseen: bool = False
+    """Whether the server sends the body by itself, so that nobody knows how much of it is out."""
     in_flight: int = 0
     """Those of them which the server may still have, because it has to wait until it can write."""
     departure: Verdict | None = None
@@ -133,7 +135,7 @@ class Watch:
     """Who wants the work stopped when the peer leaves; None as long as nobody does."""
     _key: str = ""
     _gone_at: float | None = None
-    _bytes_out_before: int = 0
+    _bytes_out_before: int | None = 0
     _completed_in_vain: bool = False
     _truncated: bool = False
 
@@ -269,7 +271,8 @@ class Watch:
         if self.is_websocket:
             return Phase.WEBSOCKET
         if self.status is not None:
-            return Phase.RESPONSE_BODY if self.bytes_out else Phase.RESPONSE_START
+            begun = self.bytes_out or self.sends_unseen
+            return Phase.RESPONSE_BODY if begun else Phase.RESPONSE_START
         return Phase.HANDLER if self.body_complete else Phase.REQUEST_BODY
 
     def response_piece(self, size: int) -> None:
@@ -277,6 +280,17 @@ class Watch:
         self.bytes_out += size
         if self.progress == OPEN:
             self.progress = STREAMING
+
+    def file_broke_off(self, size: int | None) -> None:
+        """The server was sending a file by itself, which has counted as complete so far.
+
+        Args:
+            size: How many bytes of it the server had taken; None if nobody can tell.
+        """
+        if size is None:
+            self.sends_unseen = True
+        else:
+            self.bytes_out = size
 
     def response_completed(self) -> None:
         """The application has handed over all of its response."""
@@ -320,7 +334,7 @@ class Watch:
             return
         if known is None:
             self._gone_at = None if late else now
-            self._bytes_out_before = self.bytes_out
+            self._bytes_out_before = None if self.sends_unseen else self.bytes_out
             side = Side.SERVER if self.stopping else Side.CLIENT
             phase = self.phase
             witnesses: tuple[Witness, ...] = (witness,)
@@ -370,7 +384,9 @@ class Watch:
             now: The time.
             error: What the application gets for it, if it is an exception. It is marked.
         """
-        self._truncated = True
+        known = self.departure
+        # Of a reset that another witness has met a reader finds no more than an end.
+        self._truncated = known is None or known.mechanism is not Mechanism.RESET
         self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:

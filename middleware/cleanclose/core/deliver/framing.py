@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "NO_BODY",
     "awaited_length",
     "body_length",
+    "ends_chunks",
     "is_multiplexed",
+    "needs_length",
     "response_length",
     "wants_continue",
 ]
@@ -19,6 +22,15 @@ CHUNKED: Final = -1
 
 NO_BODY: Final = 0
 """No body, or none that can be told apart from what follows it on the connection."""
+
+
+def ends_chunks(end: bytes) -> bool:
+    """Whether a chunked body that was handed on as it came is whole.
+
+    Args:
+        end: Its last bytes, five or more. Trailers, which nearly nobody sends, are not looked for.
+    """
+    return end.endswith(b"0\r\n\r\n")
 
 
 def body_length(
@@ -100,6 +112,20 @@ def _decimal(value: str) -> int | None:
     # int() alone would take "+5", "1_000" and digits of other scripts, which no server should,
     # and raise for thousands of digits.
     return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else None
+
+
+def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether a response that is there as a whole can be given a Content-Length.
+
+    Args:
+        status: Its status line, or the code.
+        headers: Its headers. 1xx, 204 and 304 have no content (RFC 9110, section 6.4.1), and what
+            has a Transfer-Encoding must have no length (RFC 9112, section 6.2).
+    """
+    framing = {"content-length", "transfer-encoding"}
+    if status[:3] in ("204", "304") or status[:1] == "1":
+        return False
+    return framing.isdisjoint(name.lower() for name, _ in headers)
 
 
 def wants_continue(expect: str | None) -> bool:
