@@ -294,7 +294,7 @@ class Delivery:
     def _look_at_wire(self) -> Step:
         """Count a chunked body's framing, of which the server tells nothing."""
         exchange, now = self.exchange, time.monotonic()
-        taken = taken_from(asgi_socket(self._server_receive, self._server_send))
+        taken = taken_from(asgi_socket(self._server_receive, self.server_send))
         if taken is None:
             return exchange.step(now)
         if self._taken_before is None:

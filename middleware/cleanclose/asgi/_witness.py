@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +14,13 @@ from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
 from cleanclose.asgi._probe import SETTLED, probe_of
 from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
-from cleanclose.core.blame.provenance import behind
+from cleanclose.core.blame.provenance import (
+    behind,
+    is_call_of,
+    is_closed_handle,
+    passed_methods,
+    was_inside,
+)
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.core.conduct import Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
@@ -28,8 +34,6 @@ __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
 _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind the callables. One of them is looked for by its
 object, because a middleware around us may have wrapped the other."""
-_LOOPS: Final = frozenset({"asyncio", "uvloop"})
-"""The packages whose code stands between a server and its socket."""
 _AT_ONCE: Final = 0.0005
 """Seconds in which a call returns that has nothing to wait for."""
 _clock: Final = time.monotonic
@@ -146,14 +150,14 @@ class AsgiWatch(Watch):
             self.peer_gone(Witness.RECEIVE, _clock())
 
     def is_sending(self, frame: FrameType) -> bool:
-        return _is_call(frame, self.server_send())
+        return is_call_of(frame, self.server_send())
 
     def is_aftermath(self, error: BaseException) -> bool:
-        if not isinstance(error, ConnectionError) and not _is_closed_handle(error):
+        if not isinstance(error, ConnectionError) and not is_closed_handle(error):
             return False
         if error.__cause__ is not None or error.__context__ is not None:
             return False
-        return _is_inside(error, self.server_send())
+        return was_inside(error, self.server_send())
 
     def ask_transport(self, transport: object) -> None:
         get_extra_info = getattr(transport, "get_extra_info", None)
@@ -199,14 +203,14 @@ class AsgiWatch(Watch):
             # the application was handling is not among these.
             for each in behind(error):
                 if isinstance(each, Exception) and any(
-                    _is_inside(each, call) for call in (self.server_receive, self.server_send())
+                    was_inside(each, call) for call in (self.server_receive, self.server_send())
                 ):
                     self.peer_gone(Witness.SEND, now, each)
 
     def _is_from_the_server(self, error: BaseException) -> bool:
         """Whether an error came out of the server's own code, at work for this exchange."""
         # uvloop raises a RuntimeError for a write to a connection that is lost.
-        if not isinstance(error, OSError) and not _is_closed_handle(error):
+        if not isinstance(error, OSError) and not is_closed_handle(error):
             return False
         if self.server is UNKNOWN:
             # Something stands around us, whose own connections pass its callables as well.
@@ -216,15 +220,7 @@ class AsgiWatch(Watch):
             for call in (self.server_receive, self.server_send())
             if (owner := getattr(call, "__self__", None)) is not None
         ]
-        traceback = error.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            if frame.f_code.co_name in _CALLS:
-                own = frame.f_locals.get("self")
-                if any(own is owner for owner in owners):
-                    return True
-            traceback = traceback.tb_next
-        return False
+        return passed_methods(error, _CALLS, owners)
 
 
 class HttpWatch(AsgiWatch):
@@ -498,59 +494,7 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _package(module: object) -> str:
-    return str(module).partition(".")[0]
-
-
 def _is_reset(sock: object) -> bool:
     """Whether the kernel says that a socket, which nobody here has closed, has no peer any more."""
     connection = ask_connection(sock)
     return connection is not None and connection.reset
-
-
-def _is_call(frame: FrameType, call: object) -> bool:
-    """Whether a frame is a call of this very callable: a method of this very object."""
-    function: object = getattr(call, "__func__", call)
-    if frame.f_code is not getattr(function, "__code__", None):
-        return False
-    owner: object = getattr(call, "__self__", None)
-    return owner is not None and frame.f_locals.get("self") is owner
-
-
-def _is_inside(error: BaseException, call: Callable[..., object]) -> bool:
-    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
-
-    Args:
-        error: The error.
-        call: One of the server's callables for the exchange.
-    """
-    owner: object = getattr(call, "__self__", None)
-    if owner is None:
-        return False
-    own = {*_LOOPS, *_packages(call, type(owner))}
-    is_its = False
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if _package(frame.f_globals.get("__name__")) not in own:
-            return False
-        is_its |= frame.f_locals.get("self") is owner
-        traceback = traceback.tb_next
-    return is_its
-
-
-def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
-    """The package of a server's method, and those that its class is built on.
-
-    A subclass of somebody else's is not the server.
-    """
-    yield _package(method.__module__)
-    defined = False
-    for each in cls.__mro__:
-        if defined:
-            yield _package(each.__module__)
-        defined |= method.__name__ in vars(each)
-
-
-def _is_closed_handle(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")
