@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, cast
 
 from cleanclose.asgi._messages import Message, Receive, Send
 from cleanclose.core import Witness
-from cleanclose.servers import asgi_server, find, gone_sign
+from cleanclose.servers import asgi_server, gone_sign, waiting_messages
 
 __all__ = ["PROBES", "Probe", "probe_of"]
 
@@ -73,14 +72,8 @@ def _find_probe(receive: Receive) -> Probe | None:
 
 
 def _last_word(receive: object) -> Message | None:
-    """The message in a server's queue which says that the peer has left, if it is there.
-
-    It is only looked at, not taken: the application may wait for it. In every Python so far
-    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
-    """
-    waiting = find(getattr(receive, "__self__", None), "_queue")
-    if isinstance(waiting, deque) and waiting:
-        message = cast("Sequence[Message]", waiting)[-1]
-        if message["type"].endswith(".disconnect"):
-            return message
+    """The message in a server's queue which says that the peer has left, if it is there."""
+    waiting = waiting_messages(receive)
+    if waiting and waiting[-1]["type"].endswith(".disconnect"):
+        return cast("Message", waiting[-1])
     return None

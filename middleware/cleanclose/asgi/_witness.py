@@ -13,7 +13,7 @@ from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
 from cleanclose.asgi._probe import SETTLED, probe_of
-from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
+from cleanclose.core import Facts, Mechanism, Phase, Side, Watch, Witness
 from cleanclose.core.blame.provenance import (
     behind,
     is_call_of,
@@ -21,13 +21,14 @@ from cleanclose.core.blame.provenance import (
     passed_methods,
     was_inside,
 )
+from cleanclose.core.blame.short_uploads import is_said_to_application
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.core.conduct import Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
-from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.servers import asgi_server, asgi_socket, has_arrived, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
 
@@ -265,7 +266,7 @@ class HttpWatch(AsgiWatch):
     def took(self, message: Message, asked: float) -> None:
         """The application gets a message that it has asked for at that time."""
         if message["type"] == "http.disconnect":
-            self.cut_short = not self.body_complete
+            self.cut_short = not self.body_complete and not is_said_to_application()
             now = _clock()
             # What comes at once has been so for longer.
             self.peer_gone(Witness.RECEIVE, now, late=now - asked < _AT_ONCE)
@@ -396,6 +397,10 @@ class UploadWatch(HttpWatch):
         return self.whole or self.length == NO_BODY
 
     @property
+    def body_arrived(self) -> bool:  # type: ignore[override]
+        return has_arrived(self.server_receive, self.server_send())
+
+    @property
     def expected_in(self) -> int | None:  # type: ignore[override]
         return None if self.length in (CHUNKED, NO_BODY) else self.length
 
@@ -448,7 +453,9 @@ class UploadWatch(HttpWatch):
             and self.length != NO_BODY
             and not self.is_stopped
         ):
-            self.deliver()
+            self.ask()
+            if self.departure is None or self.phase is Phase.REQUEST_BODY:
+                self.deliver()
         return HttpWatch.send(self, message)
 
     @property

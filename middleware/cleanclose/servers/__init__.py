@@ -12,9 +12,11 @@ from cleanclose.servers._lookup import (
     close_asgi,
     cooperates_with,
     gone_sign,
+    has_arrived,
     is_asgi_stopping,
     is_servers_own,
     plain_socket,
+    waiting_messages,
     wsgi_response,
     wsgi_server,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "find",
     "forget_head",
     "gone_sign",
+    "has_arrived",
     "has_read_rest",
     "is_asgi_stopping",
     "is_called_by_server",
@@ -53,6 +56,7 @@ __all__ = [
     "number",
     "plain_socket",
     "reader_below",
+    "waiting_messages",
     "wsgi_response",
     "wsgi_server",
 ]

@@ -6,10 +6,12 @@ the WSGI ``environ``), never from a version number.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
@@ -24,9 +26,11 @@ __all__ = [
     "close_asgi",
     "cooperates_with",
     "gone_sign",
+    "has_arrived",
     "is_asgi_stopping",
     "is_servers_own",
     "plain_socket",
+    "waiting_messages",
     "wsgi_response",
     "wsgi_server",
 ]
@@ -106,6 +110,39 @@ def gone_sign(receive: object) -> Callable[[object], object] | None:
     for path in paths:
         gone(owner, path)
     return None
+
+
+def has_arrived(receive: object, send: object) -> bool:
+    """Whether all of a request's body has arrived at the server, as far as that shows it.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    server = asgi_server(receive, send)
+    waiting = waiting_messages(receive)
+    if waiting:
+        return any(
+            each["type"] == "http.request" and not each.get("more_body", False) for each in waiting
+        )
+    if server.arrived is None:
+        return server.reads_first
+    path, expected = server.arrived
+    return find(getattr(receive, "__self__", None), path) is expected
+
+
+def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
+    """The messages in a server's queue, where ``receive`` is the ``get`` of one.
+
+    They are only looked at, not taken: the application may wait for them. In every Python so far
+    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+
+    Args:
+        receive: The callable as the server gave it.
+    """
+    owner: object = getattr(receive, "__self__", None)
+    waiting = find(owner, "_queue") if isinstance(owner, asyncio.Queue) else None
+    return cast("Sequence[Mapping[str, Any]]", waiting) if isinstance(waiting, deque) else ()
 
 
 def _owner(receive: object, send: object) -> object:
