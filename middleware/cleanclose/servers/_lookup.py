@@ -141,7 +141,8 @@ def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
         receive: The callable as the server gave it.
     """
     owner: object = getattr(receive, "__self__", None)
-    waiting = find(owner, "_queue") if isinstance(owner, asyncio.Queue) else None
+    kind: type = type(owner)
+    waiting = find(owner, "_queue") if issubclass(kind, asyncio.Queue) else None
     return cast("Sequence[Mapping[str, Any]]", waiting) if isinstance(waiting, deque) else ()
 
 
