@@ -8,25 +8,30 @@ VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
-WORKERS ?= 4
+WORKERS ?= 6
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MATRIX_ARGS ?=
+SUITES ?=
 AGAIN_ARGS ?=
+SOAK_ARGS ?=
+FUZZ_ARGS ?=
+MUTANTS_ARGS ?=
 AFTER_TEST ?=
 
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
 # loadfile: a file's tests share costly fixtures. Not loadgroup: pytest-xdist 3.8 ignores its
 # groups under pytest 9.2 without a word (pytest-dev/pytest-xdist#1386).
-TEST_FLAGS := -n $(WORKERS) --dist loadfile
+# The order is that of tests/conftest.py: the longest first. xdist's would put them last.
+TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full build constraints clean
+  docs bench bench-lingering matrix matrix-full soak mutants suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -101,7 +106,7 @@ coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of the
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
-lint: $(VENV)/.stamp-dev ## Run ruff, mypy and pyright
+lint: $(VENV)/.stamp-dev verify-types ## Run ruff, mypy and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -117,11 +122,23 @@ format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
+	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
+
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
 
 matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half an hour or more
 	$(BIN)/python -m tests.matrix --full $(MATRIX_ARGS)
+
+soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
+	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
+	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+suites: ## Frameworks' own test suites, bare and wrapped (SUITES="flask django"): two hours for all
+	$(PYTHON) -m tests.suites $(SUITES)
 
 docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

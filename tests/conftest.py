@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -99,15 +100,23 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what only a full run needs, and put the tests into a good order.
 
-    The files with slow tests come first: at the end, everybody would wait for one of them. In a
-    file, the tests of one server come one after the other, so that it is started once.
+    The files with slow tests come first, then those with many tests, units last: at the end,
+    everybody would wait for one of them. In a file, the tests of one server come one after the
+    other, so that it is started once.
     """
     selection.mark_what_only_a_full_run_needs(items)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
+    sizes = Counter(item.path for item in items)
     places: dict[Path, int] = {}
     for item in items:
         places.setdefault(item.path, len(places))
-    items.sort(key=lambda item: (item.path not in slow, places[item.path], _row_of(item)))
+
+    def place(item: pytest.Item) -> tuple[bool, bool, int, int, str]:
+        is_unit = item.nodeid.startswith("tests/unit/")
+        path = item.path
+        return (path not in slow, is_unit, -sizes[path], places[path], _row_of(item))
+
+    items.sort(key=place)
 
 
 def pytest_collection_finish() -> None:
@@ -119,7 +128,7 @@ def pytest_collection_finish() -> None:
 def _row_of(item: pytest.Item) -> str:
     spec: object = getattr(item, "callspec", None)
     params: dict[str, object] = getattr(spec, "params", {})
-    return str(params.get("row") or params.get("stack") or "")
+    return str(params.get("row") or params.get("stack") or params.get("server") or "")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -10,6 +10,8 @@ from example_apps import demo
 from example_apps.demo import EXAMPLES, SCENARIOS
 
 
+@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(120)
 def test_a_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture = tmp_path / "new" / "demo.svg"

@@ -6,7 +6,7 @@ import pytest
 
 from example_apps import llm_demo
 
-pytestmark = [pytest.mark.stacks, pytest.mark.slow]
+pytestmark = [pytest.mark.stacks, pytest.mark.slow, pytest.mark.full]
 
 CLIENTS = 2
 TOKENS = 50

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.stacks
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_the_demo(require_program: Callable[[str], str]) -> None:
     for program in (*RabbitMq.PROGRAMS, "nginx"):
         require_program(program)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -30,6 +31,16 @@ def neither_processes_nor_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     forbid(os, "posix_spawn", "start a program")
     for name in ("bind", "listen", "connect", "connect_ex"):
         forbid(socket.socket, name, f"{name} a socket; socket.socketpair() is there for it")
+
+
+@pytest.fixture(autouse=True)
+def nobody_patches() -> Iterator[None]:
+    """No test leaves the later ones of its process with another threading or http.server.
+
+    eventlet's, which it puts there when somebody imports ``eventlet.wsgi``, waits in a hub.
+    """
+    yield
+    assert "eventlet.green.threading" not in sys.modules
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from opentelemetry import metrics, trace
@@ -48,15 +48,6 @@ _METHODS: Final = frozenset(
 """What ``http.request.method`` may be. Whatever else a client has made up is ``_OTHER``."""
 
 
-_LISTENING: Final[weakref.WeakSet[OpenTelemetryOutlet]] = weakref.WeakSet()
-"""The outlets that are there: the last one takes the listener along."""
-
-
-def _stop_listening(stop: Callable[[], None]) -> None:
-    if not _LISTENING:
-        stop()
-
-
 class OpenTelemetryOutlet:
     """An outlet that counts in metrics of OpenTelemetry and writes on the current span.
 
@@ -75,6 +66,8 @@ class OpenTelemetryOutlet:
         meter_provider: Where the metrics go. Default: the global one, also if it is set later.
         spans: Whether to write on spans. Default True.
 
+    An outlet that nobody refers to any more leaves nothing behind; `close` does the same at once.
+
     Raises:
         TypeError: ``spans`` is not True or False.
     """
@@ -84,10 +77,17 @@ class OpenTelemetryOutlet:
             raise TypeError(f"spans must be True or False, not {spans!r}")
         self._instruments = _instruments_of(meter_provider or metrics.get_meter_provider())
         self._spans = spans
-        if spans:
-            _LISTENING.add(self)
-            stop = on_departure(_departure_seen)
-            weakref.finalize(self, _stop_listening, stop).atexit = False
+        # Not the outlet itself, which could never be collected then.
+        self._user = object()
+        _use(self._user, self._instruments, spans=spans)
+        weakref.finalize(self, _leave, self._user).atexit = False
+
+    def close(self) -> None:
+        """Listen no more: neither to departures nor to what is counted without an event.
+
+        Events that it is called with are counted all the same. A second call does nothing.
+        """
+        _leave(self._user)
 
     def __call__(self, event: Event, /) -> None:
         """Count one event, and write it on the current span if there is one."""
@@ -152,12 +152,39 @@ def _instruments_of(provider: MeterProvider) -> _Instruments:
         instruments = _BY_PROVIDER.get(provider)
         if instruments is None:
             instruments = _BY_PROVIDER[provider] = _Instruments(provider)
-            on_count(_count_in_all)
         return instruments
 
 
+_USERS: Final[dict[object, tuple[_Instruments, bool]]] = {}
+"""For each outlet that is there: its instruments, and whether it writes on spans. Without a lock,
+because outlets leave while the collector runs, wherever that is."""
+
+
+def _use(user: object, instruments: _Instruments, *, spans: bool) -> None:
+    _USERS[user] = instruments, spans
+    _listen()
+
+
+def _leave(user: object) -> None:
+    _USERS.pop(user, None)
+    _listen()
+
+
+def _listen() -> None:
+    """Listen, once, for as long as there is somebody to listen for."""
+    users = tuple(_USERS.values())
+    stop_counting, stop_watching = on_count(_count_in_all), on_departure(_departure_seen)
+    if not users:
+        stop_counting()
+    if not any(spans for _, spans in users):
+        stop_watching()
+    if len(users) != len(_USERS):
+        # Another thread's has come or gone meanwhile.
+        _listen()
+
+
 def _count_in_all(counted: Counted) -> None:
-    for instruments in tuple(_BY_PROVIDER.values()):
+    for instruments in {instruments for instruments, _ in tuple(_USERS.values())}:
         instruments.count_one(counted)
 
 

@@ -47,8 +47,9 @@ class AccessFilter(logging.Filter):
                 with contextlib.suppress(Exception):
                     here._departed()
 
+        self._stop_listening = on_departure(departed)
         # A filter that is gone must not leave its listener.
-        weakref.finalize(self, on_departure(departed)).atexit = False
+        weakref.finalize(self, self._stop_listening).atexit = False
 
     @classmethod
     def install(cls) -> AccessFilter:
@@ -64,6 +65,18 @@ class AccessFilter(logging.Filter):
         made = cls()
         logger.addFilter(made)
         return made
+
+    @classmethod
+    def uninstall(cls) -> None:
+        """Undo `install`: take them off the logger. A second call does nothing.
+
+        Requests that are under way keep the lines that are in hand.
+        """
+        logger = logging.getLogger(_LOGGER)
+        for each in tuple(logger.filters):
+            if isinstance(each, cls):
+                logger.removeFilter(each)
+                each._stop_listening()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep a record back, if it is a request's and its end is not known."""

@@ -16,6 +16,7 @@ from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
+from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover, descriptor_of
 from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping
@@ -64,7 +65,7 @@ class Delivery:
         self.exchange = exchange
         self._server = server
         self._server_receive = receive
-        self._server_send = send
+        self.server_send = send
         self._report = report
         self._most = most
         self._kept: list[Message] = []
@@ -82,6 +83,7 @@ class Delivery:
         self._delivered: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
+        self._taken_before: tuple[int, int] | None = None
 
     # What the application calls.
 
@@ -135,7 +137,7 @@ class Delivery:
             case _:
                 # Extensions (early hints, pathsend …) go through in their order.
                 await self._flush()
-                await self._server_send(message)
+                await self.server_send(message)
                 return
         self._kept.append(message)
         await self._do(step)
@@ -220,7 +222,10 @@ class Delivery:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                self._error = error
+                # A server may say to who sends that the client has left (ASGI 2.4). Without us the
+                # application would have been done by then, and nobody would have heard of it.
+                if not (isinstance(error, OSError) and self.exchange.left_while_draining):
+                    self._error = error
                 # Its place must not be lost with it.
                 self.exchange.abandoned(time.monotonic())
             finally:
@@ -272,7 +277,7 @@ class Delivery:
                 message = await self._server_receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
-        if is_asgi_stopping(self._server_receive, self._server_send) and not self._stopping:
+        if is_asgi_stopping(self._server_receive, self.server_send) and not self._stopping:
             return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())
@@ -282,19 +287,34 @@ class Delivery:
         now = time.monotonic()
         if message["type"] == "http.disconnect":
             return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
+        exchange = self.exchange
         size = len(message.get("body", b""))
-        return self.exchange.body_received(size, not message.get("more_body", False), now)
+        step = exchange.body_received(size, not message.get("more_body", False), now)
+        if exchange.frames_unseen and isinstance(step, Read):
+            return self._look_at_wire()
+        return step
+
+    def _look_at_wire(self) -> Step:
+        """Count a chunked body's framing, of which the server tells nothing."""
+        exchange, now = self.exchange, time.monotonic()
+        taken = taken_from(asgi_socket(self._server_receive, self.server_send))
+        if taken is None:
+            return exchange.step(now)
+        if self._taken_before is None:
+            self._taken_before = taken, exchange.drained
+        before, drained = self._taken_before
+        return exchange.on_wire(taken - before, exchange.drained - drained, now)
 
     async def _respond(self, step: Respond) -> None:
         exchange = self.exchange
         if step.linger:
             # Before the server may close: it is the lingerer's from then on.
-            number = descriptor_of(asgi_socket(self._server_receive, self._server_send))
+            number = descriptor_of(asgi_socket(self._server_receive, self.server_send))
             if number is not None:
                 self._hand_over(number)
             # Else the connection was lost meanwhile: sending says so.
         if step.close:
-            close_asgi(self._server_receive, self._server_send)
+            close_asgi(self._server_receive, self.server_send)
         size = sum(len(each.get("body", b"")) for each in self._kept)
         try:
             if exchange.may_read and (self._server.end_waits or size > _SMALL_RESPONSE):
@@ -363,7 +383,7 @@ class Delivery:
             if in_one_piece:
                 self._join()
             while kept:
-                await self._server_send(kept.pop(0))
+                await self.server_send(kept.pop(0))
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 __all__ = ["Runtime", "current_runtime"]
+
+# anyio imports it when it is first needed: the loop would stand still for that, and with it the
+# first early response.
+with contextlib.suppress(ImportError):
+    importlib.import_module("anyio._backends._asyncio")
 
 
 class Runtime(Protocol):

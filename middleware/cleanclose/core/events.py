@@ -235,7 +235,11 @@ class Event:
     age_ms: float
 
     def fields(self) -> dict[str, object]:
-        """The event's fields for a log line: plain values, without those which are unknown."""
+        """The event's fields for a log line: plain values, without those which are unknown.
+
+        Seconds and milliseconds have three decimals at most. The event's own attributes, and the
+        counters, are exact.
+        """
         plain: dict[str, object] = {}
         for field in dataclasses.fields(self):
             value: object = getattr(self, field.name)
@@ -244,9 +248,16 @@ class Event:
                     (part.name, _plain(getattr(value, part.name)))
                     for part in dataclasses.fields(value)
                 )
+            elif isinstance(value, float) and field.name.startswith(_TIMES):
+                plain[field.name] = round(value, _DECIMALS)
             elif not isinstance(value, BaseException):
                 plain[field.name] = _plain(value)
         return {key: value for key, value in plain.items() if value is not None}
+
+
+_TIMES: Final = ("age_ms", "wasted_seconds", "idle_seconds", "seconds")
+_DECIMALS: Final = 3
+"""What a reader can use: 9.4e-05 seconds of waste are none."""
 
 
 def _plain(value: object) -> object:
@@ -271,6 +282,8 @@ class UploadDrained(Event):
         expected_in: The body's declared length; None if it was chunked.
         unacked: Bytes of the response that the peer's kernel had not acknowledged when ours was
             asked last; None if it could not be asked, or if the response was not sent by then.
+        note: A sentence where the other fields need one: the client left before the response
+            was sent, or the process had no place for the connection. Not an argument.
     """
 
     name: ClassVar[str] = "upload_drained"
@@ -283,6 +296,24 @@ class UploadDrained(Event):
     drained: int = 0
     expected_in: int | None = None
     unacked: int | None = None
+    note: str | None = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "note", self._note())
+
+    def _note(self) -> str | None:
+        if self.cap is Cap.MAX_LINGERING:
+            return _NO_PLACE
+        if self.status is None and self.outcome in (Outcome.RESET, Outcome.UNKNOWN):
+            return _LEFT_FIRST
+        return None
+
+
+_LEFT_FIRST: Final = "the client left first"
+_NO_PLACE: Final = (
+    "as many connections lingered as max_lingering allows: this one was closed early, and its"
+    " client may not have read the response"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,7 @@ __all__ = [
     "ask_connection",
     "is_established",
     "kernel_figures",
+    "taken_from",
     "tcp_info",
 ]
 
@@ -164,6 +165,25 @@ def tcp_info(sock: Any) -> TcpInfo | None:
         return parse_tcp_info(data)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
+
+
+def taken_from(sock: Any) -> int | None:
+    """How many bytes have come over a connection and been taken from the kernel.
+
+    Args:
+        sock: What `ask_connection` takes.
+
+    Returns:
+        The number, since the connection began; None where the kernel does not tell.
+    """
+    info = tcp_info(sock)
+    if info is None or info.received_bytes is None:
+        return None
+    try:
+        unread: bytes = fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4))
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    return info.received_bytes - int.from_bytes(unread, sys.byteorder)
 
 
 def is_established(sock: Any) -> bool:

@@ -42,6 +42,13 @@ __all__ = ["LINGERER", "Handover", "Lingerer", "can_linger"]
 LINGERS_ON: Final = 1.0
 """Seconds that the thread stays when there is nothing left to do: the next one may come."""
 
+MANY: Final = 32
+"""Connections from which on the thread takes what happens together, a turn each `PAUSE`."""
+
+PAUSE: Final = 0.01
+"""Seconds. A thread that wakes for each of many connections would take the interpreter's lock from
+the server's with each system call that lets go of it."""
+
 _clock: Final = time.monotonic
 
 
@@ -228,6 +235,8 @@ class _Loop:
         self._pushed = 0
         self._stopped = False
         self._closed = False
+        self._called = False
+        self._turned = -math.inf
         self._selector = selectors.DefaultSelector()
         try:
             self._wakes, self._wake = os.pipe()
@@ -291,7 +300,8 @@ class _Loop:
 
     def _call(self) -> None:
         # When the thread has ended the number may be somebody else's.
-        if not self._closed:
+        if not self._closed and not self._called:
+            self._called = True
             # A full pipe wakes as well.
             with contextlib.suppress(OSError):
                 os.write(self._wake, b"x")
@@ -332,6 +342,10 @@ class _Loop:
             return True
 
     def _turn(self, idle_until: float, now: float) -> None:
+        if self.count > MANY and now < self._turned + PAUSE:
+            time.sleep(self._turned + PAUSE - now)
+            now = _clock()
+        self._turned = now
         ready = self._selector.select(self._seconds(idle_until, now))
         now = _clock()
         for key, _ in ready:
@@ -356,6 +370,8 @@ class _Loop:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._wakes, 4096)) == 4096:
                 pass
+        # Whoever calls from here on, and whoever has called before, is looked for below.
+        self._called = False
 
     def _look_into_inbox(self, now: float) -> None:
         while (entry := self._next_of_inbox()) is not None:

@@ -1,4 +1,4 @@
-"""The connection which the application has: tornado's own, with the response's end in our hands."""
+"""The connection of a request with a body: tornado's own, with the response's end in our hands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tornado import httputil, iostream
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep
 from cleanclose.tornado._delivery import Delivery, Setup
-from cleanclose.tornado._witness import WatchedConnection
+from cleanclose.tornado._watched import WatchedConnection
 
 __all__ = ["HeldConnection"]
 
@@ -100,10 +100,14 @@ class HeldConnection(httputil.HTTPConnection):
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
         if self._retired:
             return _closed()
+        connection = self._connection
+        if self.delivery is None and connection.watch.body_complete:
+            # There is nothing to deliver: nearly every request.
+            return connection.write_headers(start_line, headers, chunk)
         assert isinstance(start_line, httputil.ResponseStartLine)
         delivery = None if _is_refused(start_line, headers, chunk) else self._begun()
         if delivery is None:
-            return self._connection.write_headers(start_line, headers, chunk)
+            return connection.write_headers(start_line, headers, chunk)
         exchange = delivery.exchange
         length = response_length(headers.get("Content-Length"))
         step = exchange.response_started(start_line.code, length, delivery.now)
@@ -112,7 +116,7 @@ class HeldConnection(httputil.HTTPConnection):
         if isinstance(step, Keep):
             return delivery.keep(chunk, (start_line, headers))
         delivery.do(step)
-        return self._connection.write_headers(start_line, headers, chunk)
+        return connection.write_headers(start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write`."""

@@ -12,7 +12,8 @@ from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
 from cleanclose.tornado._connection import HeldConnection
 from cleanclose.tornado._delivery import Setup
-from cleanclose.tornado._witness import TornadoWatch, WatchedConnection
+from cleanclose.tornado._watched import WatchedConnection, watched
+from cleanclose.tornado._witness import TornadoWatch, header
 
 __all__ = ["Delegate", "StartRequest"]
 
@@ -27,21 +28,13 @@ class Delegate(httputil.HTTPMessageDelegate):
     """Stands between tornado's connection and the application's delegate.
 
     The application's own delegate is made when the headers are there, with a connection that
-    stands in for tornado's: one that only looks on for a request without a body, and one that
-    may hold the response back for the others.
+    stands in for tornado's if there is a body: one that may hold the response back.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_held",
-        "_inner",
-        "_request",
-        "_request_conn",
-        "_server_conn",
-        "_setup",
-        "_start_request",
-        "_watch",
-    )
+    _inner: httputil.HTTPMessageDelegate | None = None
+    _held: HeldConnection | None = None
+    _watch: TornadoWatch | None = None
+    _chunked: bool = False
 
     def __init__(
         self,
@@ -54,10 +47,6 @@ class Delegate(httputil.HTTPMessageDelegate):
         self._setup = setup
         self._server_conn = server_conn
         self._request_conn = request_conn
-        self._inner: httputil.HTTPMessageDelegate | None = None
-        self._held: HeldConnection | None = None
-        self._chunked = False
-        self._watch: TornadoWatch | None = None
         # One task serves all requests of a connection: the one before is over.
         CURRENT.set(None)
 
@@ -67,28 +56,25 @@ class Delegate(httputil.HTTPMessageDelegate):
         headers: httputil.HTTPHeaders,
     ) -> Awaitable[None] | None:
         """The request's head is there."""
-        assert isinstance(start_line, httputil.RequestStartLine)
         connection = self._request_conn
-        self._watch = watch = TornadoWatch(
-            connection, start_line.method, headers, self._setup.reporter
-        )
+        self._watch = watch = TornadoWatch(connection, start_line[0], headers, self._setup.reporter)
         CURRENT.set(watch)
-        watched = WatchedConnection(connection, watch)
-        length = NO_BODY
         if "Upgrade" in headers:
             watch.is_websocket = headers["Upgrade"].lower() == "websocket"
+        watched(connection, watch)
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
+            request: Any = start_line
             length = body_length(
-                method=start_line.method,
-                http_version=start_line.version.removeprefix("HTTP/"),
-                content_length=headers.get("Content-Length"),
-                transfer_encoding=headers.get("Transfer-Encoding"),
-                upgrade=headers.get("Upgrade"),
+                method=request.method,
+                http_version=request.version.removeprefix("HTTP/"),
+                content_length=header(headers, "Content-Length"),
+                transfer_encoding=header(headers, "Transfer-Encoding"),
+                upgrade=header(headers, "Upgrade"),
             )
-        if length != NO_BODY:
-            return self._body_announced(watched, start_line, headers, length)
-        self._inner = self._start_request(self._server_conn, watched)
-        return self._inner.headers_received(start_line, headers)
+            if length != NO_BODY:
+                return self._body_announced(connection, request, headers, length)
+        self._inner = inner = self._start_request(self._server_conn, connection)
+        return inner.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """A piece of the body is there."""
@@ -139,16 +125,16 @@ class Delegate(httputil.HTTPMessageDelegate):
 
     def _body_announced(
         self,
-        watched: WatchedConnection,
+        connection: WatchedConnection,
         start_line: httputil.RequestStartLine,
         headers: httputil.HTTPHeaders,
         length: int,
     ) -> Awaitable[None] | None:
         self._chunked = length == CHUNKED
-        watch = watched.watch
+        watch = connection.watch
         watch.body_complete = False
         watch.expected_in = None if self._chunked else length
-        self._held = held = HeldConnection(watched, self._setup, headers, length)
+        self._held = held = HeldConnection(connection, self._setup, headers, length)
         if self._chunked:
             # Tornado answers what it counts too much with a bare 400: so we count.
             self._request_conn.set_max_body_size(sys.maxsize)
@@ -251,8 +237,6 @@ class Mounted(Delegate):
         setup: What all requests share.
         request: The request, as that router has made it.
     """
-
-    __slots__ = ("_find_handler",)
 
     def __init__(
         self,

@@ -28,7 +28,8 @@ from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
 from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
-from cleanclose.tornado._witness import WatchedConnection, ask_the_kernel
+from cleanclose.tornado._watched import WatchedConnection
+from cleanclose.tornado._witness import ask_the_kernel
 
 __all__ = ["Delivery", "Setup"]
 

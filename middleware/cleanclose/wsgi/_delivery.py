@@ -15,9 +15,10 @@ from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
+from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
 from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
-from cleanclose.wsgi._connection import drain, find_connection
+from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
 from cleanclose.wsgi._upload import UploadWatch
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write
 
@@ -50,12 +51,15 @@ class Delivery:
         most: int,
     ) -> None:
         self.watch = watch
-        self.server = server = watch.server
+        self.server: Server = watch.server
+        server = self.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         self.response: object = wsgi_response(watch.server_start_response, server)
         self.stream: Any = watch.stream
-        self.connection = find_connection(watch.environ, self.stream, server)
-        self.length = CHUNKED if watch.expected_in is None else watch.expected_in
+        self.connection: ClientConnection | None = find_connection(
+            watch.environ, self.stream, server
+        )
+        self.length: int = CHUNKED if watch.expected_in is None else watch.expected_in
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
         self._begin = begin
@@ -63,13 +67,15 @@ class Delivery:
         self._most = most
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
         closes = server.closes_anyway or server.close is None or self.response is not None
-        self.framed = closes and (
+        self.framed: bool = closes and (
             self.length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
         )
         self._declared: int | None = None
         self._has_drained = False
         self._untold = 0
         self._ahead = 0
+        self._came = 0
+        self._read = 0
         self._let_go: Callable[[], None] | None = None
 
     # What the application calls.
@@ -342,16 +348,22 @@ class Delivery:
     def came(self, size: int) -> Step:
         """So many bytes have come, and no reading has returned with them yet."""
         self._untold += size
+        self._came += size
         # Of chunks only a reading tells what is framing; but one chunk may be endless.
-        if self.left is None and self._untold < _UNTOLD:
-            return self.step()
-        return self._tell()
+        if self.left is not None:
+            return self._tell()
+        exchange = self.exchange
+        assert exchange is not None
+        if self._untold >= _UNTOLD:
+            self._tell()
+        return exchange.on_wire(self._came, self._read, time.monotonic())
 
     def drained(self, size: int, *, at_end: bool) -> Step:
         """A reading has returned."""
         new = max(0, size - self._ahead)
         self._ahead = max(0, self._ahead - size)
         self._untold = 0
+        self._read += size
         if self.watch.left is not None:
             # What was known before is counted with the rest.
             self.watch.left -= size - new

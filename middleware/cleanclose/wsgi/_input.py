@@ -39,7 +39,7 @@ class WitnessedInput:
         stream: Any,
         watch: UploadWatch,
     ) -> None:
-        self.stream = stream
+        self.stream: Any = stream
         self.watch: UploadWatch | None = watch
 
     left_alone: bool

@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._input import WitnessedInput
@@ -49,7 +50,7 @@ class CleanCloseMiddleware:
     ) -> None:
         self.app = app
         self._settings = Settings(**settings)
-        self.reporter = make_reporter(outlets, self._settings)
+        self.reporter: Reporter = make_reporter(outlets, self._settings)
         self._quieten()
         # An object without a __getattr__: with one, every look-up costs.
         self._serve = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work)).serve

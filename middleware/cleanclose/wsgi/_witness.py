@@ -130,8 +130,8 @@ class WsgiWatch(Watch):
         super().__init__(now)
         self.input = None
         self.is_sample = False
-        self.environ = environ
-        self.server_start_response = start_response
+        self.environ: Environ = environ
+        self.server_start_response: StartResponse = start_response
 
     @property
     def status(self) -> int | None:

@@ -205,9 +205,9 @@ class Missing(Handler):
         await self.say(b"There is no such route.\n")
 
 
-def make_app() -> Application:
-    """The app as the environment asks for it."""
-    application = Application(
+def bare() -> Application:
+    """The app."""
+    return Application(
         [
             (routes.INDEX, Handler),
             (routes.REFUSE, Refuse),
@@ -228,6 +228,11 @@ def make_app() -> Application:
         ],
         default_handler_class=Missing,
     )
+
+
+def make_app() -> Application:
+    """The app as the environment asks for it."""
+    application = bare()
     if routes.wrapped():
         from cleanclose.tornado import install
 
@@ -235,9 +240,9 @@ def make_app() -> Application:
     return application
 
 
-async def main(port: int) -> None:
+async def main(port: int, application: Application) -> None:
     """Serve until SIGTERM."""
-    server = HTTPServer(make_app(), max_body_size=routes.max_body_size())
+    server = HTTPServer(application, max_body_size=routes.max_body_size())
     server.listen(port, "127.0.0.1")
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -248,4 +253,4 @@ if __name__ == "__main__":
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     logging.getLogger().setLevel(logging.INFO)
     enable_pretty_logging()
-    asyncio.run(main(int(sys.argv[1])))
+    asyncio.run(main(int(sys.argv[1]), make_app()))

@@ -12,7 +12,12 @@ from example_apps.namespaces import namespace_command
 
 ROOT = Path(__file__).parents[3]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures"),
+    # It is an example: of the figures themselves tests/promises/counting has a quicker one.
+    pytest.mark.slow,
+    pytest.mark.full,
+]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -90,7 +91,14 @@ APPS: Final = {
 }
 
 
-@pytest.mark.parametrize("framework", APPS)
+def some_of(names: Iterable[str], *wanted: str) -> list[object]:
+    """The names; each takes ten seconds or more, so that `make test` has the wanted ones alone."""
+    return [
+        pytest.param(name, marks=[] if name in wanted else [pytest.mark.full]) for name in names
+    ]
+
+
+@pytest.mark.parametrize("framework", some_of(APPS, "flask", "fastapi", "tornado"))
 def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
     framework: str,
 ) -> None:
@@ -129,11 +137,17 @@ SERVERS: Final = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("framework", "server", "known", "loses"),
-    SERVERS,
-    ids=["-".join((framework, *server)) for framework, server, *_ in SERVERS],
-)
+def each_once() -> Iterator[object]:
+    """The rows; `make test` has each server once, here or with its usual applications above."""
+    seen = {server for _, server, _ in APPS.values()}
+    for row in SERVERS:
+        framework, server, *_ = row
+        marks = [pytest.mark.full] if server[0] in seen else []
+        seen.add(server[0])
+        yield pytest.param(*row, marks=marks, id="-".join((framework, *server)))
+
+
+@pytest.mark.parametrize(("framework", "server", "known", "loses"), list(each_once()))
 def test_each_server_has_its_own_defects(
     framework: str, server: tuple[str, ...], known: set[str], loses: set[str]
 ) -> None:
@@ -154,6 +168,7 @@ def test_each_server_has_its_own_defects(
     assert ran.seconds < LIMIT
 
 
+@pytest.mark.full
 def test_behind_nginx_the_answer_becomes_a_bad_gateway(require_program: Any) -> None:
     """Bare it is a race between nginx' writing and the server's reset, so it is run until lost."""
     require_program("nginx")
@@ -187,7 +202,7 @@ def test_it_aims_at_a_real_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LOST in found(report, "bare", where="application")
 
 
-@pytest.mark.parametrize("example", ["tornado", "fastapi", "flask"])
+@pytest.mark.parametrize("example", some_of(["tornado", "fastapi", "flask"], "flask"))
 def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) -> None:
     target = f"example_apps.uploads_{example}:make_app()"
     ran = doctor(target, "--json", "--no-proxies", "--path=/files", "--method=PUT")

@@ -238,6 +238,7 @@ def million(path: Path, lines: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.timeout(300)
 def test_a_million_lines_take_less_than_a_minute_and_no_more_memory(tmp_path: Path) -> None:
     used: list[int] = []
@@ -258,6 +259,10 @@ def test_a_million_lines_take_less_than_a_minute_and_no_more_memory(tmp_path: Pa
     assert used[1] < used[0] + 8 * 1024, "KiB of the small log and of the large one"
 
 
+MORE_SERVERS: Final = ("gunicorn-gthread", "tornado")
+"""Eight are started of each."""
+
+
 def sides_of(text: str) -> dict[str, int]:
     found: dict[str, int] = document("-", stdin=text.encode() + b"\n")["sides"]
     return found
@@ -267,9 +272,13 @@ def sides_of(text: str) -> dict[str, int]:
     "name",
     [
         "nginx",
-        "haproxy",
+        # Ten proxies are started for each, and each has a second and a half to say its last.
+        pytest.param("haproxy", marks=pytest.mark.full),
         # Programs of the `stacks` group.
-        *(pytest.param(each, marks=pytest.mark.stacks) for each in ("caddy", "traefik", "envoy")),
+        *(
+            pytest.param(each, marks=[pytest.mark.stacks, pytest.mark.full])
+            for each in ("caddy", "traefik", "envoy")
+        ),
     ],
 )
 @pytest.mark.slow
@@ -286,7 +295,10 @@ def test_what_a_proxy_writes(name: str, require_program: Callable[[str], str]) -
     assert seen >= len(CASES["seen"]) - 3
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "gunicorn-gthread", "tornado"])
+@pytest.mark.parametrize(
+    "name",
+    ["uvicorn", *(pytest.param(each, marks=pytest.mark.full) for each in MORE_SERVERS)],
+)
 @pytest.mark.slow
 @pytest.mark.stacks
 @pytest.mark.timeout(300)

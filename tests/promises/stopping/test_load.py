@@ -48,6 +48,7 @@ def test_a_thousand_departures(serve: Serve, row: Stack, tmp_path: Path) -> None
     until(lambda: server.state()["tasks"] <= tasks, server.state)
 
 
+@pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("row", [UVICORN, TORNADO_ROW], ids=str)
 def test_ten_thousand_that_stay(serve: Serve, row: Stack, tmp_path: Path) -> None:

@@ -316,6 +316,7 @@ def test_each_pattern_is_told_once_and_rightly(tmp_path: Path) -> None:
     assert not {cause: what for cause, what in wrong.items() if what}
 
 
+@pytest.mark.full
 def test_a_random_mix_is_not_told(tmp_path: Path) -> None:
     async def mix(server: str) -> tuple[list[Mapping[str, Any]], int]:
         process, site = await asyncio.to_thread(started, server, tmp_path / server)

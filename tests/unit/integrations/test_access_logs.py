@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import logging
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_the_filter_is_installed_once() -> None:
@@ -21,7 +18,21 @@ def test_the_filter_is_installed_once() -> None:
         assert logger.filters.count(made) == 1
         assert len(DEPARTURE_LISTENERS) == before + 1
     finally:
-        logger.removeFilter(made)
+        AccessFilter.uninstall()
+    assert made not in logger.filters
+    assert len(DEPARTURE_LISTENERS) == before, "although somebody still has the filter"
+    AccessFilter.uninstall()
+
+
+def test_filters_that_are_gone_leave_nothing_behind() -> None:
+    from cleanclose.core.blame.watch import DEPARTURE_LISTENERS
+    from cleanclose.integrations.uvicorn import AccessFilter
+
+    before = len(DEPARTURE_LISTENERS)
+    for _ in range(1000):
+        AccessFilter()
+    gc.collect()
+    assert len(DEPARTURE_LISTENERS) == before
 
 
 def test_lines_outside_of_a_request_pass() -> None:

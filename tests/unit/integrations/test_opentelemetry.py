@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -154,10 +155,34 @@ def test_no_attribute_has_an_address_an_id_or_a_path(metrics: Metrics) -> None:
 
 
 def test_what_has_no_event_is_counted_too(metrics: Metrics) -> None:
-    OpenTelemetryOutlet(meter_provider=metrics.provider)
+    outlet = OpenTelemetryOutlet(meter_provider=metrics.provider)
     PROCESS.count_quieted_record()
     _, (point,) = metrics.all()["cleanclose.quieted_records"]
     assert point["value"] == 1
+    outlet.close()
+    outlet.close()
+    PROCESS.count_quieted_record()
+    _, (point,) = metrics.all()["cleanclose.quieted_records"]
+    assert point["value"] == 1
+
+
+def test_outlets_that_are_gone_leave_nothing_behind() -> None:
+    def listeners() -> tuple[int, int]:
+        gc.collect()
+        return len(DEPARTURE_LISTENERS), len(PROCESS.listeners)
+
+    before = listeners()
+    kept = [
+        OpenTelemetryOutlet(meter_provider=MeterProvider(shutdown_on_exit=False))
+        for _ in range(1000)
+    ]
+    assert listeners() == (before[0] + 1, before[1] + 1), "one listener is enough for all of them"
+    kept.clear()
+    assert listeners() == before
+    kept.append(OpenTelemetryOutlet(spans=False))
+    assert listeners() == (before[0], before[1] + 1)
+    kept.pop().close()
+    assert listeners() == before
 
 
 def test_outlets_with_one_provider_share_its_instruments(metrics: Metrics) -> None:
@@ -235,7 +260,7 @@ def test_a_span_that_fails_disturbs_nobody(
         def is_recording(self) -> bool:
             raise RuntimeError("span")
 
-    OpenTelemetryOutlet(meter_provider=metrics.provider)
+    outlet = OpenTelemetryOutlet(meter_provider=metrics.provider)
     before = PROCESS.snapshot()["cleanclose_outlet_errors_total"]
     watch = Watched(0.0)
     entered = CURRENT.set(watch)
@@ -245,9 +270,11 @@ def test_a_span_that_fails_disturbs_nobody(
     finally:
         CURRENT.reset(entered)
     assert PROCESS.snapshot()["cleanclose_outlet_errors_total"] == before + 1
+    outlet.close()
 
 
 def test_outside_of_a_request_a_departure_has_no_span() -> None:
-    OpenTelemetryOutlet()
-    for listener in DEPARTURE_LISTENERS:
+    outlet = OpenTelemetryOutlet()
+    for listener in tuple(DEPARTURE_LISTENERS):
         listener()
+    outlet.close()

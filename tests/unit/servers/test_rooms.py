@@ -45,17 +45,6 @@ def test_what_a_row_asks_for_is_in_the_table(row: Server) -> None:
         assert not set(path.split(".")) - known, path
 
 
-@pytest.mark.stacks
-@pytest.mark.parametrize("owner", sorted({row.owner for row in PRIVATE}))
-def test_who_is_asked_is_there(owner: str) -> None:
-    """A class that has another name now would be without its line."""
-    try:
-        importlib.import_module(owner)
-    except ImportError:
-        module, _, name = owner.rpartition(".")
-        assert isinstance(getattr(importlib.import_module(module), name), type)
-
-
 def test_what_is_gone_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     row = Private("somebody.Else", "_its", "Nothing is lost.")
     say_gone(row)

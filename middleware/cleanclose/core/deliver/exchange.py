@@ -127,11 +127,11 @@ class Exchange:
         self._cap: Cap | None = None
         self._mechanism: Mechanism | None = None
 
-        self.body_complete = False
+        self.body_complete: bool = False
         """Whether the body has been read to its end, by whomever."""
-        self.response_complete = False
+        self.response_complete: bool = False
         """Whether the application has completed its response."""
-        self.handed_over = False
+        self.handed_over: bool = False
         """Whether the lingerer has the connection: the event is its to report."""
 
     # What the application does.
@@ -235,6 +235,17 @@ class Exchange:
             return self._happen(Happening.BODY_END, now)
         return self.tick(now)
 
+    def on_wire(self, size: int, body: int, now: float) -> Step:
+        """What a chunked body has taken on the connection since its draining began.
+
+        Args:
+            size: How many bytes have been taken, the framing included.
+            body: How many of them were the body's own.
+            now: The time.
+        """
+        self._drain.on_wire(size, body)
+        return self.tick(now)
+
     def nothing_came(self, now: float) -> Step:
         """What `Read` asked for has not come in its time."""
         if self._state is State.DRAINING and self.patience is Patience.ARRIVED:
@@ -254,6 +265,11 @@ class Exchange:
             if mechanism is Mechanism.RESET:
                 self._outcome = Outcome.RESET
         return self._happen(Happening.PEER_GONE, now)
+
+    @property
+    def left_while_draining(self) -> bool:
+        """Whether the peer has left while its body was drained: nobody waits for the response."""
+        return self._mechanism is not None
 
     def reading_failed(self, error: Exception, now: float) -> Step:
         """Reading the body raised, whoever read.
@@ -363,6 +379,16 @@ class Exchange:
     def may_read(self) -> bool:
         """Whether the body may be read for nobody: a client that waits for a 100 gets none."""
         return not self._awaits_continue and not self._unreadable
+
+    @property
+    def frames_unseen(self) -> bool:
+        """Whether the body's framing takes bytes of the connection that the interface hides."""
+        return self._drain.length == CHUNKED and not self._connection.multiplexed
+
+    @property
+    def drained(self) -> int:
+        """Bytes of the body that were discarded before the response."""
+        return self._drain.drained
 
     @property
     def patience(self) -> Patience:

@@ -45,6 +45,9 @@ LAST_LOOK: Final = 0.05
 UNSEEN: Final = 256 * 1024
 """Bytes of a body that a server may have read by itself before it let go."""
 
+SILENT: Final = 1.0
+"""Seconds without a byte, from which on a chunked body may have come to its end."""
+
 ASK_AGAIN: Final = 1.0
 """Seconds between two questions to the kernel whether the response has arrived."""
 
@@ -345,13 +348,19 @@ class Linger:
         if self._awaits_continue and not self._discarded:
             # It keeps to its Expect, sends nothing, and closes when it has its answer.
             idle = min(idle, settings.hold_seconds)
-        rate = settings.min_rate
-        too_slow = max(MIN_RATE_GRACE, self._discarded / rate) if rate > 0 else math.inf
         return (
             (self._idle_since + idle, Cap.IDLE_SECONDS),
             (self._since + settings.max_seconds, Cap.MAX_SECONDS),
-            (self._since + too_slow, Cap.MIN_RATE),
+            (self._too_slow_at(), Cap.MIN_RATE),
         )
+
+    def _too_slow_at(self) -> float:
+        rate = self._settings.min_rate
+        if rate <= 0 or not self._is_unfinished():
+            return math.inf
+        at = self._since + max(MIN_RATE_GRACE, self._discarded / rate)
+        # Of chunks nothing tells the end: who is silent may have sent everything.
+        return math.inf if self._left is None and at > self._idle_since + SILENT else at
 
     def _limit_reached(self, now: float) -> Cap | None:
         most = self._settings.max_bytes
@@ -364,7 +373,8 @@ class Linger:
         return self._left is None or self._discarded < self._left
 
     def _is_far_from_end(self) -> bool:
-        return self._left is not None and self._discarded + UNSEEN < self._left
+        # A chunked body that had come to its end would have been drained, for a proxy's sake.
+        return self._left is None or self._discarded + UNSEEN < self._left
 
     def _settled(self) -> bool:
         """Whether silence is no fault: the response has arrived, or nothing was to be sent."""

@@ -16,14 +16,22 @@ from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.events import Cap
 from cleanclose.core.settings import Settings
 
-__all__ = ["SMALL_REMAINDER", "Connection", "Drain", "Patience", "patience_for"]
+__all__ = ["MUCH_FRAMING", "SMALL_REMAINDER", "Connection", "Drain", "Patience", "patience_for"]
 
 SMALL_REMAINDER: Final = 256 * 1024
 """Bytes of a body that are worth waiting for, for the sake of the connection. Anything larger
 costs a tenth when the lingerer discards it."""
 
 SHORT_WAIT: Final = 0.5
-"""Seconds that a small remainder is waited for."""
+"""Seconds that a small remainder is waited for, and that what arrives without a pause is read."""
+
+MUCH_FRAMING: Final = 1024 * 1024
+"""Bytes of a chunked body's framing, beside `FRAMING_PER_BYTE`, past which it is not drained any
+more: chunk extensions without end (Go's net/http has such a limit since CVE-2023-39326). A server
+may have taken as many from the connection without having passed on what is in them."""
+
+FRAMING_PER_BYTE: Final = 8
+"""Bytes of framing that a byte of the body may have; it takes five where each is a chunk."""
 
 RATE_GRACE: Final = 1.0
 """Seconds of draining before a body's rate so far says when its end is due."""
@@ -130,6 +138,8 @@ class Drain:
         "_settings",
         "_since",
         "_started",
+        "_wire",
+        "_wire_body",
         "drained",
         "length",
         "patience",
@@ -148,13 +158,14 @@ class Drain:
         self._settings = settings
         self._started = self._since = self._idle_since = started
         self._deadline = math.inf if worker_timeout is None else started + worker_timeout / 2
-        self.length = length
+        self.length: int = length
         """The body's length, or `CHUNKED`."""
-        self.received = received
+        self.received: int = received
         """Bytes of the body that have been read, by whomever."""
-        self.drained = 0
+        self._wire = self._wire_body = 0
+        self.drained: int = 0
         """Bytes of it that nobody wanted."""
-        self.patience = Patience.NONE
+        self.patience: Patience = Patience.NONE
         """How long the body is drained, once the response is complete."""
 
     @property
@@ -185,6 +196,15 @@ class Drain:
             if size:
                 self._idle_since = now
 
+    def on_wire(self, size: int, body: int) -> None:
+        """What has been taken from the connection since the draining began.
+
+        Args:
+            size: How many bytes, a chunked body's framing included.
+            body: How many of them were the body's own.
+        """
+        self._wire, self._wire_body = size, body
+
     def taken_by_server(self, size: int) -> None:
         """The server has taken bytes from the connection that nobody will get.
 
@@ -200,10 +220,16 @@ class Drain:
     def limit_reached(self, now: float) -> Cap | None:
         """The limit that ends the draining now; None if there is none."""
         settings = self._settings
-        if self.drained >= settings.max_bytes and not self.all_received:
+        taken = max(self.drained, self._wire)
+        if taken >= settings.max_bytes and not self.all_received:
+            return Cap.MAX_BYTES
+        if self._wire - self._wire_body > MUCH_FRAMING + FRAMING_PER_BYTE * self._wire_body:
             return Cap.MAX_BYTES
         if self.patience is Patience.ARRIVED:
-            return Cap.MAX_BYTES if self.drained > SMALL_REMAINDER else None
+            if taken > SMALL_REMAINDER:
+                return Cap.MAX_BYTES
+            # What is sent without a pause never stops arriving.
+            return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
         if self.patience is Patience.SHORT:
             return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
         limits = (

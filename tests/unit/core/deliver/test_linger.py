@@ -248,7 +248,8 @@ def test_a_reset_while_the_server_sends() -> None:
         (ARRIVED, True, UNSEEN + 1, Outcome.UNKNOWN),
         # What is missing may have been read by the server.
         (ARRIVED, True, UNSEEN, Outcome.DELIVERED),
-        (ARRIVED, True, None, Outcome.DELIVERED),
+        (ARRIVED, True, None, Outcome.UNKNOWN),
+        (ARRIVED, False, None, Outcome.DELIVERED),
     ],
 )
 def test_who_closes_behind_the_response(
@@ -408,6 +409,30 @@ def test_a_trickle_is_too_slow() -> None:
     it = lingering()
     for second in range(1, 25):
         assert isinstance(it.received(241, float(second)), Discard)
+
+
+@pytest.mark.parametrize("left", [300, None])
+def test_a_body_that_has_come_as_a_whole_is_not_slow(left: int | None) -> None:
+    it = lingering(left=left)
+    it.received(300, 2.0)
+    it.kernel_says(ARRIVED, 3.0)
+    assert isinstance(it.tick(5.0), Discard)
+    assert it.tick(7.0) == Close()
+    assert said(it) == (Outcome.DELIVERED, None, None)
+
+
+def test_chunks_that_trickle_are_too_slow() -> None:
+    it = lingering(left=None)
+    for second in (1.5, 3.0, 4.5):
+        assert isinstance(it.received(10, second), Discard)
+    assert it.step(4.5) == Discard(about(0.5))
+    assert it.tick(5.0) == Hold(0.5)
+    assert said(it)[1] is Cap.MIN_RATE
+    it = lingering(left=None)
+    it.received(10, 3.0)
+    assert isinstance(it.tick(6.0), Discard)
+    assert it.received(10, 6.5) == Hold(0.5)
+    assert said(it)[1] is Cap.MIN_RATE
 
 
 @pytest.mark.parametrize(

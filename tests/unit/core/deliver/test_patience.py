@@ -8,6 +8,8 @@ import pytest
 
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.patience import (
+    MUCH_FRAMING,
+    SHORT_WAIT,
     SMALL_REMAINDER,
     Connection,
     Drain,
@@ -141,3 +143,50 @@ def test_before_the_rate_says_anything_it_is_not_asked() -> None:
     drain = draining(Patience.DUE, max_seconds=10)
     assert drain.is_due(10.9)
     assert drain.wait(10.0) == 1.0
+
+
+def draining_chunks(patience: Patience, settings: Settings | None = None) -> Drain:
+    drain = Drain(settings or Settings(), length=CHUNKED, received=0, started=0.0)
+    drain.patience = patience
+    drain.begin(0.0)
+    return drain
+
+
+def test_what_never_stops_arriving_is_read_for_a_moment() -> None:
+    drain = draining_chunks(Patience.ARRIVED)
+    drain.arrived(1, 0.0, unwanted=True)
+    assert drain.limit_reached(SHORT_WAIT - 0.01) is None
+    assert drain.limit_reached(SHORT_WAIT) is Cap.MAX_SECONDS
+
+
+def test_what_has_arrived_is_counted_on_the_wire() -> None:
+    drain = draining_chunks(Patience.ARRIVED)
+    drain.on_wire(SMALL_REMAINDER, 10)
+    assert drain.limit_reached(0.0) is None
+    drain.on_wire(SMALL_REMAINDER + 1, 10)
+    assert drain.limit_reached(0.0) is Cap.MAX_BYTES
+
+
+@pytest.mark.parametrize("patience", [Patience.DUE, Patience.SET])
+def test_the_limit_in_bytes_is_the_wires(patience: Patience) -> None:
+    drain = draining_chunks(patience, Settings(max_bytes=MIB))
+    drain.on_wire(MIB - 1, MIB - 10)
+    assert drain.limit_reached(0.0) is None
+    drain.on_wire(MIB, MIB - 10)
+    assert drain.limit_reached(0.0) is Cap.MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("wire", "body", "too_much"),
+    [
+        (MUCH_FRAMING, 0, False),
+        (MUCH_FRAMING + 1, 0, True),
+        # A chunk for each byte: five bytes of framing.
+        (60 * MIB, 10 * MIB, False),
+        (600 * MIB, 10 * MIB, True),
+    ],
+)
+def test_framing_without_end_is_not_waited_for(wire: int, body: int, too_much: bool) -> None:
+    drain = draining_chunks(Patience.DUE)
+    drain.on_wire(wire, body)
+    assert drain.limit_reached(0.0) is (Cap.MAX_BYTES if too_much else None)

@@ -64,6 +64,7 @@ def test_an_event_has_plain_fields() -> None:
         "mechanism": "reset",
         "bytes_in": 0,
         "drained": 3,
+        "note": "the client left first",
     }
     assert json.loads(json.dumps(fields)) == fields
 

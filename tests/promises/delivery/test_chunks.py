@@ -1,0 +1,115 @@
+"""Chunked bodies, whose end nobody knows: what stands in them delays no answer and changes none."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Mapping
+from typing import Final, cast
+
+import pytest
+
+from cleanclose.doctor.wire import read_transcript
+from tests.harness import servers_asgi
+from tests.harness.apps import routes
+from tests.harness.asking import get_json
+from tests.harness.scenarios import MIB
+from tests.harness.servers_asgi import GUNICORN, HYPERCORN, HYPERCORN_TRIO, UVICORN, UVICORN_H11
+from tests.harness.serving import Serve
+from tests.harness.stacks import SERVERS, Stack
+from tests.harness.waiting import LIMIT, until
+from tests.harness.watching import Watch
+
+ROWS: Final = tuple(
+    servers_asgi.raw(row) for row in (UVICORN, UVICORN_H11, HYPERCORN, HYPERCORN_TRIO, GUNICORN)
+)
+BLOCKING: Final = tuple(row for row in SERVERS if row.interface != "asgi")
+PROXIED: Final = b"X-Forwarded-For: 192.0.2.7\r\n"
+
+
+def head(path: str, more: bytes = b"") -> bytes:
+    return (
+        b"POST %b HTTP/1.1\r\nHost: x\r\n%bTransfer-Encoding: chunked\r\n\r\n"
+        % (path.encode(), more)
+    )  # fmt: skip
+
+
+def rest(client: socket.socket) -> bytes:
+    received = b""
+    try:
+        while data := client.recv(65536):
+            received += data
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return received
+
+
+@pytest.mark.parametrize("stack", ROWS, ids=str)
+def test_a_bad_chunk_behind_the_answer_makes_no_second_one(serve: Serve, stack: Stack) -> None:
+    server = serve(stack)
+    watch = Watch(server)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+        client.sendall(head(routes.REFUSE) + b"5\r\nhello\r\n")
+        received = client.recv(65536)
+        while not received.endswith(routes.REFUSAL):
+            received += client.recv(65536)
+        client.sendall(b"zzz\r\nno chunk\r\n")
+        received += rest(client)
+    transcript = read_transcript(received, "POST", "POST")
+    assert [each.status for each in transcript.responses] == [413], received
+    assert transcript.responses[0].body == routes.REFUSAL
+    assert transcript.stray == b""
+    watch.check()
+
+
+@pytest.mark.parametrize("proxied", [b"", PROXIED], ids=["direct", "proxied"])
+@pytest.mark.parametrize("stack", [*ROWS, *BLOCKING], ids=str)
+def test_extensions_without_end_hold_no_answer_back(
+    serve: Serve, stack: Stack, proxied: bytes
+) -> None:
+    """4 KB of framing for each byte, for as long as the client likes."""
+    # A chunk that the lingerer has cut may look like anything to what the server reads itself.
+    serve.allow_tracebacks()
+    server = serve(stack)
+    watch = Watch(server)
+    piece = (b"1;" + b"x" * 4000 + b"\r\nA\r\n") * 16
+    sent = 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+        client.sendall(head(routes.REFUSE, proxied))
+        client.setblocking(False)
+        left = b""
+        while not select.select([client], [], [], 0)[0]:
+            left = left or piece
+            if select.select([], [client], [], LIMIT)[1]:
+                size = client.send(left)
+                sent, left = sent + size, left[size:]
+            # What is under way in two sockets' buffers, and what a busy machine adds.
+            assert sent < 128 * MIB, "the answer waits for what has no end"
+        received = client.recv(12)
+    assert received == b"HTTP/1.1 413"
+    watch.check()
+
+
+def early(port: int) -> int:
+    counts = cast("Mapping[str, int]", get_json(port, routes.COUNTERS))
+    name = "cleanclose_early_responses_total"
+    return sum(count for each, count in counts.items() if each.startswith(name))
+
+
+@pytest.mark.parametrize("stack", ROWS, ids=str)
+def test_who_neither_sends_nor_reads_holds_no_place(serve: Serve, stack: Stack) -> None:
+    """A stalled upload, a receive window of a few KiB, and a response far above that."""
+    server = serve(stack, settings={"max_seconds": 1.0, "idle_seconds": 1.0, "max_lingering": 1})
+    before = early(server.port)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(LIMIT)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(
+            b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            % (routes.REFUSE_LARGE.encode(), 64 * MIB)
+            + b"x" * 1000
+        )  # fmt: skip
+        # The client is still there.
+        until(lambda: early(server.port) == before + 1, server.log_text)
+        assert client.recv(12) == b"HTTP/1.1 401"
