@@ -29,7 +29,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full soak mutants build constraints clean
+  docs bench matrix matrix-full soak fuzz mutants build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -128,6 +128,9 @@ matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half 
 
 soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--examples 5000")
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
