@@ -102,9 +102,10 @@ class Environment:
             wrapped: Whether its applications are wrapped.
             only: The names of the tests to run; empty for all of them.
         """
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = str(_HERE / "site")
         if wrapped:
-            environment |= {"PYTHONPATH": str(_HERE / "site"), "CLEANCLOSE_SUITE": name}
+            environment["CLEANCLOSE_SUITE"] = name
         report = self.folder / f"{name}-{'wrapped' if wrapped else 'bare'}.xml"
         report.unlink(missing_ok=True)
         command = _django_command(suite, only) if suite.django else _pytest_command(suite, report)
@@ -131,7 +132,7 @@ class Environment:
 def _pytest_command(suite: Suite, report: pathlib.Path) -> list[str]:
     return [
         *("-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider"),
-        "--continue-on-collection-errors",
+        *("-p", "older_pytest", "--continue-on-collection-errors"),
         # The wrapped classes import what pytest would rewrite.
         *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
         *("--timeout=120", f"--junitxml={report}", *suite.arguments),
