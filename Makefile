@@ -31,7 +31,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-lingering matrix matrix-full soak mutants suites build constraints clean
+  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -136,6 +136,9 @@ matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half 
 
 soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--examples 5000")
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
