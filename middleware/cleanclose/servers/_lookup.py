@@ -6,14 +6,16 @@ the WSGI ``environ``), never from a version number.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
-from cleanclose.core.kernel import is_established
+from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
 from cleanclose.servers._rooms import ROOMS
@@ -25,10 +27,12 @@ __all__ = [
     "close_asgi",
     "cooperates_with",
     "gone_sign",
+    "has_arrived",
     "is_asgi_stopping",
     "is_servers_own",
     "is_surely_there",
     "plain_socket",
+    "waiting_messages",
     "wsgi_response",
     "wsgi_server",
 ]
@@ -47,6 +51,7 @@ _WSGI_BY_KEY: Final[Mapping[str, Server]] = {
     for room in ROOMS
     if room.wsgi is not None and room.environ_key is not None
 }
+_WSGI_KEYS: Final = tuple(_WSGI_BY_KEY.items())
 _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
@@ -90,20 +95,20 @@ def asgi_socket(receive: object, send: object) -> Any:
 
 
 def gone_sign(receive: object) -> Callable[[object], object] | None:
-    """What tells, of the object behind a server's ``receive``, whether the peer has left.
+    """What tells of a server's ``receive``, by the object behind it, whether the peer has left.
 
     Args:
         receive: The callable as the server gave it.
 
     Returns:
-        A function of that object; None if nothing does.
+        A function of any such callable; None if nothing does.
     """
     owner: object = getattr(receive, "__self__", None)
     paths = asgi_server(receive).gone_attributes
     for path in paths:
-        getter = operator.attrgetter(path)
+        getter = operator.attrgetter(f"__self__.{path}")
         try:
-            getter(owner)
+            getter(receive)
         except AttributeError:
             # Another kind of connection, or another version of the server.
             continue
@@ -111,6 +116,40 @@ def gone_sign(receive: object) -> Callable[[object], object] | None:
     for path in paths:
         gone(owner, path)
     return None
+
+
+def has_arrived(receive: object, send: object) -> bool:
+    """Whether all of a request's body has arrived at the server, as far as that shows it.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    server = asgi_server(receive, send)
+    waiting = waiting_messages(receive)
+    if waiting:
+        return any(
+            each["type"] == "http.request" and not each.get("more_body", False) for each in waiting
+        )
+    if server.arrived is None:
+        return server.reads_first
+    path, expected = server.arrived
+    return find(getattr(receive, "__self__", None), path) is expected
+
+
+def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
+    """The messages in a server's queue, where ``receive`` is the ``get`` of one.
+
+    They are only looked at, not taken: the application may wait for them. In every Python so far
+    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+
+    Args:
+        receive: The callable as the server gave it.
+    """
+    owner: object = getattr(receive, "__self__", None)
+    kind: type = type(owner)
+    waiting = find(owner, "_queue") if issubclass(kind, asyncio.Queue) else None
+    return cast("Sequence[Mapping[str, Any]]", waiting) if isinstance(waiting, deque) else ()
 
 
 def _owner(receive: object, send: object) -> object:
@@ -194,7 +233,7 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         start_response: The callable, for servers that leave nothing of theirs in the environ:
             their own, or what others have put around it.
     """
-    for key, server in _WSGI_BY_KEY.items():
+    for key, server in _WSGI_KEYS:
         if key in environ:
             return server
     found = _WSGI.get(_package(start_response))
@@ -214,7 +253,11 @@ def is_surely_there(environ: Mapping[str, Any]) -> bool:
     """
     for key in _SOCKET_KEYS:
         if key in environ:
-            return is_established(environ[key])
+            try:
+                state: int = environ[key].getsockopt(*TCP_STATE)
+            except (OSError, AttributeError):
+                return False
+            return state & TCP_STATE_MASK == TCP_ESTABLISHED
     return False
 
 

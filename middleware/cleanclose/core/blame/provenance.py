@@ -12,7 +12,7 @@ import dis
 import errno
 import sys
 import sysconfig
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Final, NamedTuple, NoReturn, cast
 
@@ -23,11 +23,14 @@ __all__ = [
     "Place",
     "behind",
     "caller",
+    "came_from",
     "caught_by",
     "chain",
     "first_caught_by",
     "frames_of",
+    "is_call_of",
     "is_called_by",
+    "is_closed_handle",
     "is_from_before",
     "is_method_of",
     "is_of_plumbing",
@@ -37,10 +40,13 @@ __all__ = [
     "package_of",
     "passed_call",
     "passed_method",
+    "passed_methods",
     "passed_object",
     "raise_as_it_is",
     "raised_by",
     "raised_under",
+    "says_lost",
+    "was_inside",
 ]
 
 RESET_ERRNOS: Final = frozenset(
@@ -100,6 +106,10 @@ PLUMBING: Final = frozenset(
 )
 """Packages that stand between a server's socket and an application: what they raise and catch
 among themselves (an empty queue, a missing header) is how they work."""
+
+_LAYERS: Final = frozenset({"cleanclose", "eventlet", "gevent", "django"})
+"""Packages between a server and its socket: ourselves, cooperative sockets, and the input of
+Django's development server."""
 
 _NO_PLUMBING: Final = ("django.db.", "django.core.cache.", "django.core.mail.")
 """Parts of them that speak to the application's upstreams."""
@@ -195,6 +205,41 @@ def passed_call(error: BaseException, packages: Container[str], function: str) -
         frame.f_code.co_name == function and package_of(frame) in packages
         for frame in frames_of(error)
     )
+
+
+def says_lost(error: OSError) -> bool:
+    """Whether an error is what a system says, or TLS, of a connection whose other end has left.
+
+    That it was this connection another proof has to say.
+    """
+    # A server in C gives no errno.
+    return (
+        isinstance(error, TimeoutError)
+        or error.errno is None
+        or error.errno in LOST_ERRNOS
+        or any(name_of(cls) == "ssl.SSLError" for cls in type(error).__mro__)
+    )
+
+
+def came_from(error: BaseException, package: str, through: int | None = None) -> bool:
+    """Whether an exception came from nobody but a server and the standard library.
+
+    What stands between the server and a shim may have connections of its own. Of a server that
+    nobody knows, only what has no frames of its own is believed: one written in C.
+
+    Args:
+        error: The exception.
+        package: The server's package.
+        through: The id of an object of the application's own which the server used. What came
+            through that is not the server's.
+    """
+    for frame in frames_of(error):
+        each = package_of(frame)
+        if each != package and each not in _LAYERS and each not in sys.stdlib_module_names:
+            return False
+        if through is not None and id(frame.f_locals.get("self")) == through:
+            return False
+    return True
 
 
 def passed_object(error: BaseException, is_it: Callable[[object], bool]) -> bool:
@@ -385,3 +430,68 @@ def raised_under(error: BaseException, module: str, prefix: str) -> bool:
         and _module_of(last) == module
         and last.f_code.co_qualname.startswith(prefix)
     )
+
+
+_LOOPS: Final = frozenset({"asyncio", "uvloop"})
+"""The packages whose code stands between a server and its socket."""
+
+
+def is_call_of(frame: FrameType, call: object) -> bool:
+    """Whether a frame is a call of this very callable: a method of this very object."""
+    function: object = getattr(call, "__func__", call)
+    if frame.f_code is not getattr(function, "__code__", None):
+        return False
+    owner: object = getattr(call, "__self__", None)
+    return owner is not None and frame.f_locals.get("self") is owner
+
+
+def passed_methods(error: BaseException, names: Container[str], owners: Iterable[object]) -> bool:
+    """Whether an exception came out of methods of these very objects.
+
+    Args:
+        error: The exception.
+        names: The methods' names.
+        owners: The objects.
+    """
+    return any(
+        frame.f_code.co_name in names
+        and any(frame.f_locals.get("self") is owner for owner in owners)
+        for frame in frames_of(error)
+    )
+
+
+def was_inside(error: BaseException, call: Callable[..., object]) -> bool:
+    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
+
+    Args:
+        error: The error.
+        call: One of the server's callables for the exchange.
+    """
+    owner: object = getattr(call, "__self__", None)
+    if owner is None:
+        return False
+    own = {*_LOOPS, *_packages(call, type(owner))}
+    is_its = False
+    for frame in frames_of(error):
+        if package_of(frame) not in own:
+            return False
+        is_its |= frame.f_locals.get("self") is owner
+    return is_its
+
+
+def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
+    """The package of a server's method, and those that its class is built on.
+
+    A subclass of somebody else's is not the server.
+    """
+    yield method.__module__.partition(".")[0]
+    defined = False
+    for each in cls.__mro__:
+        if defined:
+            yield each.__module__.partition(".")[0]
+        defined |= method.__name__ in vars(each)
+
+
+def is_closed_handle(error: BaseException) -> bool:
+    """Whether it is what uvloop raises for a write to a connection that is lost."""
+    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")

@@ -48,11 +48,9 @@ def body_length(
     follows may be no body at all; and a length which cannot be trusted: where such a body ends
     is unknown, and reading on could take the next request for a part of it.
 
-    HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1).
-
-    An upgrade to ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before
-    anything else can (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload that
-    is not encrypted, unless told otherwise.
+    HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1). An upgrade to
+    ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before anything else can
+    (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload in plain text.
 
     Args:
         method: The request's method.
@@ -67,7 +65,7 @@ def body_length(
     """
     if method in ("HEAD", "CONNECT"):
         return NO_BODY
-    if http_version == "1.1" and content_length and transfer_encoding is upgrade is None:
+    if http_version == "1.1" and transfer_encoding is upgrade is None and content_length:
         # As nearly always.
         length = _decimal(content_length)
         if length is not None:
@@ -84,9 +82,7 @@ def body_length(
         return CHUNKED if last == "chunked" else NO_BODY
     if content_length is None:
         return NO_BODY
-    # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
-    values = {value.strip() for value in content_length.split(",")}
-    return _decimal(values.pop()) or NO_BODY if len(values) == 1 else NO_BODY
+    return _agreed(content_length) or NO_BODY
 
 
 def is_multiplexed(http_version: str) -> bool:
@@ -111,6 +107,12 @@ def awaited_length(method: str, status: int, content_length: str | None) -> int 
         A number of bytes; None if only the response's own end tells (RFC 9112 section 6.3).
     """
     return 0 if method == "HEAD" or status in (204, 304) else response_length(content_length)
+
+
+def _agreed(content_length: str) -> int | None:
+    # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
+    values = {value.strip() for value in content_length.split(",")}
+    return _decimal(values.pop()) if len(values) == 1 else None
 
 
 def _decimal(value: str) -> int | None:
