@@ -24,8 +24,8 @@ from example_apps.uploads import MIB
 __all__ = ["BARS", "FULL", "QUICK", "Effort", "Report", "main", "run"]
 
 BARS: Final[Mapping[str, float]] = {
-    "ASGI GET": 2.5,
-    "ASGI POST": 12.0,
+    "ASGI GET": 1.9,
+    "ASGI POST": 3.0,
     "WSGI GET": 4.3,
     "WSGI POST": 6.8,
     "Tornado GET": 9.0,

@@ -278,6 +278,12 @@ def idle(server: Server, before: tuple[int, int]) -> tuple[tuple[int, int], int]
     return (now[0] - before[0], now[1] - before[1]), server.wake_ups() - woken
 
 
+def _add(table: Table, *cells: str) -> None:
+    """A row for the table, and a line at once: all of it takes an hour."""
+    table.add_row(*cells)
+    click.echo(" | ".join(cells), err=True)
+
+
 class Figures:
     """The parts, each with a table.
 
@@ -306,7 +312,8 @@ class Figures:
                     [burst(each, self._uploads, self._size) for each in (bare, wrapped, other)]
                     for _ in range(self._rounds)
                 ]
-            table.add_row(
+            _add(
+                table,
                 name,
                 *(f"{min(row[way][0] for row in found)}/{self._uploads}" for way in (0, 1)),
                 *(f"+{max(row[way][1] for row in found):.1f} MiB" for way in (0, 1)),
@@ -318,7 +325,7 @@ class Figures:
         table = Table("server", "over a recv_into loop")
         for name in self._names:
             with served(name, WRAPPED) as server:
-                table.add_row(name, f"{discard(server, self._large, self._rounds):.2f}")
+                _add(table, name, f"{discard(server, self._large, self._rounds):.2f}")
         return table
 
     def storm(self) -> Table:
@@ -336,7 +343,8 @@ class Figures:
                     counted.append(told)
                 left, _ = idle(wrapped, held)
             before, beside = statistics.median(calm), statistics.median(stormy)
-            table.add_row(
+            _add(
+                table,
                 name,
                 f"{before:.1f} ms",
                 f"{beside:.1f} ms",
@@ -353,7 +361,7 @@ class Figures:
             for way in (BARE, WRAPPED):
                 with served(name, way) as server:
                     cells.append(stalled(server, 8))
-            table.add_row(name, *cells)
+            _add(table, name, *cells)
         return table
 
     def stop(self) -> Table:
@@ -364,7 +372,8 @@ class Figures:
                 wrapped = [stop(name, WRAPPED, reason) for _ in range(self._rounds)]
                 known = {line for _, lines in bare for line in lines}
                 more = {line for _, lines in wrapped for line in lines} - known
-                table.add_row(
+                _add(
+                    table,
                     name,
                     reason,
                     f"{statistics.median(taken for taken, _ in bare):.2f} s",
@@ -386,7 +395,7 @@ class Figures:
                     left, wakes = idle(server, before)
                 holdings.append(f"{left[0]:+d} threads, {left[1]:+d} fds")
                 woken.append(str(wakes))
-            table.add_row(name, *holdings, *woken)
+            _add(table, name, *holdings, *woken)
         return table
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "edge_stack",
     "leave_websocket",
     "masking_stack",
+    "module_stack",
     "observed",
     "open_websocket",
     "said_by",
@@ -107,10 +108,15 @@ def edge_stack(server: str, edge: str) -> Stack:
 
 def masking_stack(server: str) -> Stack:
     """One of the servers with the application in ``masking_asgi``."""
+    return module_stack(server, "masking_asgi")
+
+
+def module_stack(server: str, module: str) -> Stack:
+    """One of the servers with the application in one of the modules."""
     return Stack(
-        name=f"{server}-masking",
+        name=f"{server}-{module}",
         interface="asgi",
-        command=(*_SERVERS[server], "tests.harness.apps.masking_asgi:app"),
+        command=(*_SERVERS[server], f"tests.harness.apps.{module}:app"),
         loses="always",
     )
 

@@ -94,6 +94,7 @@ async def _from_none(fail: Fail, use: Use) -> None:
 
 
 async def _from_it(fail: Fail, use: Use) -> None:
+    kept: KeyError | None = None
     try:
         fail()
     except KeyError as own:

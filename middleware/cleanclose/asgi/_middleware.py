@@ -21,6 +21,7 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
@@ -30,15 +31,36 @@ __all__ = ["CleanCloseMiddleware", "skip"]
 
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
-_new_watch: Final = object.__new__
 _enter: Final = CURRENT.set
 _around: Final = CURRENT.get
 # inspect.currentframe() would have to be kept in a local, which is a cycle.
 _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 _NO_SCOPE: Final[Scope] = {}
+# Type checkers would not see that the application's calls change these.
+_BEGUN: Final = int(OPEN)
+_NOTHING: Final[Any] = None
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_FIELDS: Final = frozenset(name.encode() for name in PROXY_FIELDS)
+
+
+class _Parts:
+    """What each request needs of the middleware.
+
+    In one place, because a class with ``__getattr__`` pays for each look at an attribute.
+    """
+
+    __slots__ = ("app", "reporter", "stoppable")
+
+    def __init__(self, app: ASGIApp, stoppable: Stoppable | None, reporter: Reporter) -> None:
+        self.app = app
+        self.stoppable = stoppable
+        self.reporter = reporter
+
+    @property
+    def served(self) -> ASGIApp:
+        """The application, with requests that end when nobody waits for them if a user wants it."""
+        return self.app if self.stoppable is None else StoppedApp(self.app, self.stoppable)
 
 
 class CleanCloseMiddleware:
@@ -73,13 +95,21 @@ class CleanCloseMiddleware:
         stop_work: bool | Callable[[Scope], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
-        self.app = app
         stoppable = Stoppable.of(stop_work)
-        self._stopped_app = None if stoppable is None else StoppedApp(app, stoppable)
         self._settings = Settings(**settings)
         self._places = Places(self._settings.max_draining)
         self._reporter = make_reporter(outlets, self._settings)
+        self._parts = _Parts(app, stoppable, self._reporter)
         self._quieten()
+
+    @property
+    def app(self) -> ASGIApp:
+        """The wrapped application."""
+        return self._parts.app
+
+    @app.setter
+    def app(self, app: ASGIApp) -> None:
+        self._parts.app = app
 
     def _quieten(self) -> None:
         if self._settings.quiet_logs:
@@ -91,7 +121,7 @@ class CleanCloseMiddleware:
         self._quieten()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "app" or name in COPYING:
+        if name in ("app", "_parts") or name in COPYING:
             # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
             # application one of this.
             raise AttributeError(name)
@@ -103,39 +133,41 @@ class CleanCloseMiddleware:
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
         kind = scope["type"]
+        watch: HttpWatch | WebSocketWatch
         if kind == "http":
             # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
-            watch: HttpWatch | WebSocketWatch
             if scope["method"] == "GET" or scope["method"] == "HEAD":
-                watch = _new_watch(HttpWatch)
+                watch = HttpWatch()
             else:
-                watch = upload = _new_watch(UploadWatch)
+                watch = upload = UploadWatch()
                 scope = self._begin_upload(upload, scope)
-            watch.started = now = _clock()
-            watch.progress = OPEN
-            watch.scope = scope
-            watch.server_receive = receive
-            watch.send_to = send
-            watch.ear = watch.messages = watch.emptied = None
         elif kind == "websocket":
-            now = _clock()
-            watch = WebSocketWatch(scope, receive, send, now)
+            watch = WebSocketWatch()
         else:
             return await self.app(scope, receive, send)
-        if now >= self._reporter.sample_at:
-            self._reporter.request_begins(watch)
+        watch.started = now = _clock()
+        watch.progress = _BEGUN
+        watch.scope = scope
+        watch.server_receive = receive
+        watch.send_to = send
+        watch.ear = watch.messages = watch.emptied = _NOTHING
+        parts = self._parts
+        is_due = now >= parts.reporter.sample_at
+        if is_due:
+            parts.reporter.request_begins(watch)
         _enter(watch)
+        app = parts.app if parts.stoppable is None else parts.served
         try:
-            result = await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
+            result = await app(scope, watch.receive, watch.send)
         except BaseException as error:
             if watch.is_unanswered(error) and is_called_by_server(_frame(1), receive, send):
                 await watch.deliver().fail()
             if not await self._failed(watch, error):
                 raise
             return None
-        if watch.progress == COMPLETE and watch.messages is watch.ear is None:
-            if watch.is_sample:
-                self._reporter.request_over(watch)
+        if watch.progress == COMPLETE and watch.messages is None and watch.ear is None:
+            if is_due and watch.is_sample:
+                parts.reporter.request_over(watch)
             if watch.emptied is not None:
                 # Timers and callbacks have copied the context, and outlive the request.
                 watch.server_receive, watch.send_to = watch.emptied
@@ -184,7 +216,7 @@ class CleanCloseMiddleware:
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] in _EXCHANGES and outer.is_for(scope):
             # One departure is one event: the middleware that stands outside tells of it.
-            return await (self._stopped_app or self.app)(scope, receive, send)
+            return await self._parts.served(scope, receive, send)
         _enter(None)
         try:
             return await self(scope, receive, send)

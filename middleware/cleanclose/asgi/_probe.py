@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, cast
 
 from cleanclose.asgi._messages import Message, Receive, Send
 from cleanclose.core import Witness
-from cleanclose.servers import asgi_server, find, gone_sign
+from cleanclose.servers import asgi_server, gone_sign, waiting_messages
 
 __all__ = ["PROBES", "Probe", "probe_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
-    """How an object behind ``receive`` is asked whether the peer has left.
+    """How a server's ``receive`` is asked whether the peer has left.
 
     Args:
-        gone: What tells it.
+        gone: What tells it, of the callable.
         witness: What it is as a witness.
         is_queue: Whether it is a queue with the server's messages, and ``gone`` returns one.
         settled: Whether the answer stays "no" once the response is complete, so that it may be
@@ -37,6 +36,9 @@ class Probe:
 
 PROBES: Final[dict[object, Probe | None]] = {}
 """By the function behind ``receive``. A memo, and no state."""
+SETTLED: Final[dict[object, tuple[Callable[[object], object], tuple[Receive, Send] | None]]] = {}
+"""Those of them that stay "no" behind the response, as every request asks them: `Probe.gone`
+and `Probe.emptied`."""
 _MOST_PROBES: Final = 64
 
 
@@ -51,7 +53,10 @@ def probe_of(receive: Receive) -> Probe | None:
     if len(PROBES) >= _MOST_PROBES:
         # Somebody makes a class for each request.
         PROBES.clear()
+        SETTLED.clear()
     probe = PROBES[function] = None if function is None else _find_probe(receive)
+    if probe is not None and probe.settled:
+        SETTLED[function] = (probe.gone, probe.emptied)
     return probe
 
 
@@ -66,15 +71,9 @@ def _find_probe(receive: Receive) -> Probe | None:
     return Probe(sign, Witness.SERVER, settled=server.gone_is_settled, emptied=server.after_end)
 
 
-def _last_word(owner: object) -> Message | None:
-    """The message in a server's queue which says that the peer has left, if it is there.
-
-    It is only looked at, not taken: the application may wait for it. In every Python so far
-    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
-    """
-    waiting = find(owner, "_queue")
-    if isinstance(waiting, deque) and waiting:
-        message = cast("Sequence[Message]", waiting)[-1]
-        if message["type"].endswith(".disconnect"):
-            return message
+def _last_word(receive: object) -> Message | None:
+    """The message in a server's queue which says that the peer has left, if it is there."""
+    waiting = waiting_messages(receive)
+    if waiting and waiting[-1]["type"].endswith(".disconnect"):
+        return cast("Message", waiting[-1])
     return None

@@ -53,7 +53,7 @@ class WebSocketWatch(AsgiWatch):
         probe = probe_of(self.server_receive)
         if probe is None:
             return
-        found = probe.gone(getattr(self.server_receive, "__self__", None))
+        found = probe.gone(self.server_receive)
         if probe.is_queue and found:
             self._disconnected(cast("Message", found), late=True)
         elif found:

@@ -5,31 +5,36 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
 from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
-from cleanclose.asgi._probe import PROBES, probe_of
-from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
-from cleanclose.core.blame.provenance import behind
+from cleanclose.asgi._probe import SETTLED, probe_of
+from cleanclose.core import Facts, Mechanism, Phase, Side, Watch, Witness
+from cleanclose.core.blame.provenance import (
+    behind,
+    is_call_of,
+    is_closed_handle,
+    passed_methods,
+    was_inside,
+)
+from cleanclose.core.blame.short_uploads import is_said_to_application
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.core.conduct import Treatment, asgi_treatment
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
-from cleanclose.servers import asgi_server, asgi_socket, is_asgi_stopping
+from cleanclose.servers import asgi_server, asgi_socket, has_arrived, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
 
 _CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind the callables. One of them is looked for by its
 object, because a middleware around us may have wrapped the other."""
-_LOOPS: Final = frozenset({"asyncio", "uvloop"})
-"""The packages whose code stands between a server and its socket."""
 _AT_ONCE: Final = 0.0005
 """Seconds in which a call returns that has nothing to wait for."""
 _clock: Final = time.monotonic
@@ -40,18 +45,16 @@ _HIGH_WATER: Final = 64 * 1024
 class AsgiWatch(Watch):
     """What HTTP and websockets have in common.
 
-    `CleanCloseMiddleware` sets these attributes by itself for most requests: calling a class is
-    a good part of what a GET costs.
-
-    Args:
-        scope: The scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        now: The time.
+    `CleanCloseMiddleware` sets these attributes by itself: calling an ``__init__`` is a good part
+    of what a GET costs.
     """
 
     __slots__ = ("_head", "ear", "emptied", "messages", "scope", "send_to", "server_receive")
 
+    scope: Scope
+    server_receive: Receive
+    send_to: Send
+    """What the application's messages go to: the server, or a delivery."""
     _head: Message
     ear: Ear | None
     """What looks out for the departure, where somebody asked for that."""
@@ -61,12 +64,13 @@ class AsgiWatch(Watch):
     """What the server's callables are as good as once the response is complete."""
     _was_stopping: bool = False
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
-        super().__init__(now)
-        self.scope = scope
-        self.server_receive = receive
-        self.send_to = send
-        self.ear = self.messages = self.emptied = None
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Without arguments."""
+
+    else:
+        __init__ = object.__init__
 
     def is_unanswered(self, error: BaseException) -> bool:
         """Whether an error came while there was a body to read, and before a response."""
@@ -147,14 +151,14 @@ class AsgiWatch(Watch):
             self.peer_gone(Witness.RECEIVE, _clock())
 
     def is_sending(self, frame: FrameType) -> bool:
-        return _is_call(frame, self.server_send())
+        return is_call_of(frame, self.server_send())
 
     def is_aftermath(self, error: BaseException) -> bool:
-        if not isinstance(error, ConnectionError) and not _is_closed_handle(error):
+        if not isinstance(error, ConnectionError) and not is_closed_handle(error):
             return False
         if error.__cause__ is not None or error.__context__ is not None:
             return False
-        return _is_inside(error, self.server_send())
+        return was_inside(error, self.server_send())
 
     def ask_transport(self, transport: object) -> None:
         get_extra_info = getattr(transport, "get_extra_info", None)
@@ -200,14 +204,14 @@ class AsgiWatch(Watch):
             # the application was handling is not among these.
             for each in behind(error):
                 if isinstance(each, Exception) and any(
-                    _is_inside(each, call) for call in (self.server_receive, self.server_send())
+                    was_inside(each, call) for call in (self.server_receive, self.server_send())
                 ):
                     self.peer_gone(Witness.SEND, now, each)
 
     def _is_from_the_server(self, error: BaseException) -> bool:
         """Whether an error came out of the server's own code, at work for this exchange."""
         # uvloop raises a RuntimeError for a write to a connection that is lost.
-        if not isinstance(error, OSError) and not _is_closed_handle(error):
+        if not isinstance(error, OSError) and not is_closed_handle(error):
             return False
         if self.server is UNKNOWN:
             # Something stands around us, whose own connections pass its callables as well.
@@ -217,15 +221,7 @@ class AsgiWatch(Watch):
             for call in (self.server_receive, self.server_send())
             if (owner := getattr(call, "__self__", None)) is not None
         ]
-        traceback = error.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            if frame.f_code.co_name in _CALLS:
-                own = frame.f_locals.get("self")
-                if any(own is owner for owner in owners):
-                    return True
-            traceback = traceback.tb_next
-        return False
+        return passed_methods(error, _CALLS, owners)
 
 
 class HttpWatch(AsgiWatch):
@@ -270,7 +266,7 @@ class HttpWatch(AsgiWatch):
     def took(self, message: Message, asked: float) -> None:
         """The application gets a message that it has asked for at that time."""
         if message["type"] == "http.disconnect":
-            self.cut_short = not self.body_complete
+            self.cut_short = not self.body_complete and not is_said_to_application()
             now = _clock()
             # What comes at once has been so for longer.
             self.peer_gone(Witness.RECEIVE, now, late=now - asked < _AT_ONCE)
@@ -288,18 +284,15 @@ class HttpWatch(AsgiWatch):
         kind = message["type"]
         if kind == "http.response.start":
             try:
-                probe = PROBES[self.server_receive.__func__]  # type: ignore[attr-defined]
+                gone, self.emptied = SETTLED[self.server_receive.__func__]  # type: ignore[attr-defined]
             except (AttributeError, KeyError):
-                probe = probe_of(self.server_receive)
-            if probe is not None:
-                if not probe.settled:
-                    self._begin()
-                elif probe.gone(self.server_receive.__self__):  # type: ignore[attr-defined]
+                self._begin()
+            else:
+                if gone(self.server_receive):
                     self.ask()
-                self.emptied = probe.emptied
             self._head = message
         elif kind == "http.response.body":
-            if message.get("more_body"):
+            if "more_body" in message and message["more_body"]:  # noqa: RUF019 - cheaper than get()
                 return self._send_piece(message)
             if self.progress == OPEN:
                 # Before it is sent: while it is, the server may tell of the end, and that is
@@ -313,7 +306,8 @@ class HttpWatch(AsgiWatch):
 
     def _begin(self) -> None:
         self.ask()
-        if self.progress == OPEN:
+        probe = probe_of(self.server_receive)
+        if probe is not None and not probe.settled and self.progress == OPEN:
             # Its send() of a single piece may wait as well, and has to be looked at.
             self.progress = STREAMING
 
@@ -367,21 +361,14 @@ class HttpWatch(AsgiWatch):
         probe = probe_of(self.server_receive)
         if probe is None or (self.progress == COMPLETE and not probe.settled):
             return
-        if probe.gone(getattr(self.server_receive, "__self__", None)):
+        if probe.gone(self.server_receive):
             # If the response was complete, it left while the server waited for room to write.
             self.response_failed()
             self.peer_gone(probe.witness, time.monotonic(), late=True)
 
 
 class UploadWatch(HttpWatch):
-    """The same for a request with a body: an early response to it is delivered.
-
-    Args:
-        scope: The scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        now: The time.
-    """
+    """The same for a request with a body: an early response to it is delivered."""
 
     __slots__ = ("_length", "begin_delivery", "bytes_in", "has_read", "pending", "whole")
 
@@ -410,6 +397,10 @@ class UploadWatch(HttpWatch):
         return self.whole or self.length == NO_BODY
 
     @property
+    def body_arrived(self) -> bool:  # type: ignore[override]
+        return has_arrived(self.server_receive, self.server_send())
+
+    @property
     def expected_in(self) -> int | None:  # type: ignore[override]
         return None if self.length in (CHUNKED, NO_BODY) else self.length
 
@@ -430,7 +421,7 @@ class UploadWatch(HttpWatch):
         self.pending -= 1
         if self.messages is not None:
             # The response has begun meanwhile.
-            self.messages.came(message)
+            self.messages.came(message)  # type: ignore[unreachable]
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body"):
@@ -462,7 +453,9 @@ class UploadWatch(HttpWatch):
             and self.length != NO_BODY
             and not self.is_stopped
         ):
-            self.deliver()
+            self.ask()
+            if self.departure is None or self.phase is Phase.REQUEST_BODY:
+                self.deliver()
         return HttpWatch.send(self, message)
 
     @property
@@ -508,59 +501,7 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode("latin-1")
 
 
-def _package(module: object) -> str:
-    return str(module).partition(".")[0]
-
-
 def _is_reset(sock: object) -> bool:
     """Whether the kernel says that a socket, which nobody here has closed, has no peer any more."""
     connection = ask_connection(sock)
     return connection is not None and connection.reset
-
-
-def _is_call(frame: FrameType, call: object) -> bool:
-    """Whether a frame is a call of this very callable: a method of this very object."""
-    function: object = getattr(call, "__func__", call)
-    if frame.f_code is not getattr(function, "__code__", None):
-        return False
-    owner: object = getattr(call, "__self__", None)
-    return owner is not None and frame.f_locals.get("self") is owner
-
-
-def _is_inside(error: BaseException, call: Callable[..., object]) -> bool:
-    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
-
-    Args:
-        error: The error.
-        call: One of the server's callables for the exchange.
-    """
-    owner: object = getattr(call, "__self__", None)
-    if owner is None:
-        return False
-    own = {*_LOOPS, *_packages(call, type(owner))}
-    is_its = False
-    traceback = error.__traceback__
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if _package(frame.f_globals.get("__name__")) not in own:
-            return False
-        is_its |= frame.f_locals.get("self") is owner
-        traceback = traceback.tb_next
-    return is_its
-
-
-def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
-    """The package of a server's method, and those that its class is built on.
-
-    A subclass of somebody else's is not the server.
-    """
-    yield _package(method.__module__)
-    defined = False
-    for each in cls.__mro__:
-        if defined:
-            yield _package(each.__module__)
-        defined |= method.__name__ in vars(each)
-
-
-def _is_closed_handle(error: BaseException) -> bool:
-    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")

@@ -41,6 +41,8 @@ class Server:
             response is complete.
         after_end: What its ``receive`` and ``send`` do once a response is complete, in functions
             that need nothing of the request; None where that is not just one thing.
+        arrived: The attribute, with dots, of the object behind ASGI's ``receive`` that has this
+            value once all of the request's body has arrived.
         lost_code: The code, without a reason, that the server gives for a websocket which was
             lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
         hides_after_end: Whether it says nothing, at its usual level, about an exception that an
@@ -116,6 +118,7 @@ class Server:
     gone_attributes: tuple[str, ...] = ()
     gone_is_settled: bool = False
     after_end: tuple[Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]] | None = None
+    arrived: tuple[str, bool] | None = None
     lost_code: int = 1006
     hides_after_end: bool = False
     reads_first: bool = False

@@ -42,13 +42,6 @@ __all__ = ["LINGERER", "Handover", "Lingerer", "can_linger"]
 LINGERS_ON: Final = 1.0
 """Seconds that the thread stays when there is nothing left to do: the next one may come."""
 
-MANY: Final = 32
-"""Connections from which on the thread takes what happens together, a turn each `PAUSE`."""
-
-PAUSE: Final = 0.01
-"""Seconds. A thread that wakes for each of many connections would take the interpreter's lock from
-the server's with each system call that lets go of it."""
-
 _clock: Final = time.monotonic
 
 
@@ -236,7 +229,6 @@ class _Loop:
         self._stopped = False
         self._closed = False
         self._called = False
-        self._turned = -math.inf
         self._selector = selectors.DefaultSelector()
         try:
             self._wakes, self._wake = os.pipe()
@@ -342,10 +334,6 @@ class _Loop:
             return True
 
     def _turn(self, idle_until: float, now: float) -> None:
-        if self.count > MANY and now < self._turned + PAUSE:
-            time.sleep(self._turned + PAUSE - now)
-            now = _clock()
-        self._turned = now
         ready = self._selector.select(self._seconds(idle_until, now))
         now = _clock()
         for key, _ in ready:

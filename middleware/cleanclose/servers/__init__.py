@@ -12,10 +12,12 @@ from cleanclose.servers._lookup import (
     close_asgi,
     cooperates_with,
     gone_sign,
+    has_arrived,
     is_asgi_stopping,
     is_servers_own,
     is_surely_there,
     plain_socket,
+    waiting_messages,
     wsgi_response,
     wsgi_server,
 )
@@ -45,6 +47,7 @@ __all__ = [
     "find",
     "forget_head",
     "gone_sign",
+    "has_arrived",
     "has_read_rest",
     "is_asgi_stopping",
     "is_called_by_server",
@@ -55,6 +58,7 @@ __all__ = [
     "number",
     "plain_socket",
     "reader_below",
+    "waiting_messages",
     "wsgi_response",
     "wsgi_server",
 ]

@@ -6,10 +6,12 @@ the WSGI ``environ``), never from a version number.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
@@ -25,10 +27,12 @@ __all__ = [
     "close_asgi",
     "cooperates_with",
     "gone_sign",
+    "has_arrived",
     "is_asgi_stopping",
     "is_servers_own",
     "is_surely_there",
     "plain_socket",
+    "waiting_messages",
     "wsgi_response",
     "wsgi_server",
 ]
@@ -92,20 +96,20 @@ def asgi_socket(receive: object, send: object) -> Any:
 
 
 def gone_sign(receive: object) -> Callable[[object], object] | None:
-    """What tells, of the object behind a server's ``receive``, whether the peer has left.
+    """What tells of a server's ``receive``, by the object behind it, whether the peer has left.
 
     Args:
         receive: The callable as the server gave it.
 
     Returns:
-        A function of that object; None if nothing does.
+        A function of any such callable; None if nothing does.
     """
     owner: object = getattr(receive, "__self__", None)
     paths = asgi_server(receive).gone_attributes
     for path in paths:
-        getter = operator.attrgetter(path)
+        getter = operator.attrgetter(f"__self__.{path}")
         try:
-            getter(owner)
+            getter(receive)
         except AttributeError:
             # Another kind of connection, or another version of the server.
             continue
@@ -113,6 +117,40 @@ def gone_sign(receive: object) -> Callable[[object], object] | None:
     for path in paths:
         gone(owner, path)
     return None
+
+
+def has_arrived(receive: object, send: object) -> bool:
+    """Whether all of a request's body has arrived at the server, as far as that shows it.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    server = asgi_server(receive, send)
+    waiting = waiting_messages(receive)
+    if waiting:
+        return any(
+            each["type"] == "http.request" and not each.get("more_body", False) for each in waiting
+        )
+    if server.arrived is None:
+        return server.reads_first
+    path, expected = server.arrived
+    return find(getattr(receive, "__self__", None), path) is expected
+
+
+def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
+    """The messages in a server's queue, where ``receive`` is the ``get`` of one.
+
+    They are only looked at, not taken: the application may wait for them. In every Python so far
+    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+
+    Args:
+        receive: The callable as the server gave it.
+    """
+    owner: object = getattr(receive, "__self__", None)
+    kind: type = type(owner)
+    waiting = find(owner, "_queue") if issubclass(kind, asyncio.Queue) else None
+    return cast("Sequence[Mapping[str, Any]]", waiting) if isinstance(waiting, deque) else ()
 
 
 def _owner(receive: object, send: object) -> object:

@@ -63,6 +63,8 @@ ROOM: Final = Room(
         "gunicorn-asgi",
         Continue.LAZY,
         gone_attributes=("protocol._closed", "_eof"),
+        # BodyReceiver.set_complete.
+        arrived=("_complete", True),
         hides_after_end=True,
         heeds_close=False,
         connection=("protocol.transport",),
@@ -92,6 +94,11 @@ ROOM: Final = Room(
     },
     private=(
         Private("gunicorn.asgi.protocol.BodyReceiver", "protocol", f"{_NO_SOCKET} {_NOT_SEEN}"),
+        Private(
+            "gunicorn.asgi.protocol.BodyReceiver",
+            "_complete",
+            "Who leaves behind a body that nobody has read is said to have left within it.",
+        ),
         Private(_PROTOCOL, "_closed", _NOT_SEEN),
         Private("gunicorn.asgi.websocket.WebSocketProtocol", "_eof", _NOT_SEEN),
         Private(_PROTOCOL, "transport", _NO_SOCKET),

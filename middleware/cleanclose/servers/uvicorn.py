@@ -36,6 +36,8 @@ _ROW: Final = Server(
     gone_attributes=("disconnected", "closed"),
     gone_is_settled=True,
     after_end=(_receive_after_end, _send_after_end),
+    # HttpToolsProtocol.on_message_complete, and H11Protocol at the end of a message.
+    arrived=("more_body", False),
     lost_code=1005,
     ends_at_upgrade=True,
     connection=("transport",),
@@ -65,6 +67,10 @@ ROOM: Final = Room(
             (
                 "disconnected",
                 "A departure is seen only when the application asks for a message.",
+            ),
+            (
+                "more_body",
+                "Who leaves behind a body that nobody has read is said to have left within it.",
             ),
             (
                 "transport",

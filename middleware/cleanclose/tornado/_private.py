@@ -13,7 +13,7 @@ from tornado import http1connection, web
 
 from cleanclose.servers import MISSING, find
 from cleanclose.servers.tornado import CONNECTION, NEEDED, NEEDED_TO_STOP, PARAMETERS, STREAM
-from cleanclose.tornado._watched import WatchedConnection
+from cleanclose.tornado._connection import WatchedConnection
 
 __all__ = ["handlers_can_be_stopped", "is_known"]
 

@@ -14,10 +14,20 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final
 
 import pytest
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from cleanclose.asgi import CleanCloseMiddleware
-from cleanclose.core import ClientDeparted, Event, Side, UpstreamReset, client_gone
+from cleanclose.core import (
+    ClientDeparted,
+    Event,
+    Phase,
+    ResponseUndelivered,
+    Side,
+    TruncatedUpload,
+    UpstreamReset,
+    client_gone,
+)
 
 Message = Any
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -60,6 +70,12 @@ class Uvicorn:
     def leave(self) -> None:
         self.disconnected = True
 
+    more_body = False
+
+    def arrives(self) -> None:
+        """All of the body is there, and nobody has read it."""
+        self.more_body = False
+
 
 class Gunicorn(Uvicorn):
     """The same for gunicorn's own worker, whose sign is also true behind the response."""
@@ -73,6 +89,8 @@ class Gunicorn(Uvicorn):
 
     async def receive(self) -> Message:
         return DISCONNECT
+
+    _complete = True
 
     def leave(self) -> None:
         self.protocol._closed = True  # pyright: ignore[reportPrivateUsage]
@@ -92,6 +110,9 @@ class Queued:
 
     async def send(self, message: Message) -> None:
         self.sent.append(message)
+
+    def arrives(self) -> None:
+        self.queue.put_nowait({"type": "http.request", "body": b"{}", "more_body": False})
 
     def leave(self) -> None:
         self.queue.put_nowait(DISCONNECT)
@@ -356,3 +377,61 @@ def test_the_moment_is_known_to_those_who_waited_for_it(waits: bool) -> None:
     (event,) = told
     assert isinstance(event, ClientDeparted)
     assert (event.wasted_seconds is not None) is waits
+
+
+POST: Final = {**SCOPE, "method": "POST", "headers": [(b"content-length", b"2")]}
+
+
+@pytest.mark.parametrize("kind", [Uvicorn, Gunicorn, Queued])
+def test_a_post_whose_body_nobody_has_read_is_undelivered_if_its_client_left(
+    kind: type[Server],
+) -> None:
+    server = kind()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.arrives()
+        server.leave()
+        await send({**START, "status": 201})
+        await send(piece(b"made", more=False))
+
+    (event,), error = serve(app, server, POST)
+    assert error is None
+    assert isinstance(event, ResponseUndelivered)
+    assert event.verdict.phase is Phase.HANDLER
+
+
+@pytest.mark.parametrize("length", [None, b"0"])
+def test_a_post_without_a_body_is_with_its_handler(length: bytes | None) -> None:
+    server = Uvicorn()
+    server.more_body = True
+    headers = [] if length is None else [(b"content-length", length)]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        server.leave()
+
+    (event,), _ = serve(app, server, {**POST, "headers": headers})
+    assert isinstance(event, ClientDeparted)
+    assert event.verdict.phase is Phase.HANDLER
+
+
+@pytest.mark.parametrize("how", ["catches", "polls", "ignores"])
+def test_who_hears_of_the_departure_has_accepted_nothing(how: str) -> None:
+    server = Uvicorn()
+    server.more_body = True
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        if how == "catches":
+            with pytest.raises(ClientDisconnect):
+                await request.body()
+        elif how == "polls":
+            assert await request.is_disconnected()
+        else:
+            # As a framework does that takes any end for the right one.
+            await receive()
+        await Response(status_code=204)(scope, receive, send)
+
+    (event,), _ = serve(app, server, POST)
+    assert isinstance(event, ClientDeparted | TruncatedUpload)
+    assert isinstance(event, TruncatedUpload) == (how == "ignores")
+    assert event.verdict.phase is Phase.REQUEST_BODY

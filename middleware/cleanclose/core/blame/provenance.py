@@ -12,7 +12,7 @@ import dis
 import errno
 import sys
 import sysconfig
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Final, NamedTuple, NoReturn, cast
 
@@ -28,7 +28,9 @@ __all__ = [
     "chain",
     "first_caught_by",
     "frames_of",
+    "is_call_of",
     "is_called_by",
+    "is_closed_handle",
     "is_from_before",
     "is_method_of",
     "is_of_plumbing",
@@ -38,11 +40,13 @@ __all__ = [
     "package_of",
     "passed_call",
     "passed_method",
+    "passed_methods",
     "passed_object",
     "raise_as_it_is",
     "raised_by",
     "raised_under",
     "says_lost",
+    "was_inside",
 ]
 
 RESET_ERRNOS: Final = frozenset(
@@ -426,3 +430,68 @@ def raised_under(error: BaseException, module: str, prefix: str) -> bool:
         and _module_of(last) == module
         and last.f_code.co_qualname.startswith(prefix)
     )
+
+
+_LOOPS: Final = frozenset({"asyncio", "uvloop"})
+"""The packages whose code stands between a server and its socket."""
+
+
+def is_call_of(frame: FrameType, call: object) -> bool:
+    """Whether a frame is a call of this very callable: a method of this very object."""
+    function: object = getattr(call, "__func__", call)
+    if frame.f_code is not getattr(function, "__code__", None):
+        return False
+    owner: object = getattr(call, "__self__", None)
+    return owner is not None and frame.f_locals.get("self") is owner
+
+
+def passed_methods(error: BaseException, names: Container[str], owners: Iterable[object]) -> bool:
+    """Whether an exception came out of methods of these very objects.
+
+    Args:
+        error: The exception.
+        names: The methods' names.
+        owners: The objects.
+    """
+    return any(
+        frame.f_code.co_name in names
+        and any(frame.f_locals.get("self") is owner for owner in owners)
+        for frame in frames_of(error)
+    )
+
+
+def was_inside(error: BaseException, call: Callable[..., object]) -> bool:
+    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
+
+    Args:
+        error: The error.
+        call: One of the server's callables for the exchange.
+    """
+    owner: object = getattr(call, "__self__", None)
+    if owner is None:
+        return False
+    own = {*_LOOPS, *_packages(call, type(owner))}
+    is_its = False
+    for frame in frames_of(error):
+        if package_of(frame) not in own:
+            return False
+        is_its |= frame.f_locals.get("self") is owner
+    return is_its
+
+
+def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
+    """The package of a server's method, and those that its class is built on.
+
+    A subclass of somebody else's is not the server.
+    """
+    yield method.__module__.partition(".")[0]
+    defined = False
+    for each in cls.__mro__:
+        if defined:
+            yield each.__module__.partition(".")[0]
+        defined |= method.__name__ in vars(each)
+
+
+def is_closed_handle(error: BaseException) -> bool:
+    """Whether it is what uvloop raises for a write to a connection that is lost."""
+    return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["is_raised", "is_refused"]
+from cleanclose.core.blame.provenance import Place, is_called_by
+
+__all__ = ["is_raised", "is_refused", "is_said_to_application"]
 
 _COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
 """Modules that read for views and never look after the end: Django's LimitedStream. What it
@@ -58,3 +60,27 @@ def is_refused(status: int) -> bool:
         status: The answer's status.
     """
     return status < _FIRST_ERROR
+
+
+_SAYING: Final = (
+    # It raises RequestAborted for its views, or cancels them.
+    Place(
+        "django.core.handlers.asgi",
+        frozenset({"ASGIHandler.listen_for_disconnect", "ASGIHandler.read_body"}),
+    ),
+    # InternalServerException, for a handler that reads.
+    Place("litestar.connection.request", frozenset({"Request.stream"})),
+    # ClientDisconnect; True.
+    Place("starlette.requests", frozenset({"Request.stream", "Request.is_disconnected"})),
+)
+"""What frameworks read with that says to the application, in words of its own, that its client has
+left. Whatever it answers then, it has accepted nothing."""
+
+
+def is_said_to_application() -> bool:
+    """Whether whoever reads, in this thread, says to the application that its client has left.
+
+    Asked while an ASGI application's ``receive`` brings the word of it. Falcon's stream, for one,
+    ends like any other then.
+    """
+    return any(is_called_by(place) for place in _SAYING)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -31,7 +31,7 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.listening import listen
+from cleanclose.core.listening import DEPARTURE_LISTENERS, on_departure
 from cleanclose.core.outside import contained
 from cleanclose.core.stop import Stops
 
@@ -51,7 +51,6 @@ UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 """Methods that change something (all but the safe ones of RFC 9110, section 9.2.1, and those
 which end no exchange of their own)."""
 
-
 OPEN: Final = 0
 """Nothing of the response's body has been handed over."""
 STREAMING: Final = 1
@@ -60,27 +59,6 @@ COMPLETE: Final = 2
 """The application has handed over all of its response."""
 GONE: Final = 3
 """The peer has left before that."""
-
-
-DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
-"""Called whenever a witness sees a peer leave, before anybody logs a word about it. What they raise
-is counted, as for outlets."""
-
-
-def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
-    """Hear of departures at the moment when a witness sees them.
-
-    The event comes later, when the exchange is over. Now `current` is the exchange, in the thread
-    and the context of whoever was told, and nobody has logged a word about it.
-
-    Args:
-        listener: Called without arguments. What it raises is counted, and ignored. If it listens
-            already, it is not called twice.
-
-    Returns:
-        A function that ends this; it may be called more than once.
-    """
-    return listen(DEPARTURE_LISTENERS, listener)
 
 
 class Watch:
@@ -110,6 +88,8 @@ class Watch:
     """Whether the application has been given all of the request's body."""
     bytes_in: int = 0
     """Bytes of the request's body that it has been given."""
+    body_arrived: bool = False
+    """Whether the server has all of it, read or not."""
     expected_in: int | None = None
     """The body's declared length, if it has one."""
     bytes_out: int = 0
@@ -273,7 +253,8 @@ class Watch:
         if self.status is not None:
             begun = self.bytes_out or self.sends_unseen
             return Phase.RESPONSE_BODY if begun else Phase.RESPONSE_START
-        return Phase.HANDLER if self.body_complete else Phase.REQUEST_BODY
+        has_all = self.body_complete or self.body_arrived
+        return Phase.HANDLER if has_all else Phase.REQUEST_BODY
 
     def response_piece(self, size: int) -> None:
         """The application has handed over a piece of its response, and more may come."""
