@@ -7,6 +7,7 @@ SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
 VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 BENCH_VENV ?= .venv-bench$(SUFFIX)
+NEWEST_VENV ?= .venv-newest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
 WORKERS ?= 6
@@ -32,7 +33,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers
+  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -106,6 +107,17 @@ test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed
 	$(LOWEST_VENV)/bin/python -m pytest $(TEST_FLAGS) \
 	  -m "not distribution and not negative_control and not stacks and not full" \
 	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
+
+# No stamp: the newest version is another one next week. No constraints, and no upper bounds of our
+# groups' either: what they keep away from the tests is what this is to find.
+newest: ## Try the newest servers and frameworks, pre-releases too: which private attributes are gone?
+	@test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
+	@sed -E 's/"(django|mkdocs)[<>=,.0-9]*"/"\1"/' pyproject.toml > $(NEWEST_VENV)/pyproject.toml
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --pre --upgrade \
+	  --upgrade-strategy eager --group $(NEWEST_VENV)/pyproject.toml:test \
+	  --group $(NEWEST_VENV)/pyproject.toml:stacks -e '.[all,demo]'
+	$(NEWEST_VENV)/bin/python -m tests.newest $(TEST_ARGS)
 
 coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
 	$(BIN)/python -m coverage erase
