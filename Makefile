@@ -31,7 +31,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench matrix matrix-full soak mutants suites build constraints clean
+  docs bench bench-lingering matrix matrix-full soak mutants suites build constraints clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -81,8 +81,10 @@ test: $(VENV)/.stamp-test ## Run what a change needs: every server and promise (
 	  $(BIN)/python -m pytest $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
 
 # Each value of a parameter is in `make test`, each combination is here (tests/harness/selection.py).
+# One try here as well: the same scenario on the next server is another one.
 test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
+	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
+	  $(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
 
 # One try of each scenario with the lowest versions: they either work or they do not.
 test-all: $(if $(AFTER_TEST),,test) test-rest ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
@@ -95,9 +97,10 @@ test-again: $(VENV)/.stamp-test ## Run `make test` many times, half of them unde
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),
 # says nothing about this project. The stacks have no lower bounds: nobody installs them with us.
+# What an old version lacks it lacks in each combination, so that the choice of `make test` shows it.
 test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed versions
 	$(LOWEST_VENV)/bin/python -m pytest $(TEST_FLAGS) \
-	  -m "not distribution and not negative_control and not stacks" \
+	  -m "not distribution and not negative_control and not stacks and not full" \
 	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
 
 coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
@@ -121,6 +124,9 @@ format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 
 bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
+	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
 
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)

@@ -65,7 +65,7 @@ class Delivery:
         self.exchange = exchange
         self._server = server
         self._server_receive = receive
-        self._server_send = send
+        self.server_send = send
         self._report = report
         self._most = most
         self._kept: list[Message] = []
@@ -137,7 +137,7 @@ class Delivery:
             case _:
                 # Extensions (early hints, pathsend …) go through in their order.
                 await self._flush()
-                await self._server_send(message)
+                await self.server_send(message)
                 return
         self._kept.append(message)
         await self._do(step)
@@ -149,6 +149,11 @@ class Delivery:
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
+            if self._server.end_waits and self.exchange.early and self.exchange.may_read:
+                # Whoever answers does not read, and the server waits with the answer's end until
+                # somebody does: what has come since would fill its queue again.
+                self._runtime = self._runtime or current_runtime()
+                self._task = self._runtime.spawn(self._read_on)
 
     async def close(self, *, failed: bool) -> None:
         """The application has returned or raised: see the drain through.
@@ -222,7 +227,10 @@ class Delivery:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                self._error = error
+                # A server may say to who sends that the client has left (ASGI 2.4). Without us the
+                # application would have been done by then, and nobody would have heard of it.
+                if not (isinstance(error, OSError) and self.exchange.left_while_draining):
+                    self._error = error
                 # Its place must not be lost with it.
                 self.exchange.abandoned(time.monotonic())
             finally:
@@ -274,7 +282,7 @@ class Delivery:
                 message = await self._server_receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
-        if is_asgi_stopping(self._server_receive, self._server_send) and not self._stopping:
+        if is_asgi_stopping(self._server_receive, self.server_send) and not self._stopping:
             return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())
@@ -294,7 +302,7 @@ class Delivery:
     def _look_at_wire(self) -> Step:
         """Count a chunked body's framing, of which the server tells nothing."""
         exchange, now = self.exchange, time.monotonic()
-        taken = taken_from(asgi_socket(self._server_receive, self._server_send))
+        taken = taken_from(asgi_socket(self._server_receive, self.server_send))
         if taken is None:
             return exchange.step(now)
         if self._taken_before is None:
@@ -306,12 +314,12 @@ class Delivery:
         exchange = self.exchange
         if step.linger:
             # Before the server may close: it is the lingerer's from then on.
-            number = descriptor_of(asgi_socket(self._server_receive, self._server_send))
+            number = descriptor_of(asgi_socket(self._server_receive, self.server_send))
             if number is not None:
                 self._hand_over(number)
             # Else the connection was lost meanwhile: sending says so.
         if step.close:
-            close_asgi(self._server_receive, self._server_send)
+            close_asgi(self._server_receive, self.server_send)
         size = sum(len(each.get("body", b"")) for each in self._kept)
         try:
             if exchange.may_read and (self._server.end_waits or size > _SMALL_RESPONSE):
@@ -380,7 +388,7 @@ class Delivery:
             if in_one_piece:
                 self._join()
             while kept:
-                await self._server_send(kept.pop(0))
+                await self.server_send(kept.pop(0))
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]

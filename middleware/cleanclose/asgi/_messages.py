@@ -1,11 +1,27 @@
-"""ASGI's types, as this package writes them."""
+"""ASGI's types and headers, as this package writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["ASGIApp", "Message", "Receive", "Scope", "Send", "header"]
+from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed
+from cleanclose.servers import asgi_server
+
+__all__ = [
+    "ASGIApp",
+    "Message",
+    "Receive",
+    "Scope",
+    "Send",
+    "framing_headers",
+    "header",
+    "request_length",
+]
+
+_FRAMING: Final = frozenset(
+    {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via"}
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,3 +39,49 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     """
     values = [value.decode("latin-1") for each, value in headers if each.lower() == name]
     return ",".join(values) if values else None
+
+
+def request_length(scope: Scope, receive: Receive, send: Send) -> int:
+    """How long the body is that may be left unread.
+
+    Args:
+        scope: The request's scope.
+        receive: The server's ``receive``.
+        send: The server's ``send``.
+
+    Returns:
+        `cleanclose.core.deliver.framing.NO_BODY` if there is none.
+    """
+    version = scope["http_version"]
+    if not is_multiplexed(version):
+        for name, _ in scope["headers"]:
+            if name == b"content-length" or name == b"transfer-encoding":
+                break
+        else:
+            return NO_BODY
+    headers = framing_headers(scope["headers"])
+    upgrade = headers.get(b"upgrade")
+    return body_length(
+        method=scope["method"],
+        http_version=version,
+        content_length=headers.get(b"content-length"),
+        transfer_encoding=headers.get(b"transfer-encoding"),
+        upgrade=upgrade,
+        ends_at_upgrade=bool(upgrade) and asgi_server(receive, send).ends_at_upgrade,
+    )
+
+
+def framing_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """The headers that say how a request is framed, each with all of its values.
+
+    Args:
+        headers: The request's headers.
+    """
+    found: dict[bytes, str] = {}
+    for name, value in headers:
+        # Names come in lower case from servers; not always from applications.
+        name = name.lower()
+        if name in _FRAMING:
+            text = value.decode("latin-1")
+            found[name] = f"{found[name]},{text}" if name in found else text
+    return found

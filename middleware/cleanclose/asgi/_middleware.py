@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Unpack
 
 from cleanclose.asgi._delivery import Delivery
-from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
+from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send, framing_headers
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.asgi._witness import HttpWatch, UploadWatch
@@ -16,7 +16,7 @@ from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed, wants_continue
+from cleanclose.core.deliver.framing import is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import COPYING
@@ -28,14 +28,14 @@ from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
-_FRAMING: Final = frozenset(
-    {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via"}
-)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
 _new_watch: Final = object.__new__
 _enter: Final = CURRENT.set
 _around: Final = CURRENT.get
+# inspect.currentframe() would have to be kept in a local, which is a cycle.
+_frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
+_NO_SCOPE: Final[Scope] = {}
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 _PROXY_FIELDS: Final = frozenset(name.encode() for name in PROXY_FIELDS)
@@ -102,25 +102,23 @@ class CleanCloseMiddleware:
         outer = _around()
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
-        now = _clock()
-        watch: HttpWatch | WebSocketWatch
-        if scope["type"] == "http":
-            # Looking through the headers is a good part of what a GET costs, and what a body
-            # might mean in one nobody knows (RFC 9110, sections 9.3.1 and 9.3.2).
-            if scope["method"] not in ("GET", "HEAD"):
-                if not isinstance(scope["headers"], Sequence):
-                    # Any iterable will do, and it may be for one reading only.
-                    scope = {**scope, "headers": list(scope["headers"])}
-                length = _length(scope, receive, send)
-                if length != NO_BODY:
-                    return await self._serve_upload(scope, receive, send, now, length)
-            watch = _new_watch(HttpWatch)
-            watch.started = now
+        kind = scope["type"]
+        if kind == "http":
+            # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
+            watch: HttpWatch | WebSocketWatch
+            if scope["method"] == "GET" or scope["method"] == "HEAD":
+                watch = _new_watch(HttpWatch)
+            else:
+                watch = upload = _new_watch(UploadWatch)
+                scope = self._begin_upload(upload, scope)
+            watch.started = now = _clock()
             watch.progress = OPEN
             watch.scope = scope
             watch.server_receive = receive
             watch.send_to = send
-        elif scope["type"] == "websocket":
+            watch.ear = watch.messages = watch.emptied = None
+        elif kind == "websocket":
+            now = _clock()
             watch = WebSocketWatch(scope, receive, send, now)
         else:
             return await self.app(scope, receive, send)
@@ -130,18 +128,58 @@ class CleanCloseMiddleware:
         try:
             result = await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
         except BaseException as error:
-            if not self._ended(watch, error):
+            if watch.is_unanswered(error) and is_called_by_server(_frame(1), receive, send):
+                await watch.deliver().fail()
+            if not await self._failed(watch, error):
                 raise
             return None
-        else:
-            if watch.progress != COMPLETE:
-                self._ended(watch, None)
-            elif watch.is_sample:
+        if watch.progress == COMPLETE and watch.messages is watch.ear is None:
+            if watch.is_sample:
                 self._reporter.request_over(watch)
-            return result
+            if watch.emptied is not None:
+                # Timers and callbacks have copied the context, and outlive the request.
+                watch.server_receive, watch.send_to = watch.emptied
+                watch.scope = _NO_SCOPE
+        else:
+            await self._see_through(watch)
+        return result
+
+    def _begin_upload(self, watch: UploadWatch, scope: Scope) -> Scope:
+        """Begin a watch for a request that may have a body; return its scope."""
+        headers = scope["headers"]
+        if type(headers) is not list and not isinstance(headers, Sequence):
+            # Any iterable will do, and it may be for one reading only.
+            scope = {**scope, "headers": list(headers)}
+        watch.begin_delivery = self._delivery
+        watch.whole = False
+        watch.pending = 0
+        watch.bytes_in = 0
+        watch.has_read = False
+        # A list, which copies of the scope share.
+        scope[_SKIP_KEY] = []
+        return scope
+
+    async def _see_through(self, watch: HttpWatch | WebSocketWatch) -> None:
+        """The application has returned, and there is something to say or to finish."""
+        try:
+            if watch.messages is not None:
+                await watch.messages.close(failed=False)
+        except BaseException as error:
+            if not self._ended(watch, error):
+                raise
+        else:
+            self._ended(watch, None)
         finally:
-            if watch.ear is not None:
-                watch.ear.close()
+            watch.stand_alone()
+
+    async def _failed(self, watch: HttpWatch | WebSocketWatch, error: BaseException) -> bool:
+        """The application has raised; return whether that ends here."""
+        try:
+            if watch.messages is not None:
+                await watch.messages.close(failed=True)
+            return self._ended(watch, error)
+        finally:
+            watch.stand_alone()
 
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope["type"] in _EXCHANGES and outer.is_for(scope):
@@ -153,46 +191,6 @@ class CleanCloseMiddleware:
         finally:
             # A handler has called this application itself, and goes on.
             _enter(outer)
-
-    async def _serve_upload(
-        self, scope: Scope, receive: Receive, send: Send, now: float, length: int
-    ) -> Any:
-        watch = UploadWatch(scope, receive, send, now, length, self._delivery)
-        # A list, which copies of the scope share.
-        scope[_SKIP_KEY] = []
-        if now >= self._reporter.sample_at:
-            self._reporter.request_begins(watch)
-        _enter(watch)
-        try:
-            try:
-                result = await (self._stopped_app or self.app)(scope, watch.receive, watch.send)
-            except BaseException as error:
-                # inspect.currentframe() would have to be kept in a local, which is a cycle.
-                caller = sys._getframe  # pyright: ignore[reportPrivateUsage]
-                if (
-                    isinstance(error, Exception)
-                    and watch.status is None
-                    and not watch.body_complete
-                    and not watch.is_stopped
-                    and is_called_by_server(caller(2), receive, send)
-                ):
-                    await watch.deliver().fail()
-                if watch.messages is not None:
-                    await watch.messages.close(failed=True)
-                raise
-            if watch.messages is not None:
-                await watch.messages.close(failed=False)
-        except BaseException as error:
-            if not self._ended(watch, error):
-                raise
-            return None
-        else:
-            self._ended(watch, None)
-            return result
-        finally:
-            if watch.ear is not None:
-                watch.ear.close()
-            watch.stand_alone()
 
     def _ended(self, watch: HttpWatch | WebSocketWatch, error: BaseException | None) -> bool:
         """Report what there is to report.
@@ -221,11 +219,11 @@ class CleanCloseMiddleware:
             del end
         return quiet and watch.may_end_without_response
 
-    def _delivery(self, watch: UploadWatch, pending: int) -> Delivery:
+    def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""
         scope, receive, send = watch.scope, watch.server_receive, watch.server_send()
         server = asgi_server(receive, send)
-        headers = _headers(scope["headers"])
+        headers = framing_headers(scope["headers"])
         caddy = names_caddy(headers.get(b"via"))
         multiplexed = is_multiplexed(scope["http_version"])
         client = scope.get("client")
@@ -259,7 +257,7 @@ class CleanCloseMiddleware:
             send,
             self._reporter.report,
             self._settings.max_lingering,
-            pending,
+            watch.pending,
         )
 
 
@@ -274,36 +272,3 @@ def skip(scope: Scope) -> None:
     wishes = scope.get(_SKIP_KEY)
     if isinstance(wishes, list):
         wishes.append(True)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _length(scope: Scope, receive: Receive, send: Send) -> int:
-    """How long the body is that may be left unread; `cleanclose.core.NO_BODY` if there is none."""
-    version = scope["http_version"]
-    if not is_multiplexed(version):
-        for name, _ in scope["headers"]:
-            if name == b"content-length" or name == b"transfer-encoding":
-                break
-        else:
-            return NO_BODY
-    headers = _headers(scope["headers"])
-    upgrade = headers.get(b"upgrade")
-    return body_length(
-        method=scope["method"],
-        http_version=version,
-        content_length=headers.get(b"content-length"),
-        transfer_encoding=headers.get(b"transfer-encoding"),
-        upgrade=upgrade,
-        ends_at_upgrade=bool(upgrade) and asgi_server(receive, send).ends_at_upgrade,
-    )
-
-
-def _headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
-    """The framing headers, each with all of its values."""
-    found: dict[bytes, str] = {}
-    for name, value in headers:
-        # Names come in lower case from servers; not always from applications.
-        name = name.lower()
-        if name in _FRAMING:
-            text = value.decode("latin-1")
-            found[name] = f"{found[name]},{text}" if name in found else text
-    return found

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-from cleanclose.asgi._messages import Message, Receive
+from cleanclose.asgi._messages import Message, Receive, Send
 from cleanclose.core import Witness
 from cleanclose.servers import asgi_server, find, gone_sign
 
@@ -25,12 +25,14 @@ class Probe:
         is_queue: Whether it is a queue with the server's messages, and ``gone`` returns one.
         settled: Whether the answer stays "no" once the response is complete, so that it may be
             asked later as well.
+        emptied: The row's `cleanclose.core.server.Server.after_end`.
     """
 
     gone: Callable[[object], object]
     witness: Witness
     is_queue: bool = False
     settled: bool = False
+    emptied: tuple[Receive, Send] | None = None
 
 
 PROBES: Final[dict[object, Probe | None]] = {}
@@ -60,7 +62,8 @@ def _find_probe(receive: Receive) -> Probe | None:
     sign = gone_sign(receive)
     if sign is None:
         return None
-    return Probe(sign, Witness.SERVER, settled=asgi_server(receive).gone_is_settled)
+    server = asgi_server(receive)
+    return Probe(sign, Witness.SERVER, settled=server.gone_is_settled, emptied=server.after_end)
 
 
 def _last_word(owner: object) -> Message | None:

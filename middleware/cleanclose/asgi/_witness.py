@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
-from cleanclose.asgi._messages import Message, Receive, Scope, Send, header
-from cleanclose.asgi._probe import PROBES, Probe, probe_of
+from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
+from cleanclose.asgi._probe import PROBES, probe_of
 from cleanclose.core import Facts, Mechanism, Side, Watch, Witness
 from cleanclose.core.blame.provenance import behind
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
 from cleanclose.core.conduct import Treatment, asgi_treatment
-from cleanclose.core.deliver.framing import CHUNKED, awaited_length
+from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
@@ -50,11 +50,15 @@ class AsgiWatch(Watch):
         now: The time.
     """
 
-    __slots__ = ("_head", "scope", "send_to", "server_receive")
+    __slots__ = ("_head", "ear", "emptied", "messages", "scope", "send_to", "server_receive")
 
     _head: Message
-    ear: Ear | None = None
+    ear: Ear | None
     """What looks out for the departure, where somebody asked for that."""
+    messages: Delivery | None
+    """What the application's calls go through, while there is something to deliver."""
+    emptied: tuple[Receive, Send] | None
+    """What the server's callables are as good as once the response is complete."""
     _was_stopping: bool = False
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, now: float) -> None:
@@ -62,6 +66,23 @@ class AsgiWatch(Watch):
         self.scope = scope
         self.server_receive = receive
         self.send_to = send
+        self.ear = self.messages = self.emptied = None
+
+    def is_unanswered(self, error: BaseException) -> bool:
+        """Whether an error came while there was a body to read, and before a response."""
+        return False
+
+    def deliver(self) -> Delivery:
+        """Let the application's calls go through a delivery, from here on."""
+        raise NotImplementedError
+
+    def stand_alone(self) -> None:
+        """The exchange is over: what refers to this watch is a cycle."""
+        if self.ear is not None:
+            self.ear.close()
+        if self.messages is not None:
+            self.send_to = self.server_send()
+            self.messages = None
 
     @property
     def is_receiving(self) -> bool:
@@ -86,7 +107,7 @@ class AsgiWatch(Watch):
 
     def server_send(self) -> Send:
         """The server's own ``send``."""
-        return self.send_to
+        return self.send_to if self.messages is None else self.messages.server_send
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
         # Whoever copies a scope leaves its headers what they are; a call of another application
@@ -212,6 +233,7 @@ class HttpWatch(AsgiWatch):
 
     __slots__ = ()
 
+    whole: bool = True
     receiving: int = 0
     """How many calls of the application's wait in the server's own ``receive``."""
 
@@ -255,7 +277,7 @@ class HttpWatch(AsgiWatch):
         else:
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body", False):
-                self.body_complete = True
+                self.whole = True
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``.
@@ -270,7 +292,11 @@ class HttpWatch(AsgiWatch):
             except (AttributeError, KeyError):
                 probe = probe_of(self.server_receive)
             if probe is not None:
-                self._begin(probe)
+                if not probe.settled:
+                    self._begin()
+                elif probe.gone(self.server_receive.__self__):  # type: ignore[attr-defined]
+                    self.ask()
+                self.emptied = probe.emptied
             self._head = message
         elif kind == "http.response.body":
             if message.get("more_body"):
@@ -285,9 +311,9 @@ class HttpWatch(AsgiWatch):
             self.response_completed()
         return self.send_to(message)
 
-    def _begin(self, probe: Probe) -> None:
+    def _begin(self) -> None:
         self.ask()
-        if not probe.settled and self.progress == OPEN:
+        if self.progress == OPEN:
             # Its send() of a single piece may wait as well, and has to be looked at.
             self.progress = STREAMING
 
@@ -355,31 +381,37 @@ class UploadWatch(HttpWatch):
         receive: The server's ``receive``.
         send: The server's ``send``.
         now: The time.
-        length: The body's length, or `cleanclose.core.CHUNKED`.
-        begin: Makes the delivery, when a response begins while the body is incomplete.
     """
 
-    __slots__ = ("_begin_delivery", "_pending", "_server_send", "has_read", "length", "messages")
+    __slots__ = ("_length", "begin_delivery", "bytes_in", "has_read", "pending", "whole")
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        now: float,
-        length: int,
-        begin: Callable[[UploadWatch, int], Delivery],
-    ) -> None:
-        super().__init__(scope, receive, send, now)
-        self._server_send = send
-        self._begin_delivery = begin
-        self._pending = 0
-        self.messages: Delivery | None = None
-        """What the application's calls go through, while there is something to deliver."""
-        self.has_read = False
-        self.length = length
-        self.body_complete = False
-        self.expected_in = None if length == CHUNKED else length
+    begin_delivery: Callable[[UploadWatch], Delivery]
+    """Makes the delivery, when a response begins while the body is incomplete."""
+    whole: bool
+    """Whether the application has been given the body's end."""
+    pending: int
+    """How many calls of the application's wait for a message."""
+    has_read: bool
+    """Whether it has called ``receive``."""
+    _length: int
+
+    @property
+    def length(self) -> int:
+        """The body's length, `CHUNKED` or `NO_BODY`."""
+        # Nearly every body is read, and its length is nobody's question then.
+        try:
+            return self._length
+        except AttributeError:
+            self._length = request_length(self.scope, self.server_receive, self.server_send())
+            return self._length
+
+    @property
+    def body_complete(self) -> bool:  # type: ignore[override]
+        return self.whole or self.length == NO_BODY
+
+    @property
+    def expected_in(self) -> int | None:  # type: ignore[override]
+        return None if self.length in (CHUNKED, NO_BODY) else self.length
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
@@ -389,66 +421,70 @@ class UploadWatch(HttpWatch):
             self.took(message, asked)
             return message
         self.has_read = True
-        self._pending += 1
+        self.pending += 1
         try:
             message = await (self.server_receive() if self.ear is None else self.ear.next())
         except BaseException:
             self._came(None)
             raise
-        self._came(message)
-        self.took(message, asked)
+        self.pending -= 1
+        if self.messages is not None:
+            # The response has begun meanwhile.
+            self.messages.came(message)
+        if message["type"] == "http.request":
+            self.bytes_in += len(message.get("body", b""))
+            if not message.get("more_body"):
+                self.whole = True
+        else:
+            self.took(message, asked)
         if self.ear is not None:
             await self._pass_on(self.ear, message)
         return message
 
     @property
     def is_receiving(self) -> bool:
-        return self._pending > 0
+        return self.pending > 0
 
     @property
     def has_all(self) -> bool:
         return self.body_complete and self.messages is None
 
     def _came(self, message: Message | None) -> None:
-        self._pending -= 1
+        self.pending -= 1
         if self.messages is not None:
-            # The response has begun meanwhile.
             self.messages.came(message)
 
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``."""
         if (
-            message["type"] == "http.response.start"
-            and not self.body_complete
+            not self.whole
+            and message["type"] == "http.response.start"
+            and self.length != NO_BODY
             and not self.is_stopped
         ):
             self.deliver()
-        return super().send(message)
+        return HttpWatch.send(self, message)
 
     @property
     def is_stopped(self) -> bool:
         """Whether the work was stopped, so that there is nobody to deliver a response to."""
         return self.stops is not None and self.stops.stopped
 
-    def deliver(self) -> Delivery:
-        """Let the application's calls go through a delivery, from here on.
+    def is_unanswered(self, error: BaseException) -> bool:
+        return (
+            isinstance(error, Exception)
+            and self.status is None
+            and not self.body_complete
+            and not self.is_stopped
+        )
 
-        Afterwards it has to be taken out again: it refers to this watch, which is a cycle.
-        """
+    def deliver(self) -> Delivery:
         if self.messages is None:
             self.ask()
-            self.messages = self._begin_delivery(self, self._pending)
+            self.messages = self.begin_delivery(self)
             self.delivery = self.messages.exchange
             self.send_to = self.messages.send
         return self.messages
-
-    def stand_alone(self) -> None:
-        """Let the application's calls go to the server, as at first."""
-        self.send_to = self._server_send
-        self.messages = None
-
-    def server_send(self) -> Send:
-        return self._server_send
 
 
 def _as_coroutine(function: Any) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "KernelFigures",
     "Listener",
     "ask_connection",
+    "is_established",
     "kernel_figures",
     "taken_from",
     "tcp_info",
@@ -55,6 +56,10 @@ keeps them for a whole network namespace, which is a container's or the machine'
 
 _COUNTER_FILES: Final = ("/proc/net/netstat", "/proc/net/snmp")
 _LISTENER_FILES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
+
+_FIRST_BYTE: Final = 0xFF if sys.byteorder == "little" else 0xFF << 24
+_ESTABLISHED: Final = 1 if sys.byteorder == "little" else 1 << 24
+"""TCP_ESTABLISHED of linux/tcp_states.h, where it stands in the first four bytes."""
 
 _LISTEN: Final = 10
 """TCP_LISTEN of linux/tcp_states.h."""
@@ -172,6 +177,24 @@ def taken_from(sock: Any) -> int | None:
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return info.received_bytes - int.from_bytes(unread, sys.byteorder)
+
+
+def is_established(sock: Any) -> bool:
+    """Whether neither side has closed or reset a connection yet, as far as the kernel knows.
+
+    It costs one system call, and no exception where nothing has happened.
+
+    Args:
+        sock: A socket. What is no TCP socket on Linux is never known to be.
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        # The first byte of struct tcp_info is the state; the order of bytes is the machine's.
+        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) & _FIRST_BYTE
+    except (OSError, AttributeError):
+        return False
+    return state == _ESTABLISHED
 
 
 def kernel_figures() -> KernelFigures | None:

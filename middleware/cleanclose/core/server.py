@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 __all__ = ["UNKNOWN", "Continue", "Server"]
@@ -39,6 +39,8 @@ class Server:
             which one is there and is true once the peer has left.
         gone_is_settled: Whether that attribute stays false for a peer which leaves when the
             response is complete.
+        after_end: What its ``receive`` and ``send`` do once a response is complete, in functions
+            that need nothing of the request; None where that is not just one thing.
         lost_code: The code, without a reason, that the server gives for a websocket which was
             lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
         hides_after_end: Whether it says nothing, at its usual level, about an exception that an
@@ -113,6 +115,7 @@ class Server:
     socket_key: str | None = None
     gone_attributes: tuple[str, ...] = ()
     gone_is_settled: bool = False
+    after_end: tuple[Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]] | None = None
     lost_code: int = 1006
     hides_after_end: bool = False
     reads_first: bool = False

@@ -19,8 +19,8 @@ _FRAMEWORKS: Final[Mapping[str, str]] = {
 
 OWNERS: Final[Mapping[str, str]] = {
     **_FRAMEWORKS,
-    "asyncio": "asyncio",
     **{name: room.package for room in ROOMS for name in room.loggers},
+    "asyncio": "asyncio",
 }
 """Each logger, and the package whose own lines are looked at.
 
@@ -28,12 +28,20 @@ Some of these loggers are used by applications as well. What an application says
 departure in its own words is its own to decide.
 """
 
-LINES: Final[Mapping[str, Lines]] = {
+_ASYNCIO: Final = Lines(
     # Transports say these (asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES).
-    "asyncio": Lines(
-        writes_in_vain=frozenset({"socket.send() raised exception.", "SSL connection is closed"}),
-        anywhere=True,
-    ),
-    **{name: lines for room in ROOMS for name, lines in room.loggers.items()},
-}
+    writes_in_vain=frozenset({"socket.send() raised exception.", "SSL connection is closed"}),
+    anywhere=True,
+)
+
+
+def _gathered() -> dict[str, Lines]:
+    lines = {"asyncio": _ASYNCIO}
+    for room in ROOMS:
+        for name, known in room.loggers.items():
+            lines[name] = lines.get(name, Lines()) | known
+    return lines
+
+
+LINES: Final[Mapping[str, Lines]] = _gathered()
 """What is known of each logger's lines besides the errors that they have."""

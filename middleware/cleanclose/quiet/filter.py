@@ -50,9 +50,10 @@ class QuietLogs(logging.Filter):
         try:
             if not _is_by(self.owners.get(record.name), record.pathname):
                 return True
-            verdict = verdict_of_record(record, LINES.get(record.name, _PLAIN))
+            lines = LINES.get(record.name, _PLAIN)
+            verdict = verdict_of_record(record, lines)
             if verdict is None:
-                _show_own(record)
+                _show_own(record, anywhere=lines.anywhere)
                 return True
             level = self.levels.of_row(row_of_departure(verdict))
             if level >= record.levelno:
@@ -71,10 +72,10 @@ def _lower(record: logging.LogRecord, level: int, verdict: Verdict) -> None:
     PROCESS.count_quieted_record()
 
 
-def _show_own(record: logging.LogRecord) -> None:
+def _show_own(record: logging.LogRecord, *, anywhere: bool) -> None:
     """Let a record show the application's own error instead of the client's, which hid it."""
     error = record.exc_info[1] if record.exc_info else None
-    own = None if error is None else own_error(error)
+    own = None if error is None else own_error(error, anywhere=anywhere)
     if own is not None and own is not error:
         record.exc_info = (type(own), own, own.__traceback__)
         record.exc_text = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
+from cleanclose.core.kernel import is_established
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
 from cleanclose.servers._rooms import ROOMS
@@ -26,6 +27,7 @@ __all__ = [
     "gone_sign",
     "is_asgi_stopping",
     "is_servers_own",
+    "is_surely_there",
     "plain_socket",
     "wsgi_response",
     "wsgi_server",
@@ -49,6 +51,9 @@ _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
 """By the package of the server's ``start_response``."""
+_SOCKET_KEYS: Final = tuple(
+    server.socket_key for server in _WSGI_BY_KEY.values() if server.socket_key is not None
+)
 _INNER_SOCKETS: Final[Mapping[str, str]] = {
     room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
 }
@@ -199,6 +204,18 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         if getattr(call, "__name__", "") == "start_response" and _package(call) in _WSGI:
             return _WSGI[_package(call)]
     return UNKNOWN
+
+
+def is_surely_there(environ: Mapping[str, Any]) -> bool:
+    """Whether the client is known to be there, which costs a normal request next to nothing.
+
+    Args:
+        environ: The environ. Where the server does not put its socket there, nothing is known.
+    """
+    for key in _SOCKET_KEYS:
+        if key in environ:
+            return is_established(environ[key])
+    return False
 
 
 def wsgi_response(start_response: object, server: Server) -> object:

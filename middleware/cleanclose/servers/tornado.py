@@ -5,16 +5,51 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from cleanclose.core.blame.provenance import Place
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
-__all__ = ["CONNECTION", "NEEDED", "NEEDED_TO_STOP", "PARAMETERS", "ROOM", "STREAM", "TORNADO"]
+__all__ = [
+    "BODY_TIMEOUT",
+    "CLOSES_ALL",
+    "CONNECTION",
+    "HANDLES",
+    "NEEDED",
+    "NEEDED_TO_STOP",
+    "PARAMETERS",
+    "PROTOCOLS",
+    "ROOM",
+    "STREAM",
+    "STREAMS",
+    "TORNADO",
+]
 
 TORNADO: Final = Server("tornado", Continue.LAZY)
 """``HTTP1Connection._read_message_inner`` sends the 100 after ``headers_received``; the shim keeps
 it off the wire when the response is complete by then."""
+
+STREAMS: Final = "tornado.iostream"
+"""The module whose methods close a stream for what its socket said, or for limits of their own."""
+
+HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
+"""``RequestHandler._execute`` calls it with whatever a handler has raised and nobody has caught."""
+
+CLOSES_ALL: Final = Place("tornado.http1connection", frozenset({"HTTP1ServerConnection.close"}))
+"""How a server that stops closes its connections: ``HTTPServer.close_all_connections``."""
+
+BODY_TIMEOUT: Final = Place(
+    "tornado.http1connection",
+    frozenset({"HTTP1Connection._read_message_inner", "HTTP1Connection._read_message"}),
+)
+"""The only place where ``HTTP1Connection`` closes its stream past its own ``close()``: for
+HTTPServer's ``body_timeout``. In tornado 6.4 it has the shorter name."""
+
+PROTOCOLS: Final = ("tornado.websocket", "WebSocketProtocol")
+"""Module and first part of the classes that raise `WebSocketClosedError` for what their stream's
+write has raised. ``WebSocketHandler`` raises the same by itself, for nothing else than a closed
+websocket: its context is then whatever the application was handling."""
 
 CONNECTION: Final = "tornado.http1connection.HTTP1Connection"
 PARAMETERS: Final = "tornado.http1connection.HTTP1ConnectionParameters"
@@ -73,6 +108,9 @@ def _private() -> Iterator[Private]:
 ROOM: Final = Room(
     package="tornado",
     loggers={
+        # TCPServer._handle_connection lets out what comes of a client that has reset its
+        # connection before it was accepted: asyncio logs that as its callback's.
+        "asyncio": Lines(in_a_handshake=frozenset({"asyncio", "tornado", "ssl"})),
         "tornado.application": Lines(),
         "tornado.general": Lines(
             # RequestHandler.send_error.

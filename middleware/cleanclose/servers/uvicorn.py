@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
@@ -11,6 +12,18 @@ from cleanclose.core.server import Continue, Server
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
+
+
+async def _receive_after_end() -> Mapping[str, Any]:
+    return {"type": "http.disconnect"}
+
+
+async def _send_after_end(message: Mapping[str, Any]) -> None:
+    # RequestResponseCycle.send, word for word.
+    raise RuntimeError(
+        f"Unexpected ASGI message '{message['type']}' sent, after response already completed."
+    )
+
 
 # RequestResponseCycle.receive sends the 100; .send clears the flag with the response's start. Its
 # connection_lost sets RequestResponseCycle.disconnected unless the response is complete, and says
@@ -22,6 +35,7 @@ _ROW: Final = Server(
     Continue.LAZY,
     gone_attributes=("disconnected", "closed"),
     gone_is_settled=True,
+    after_end=(_receive_after_end, _send_after_end),
     lost_code=1005,
     ends_at_upgrade=True,
     connection=("transport",),

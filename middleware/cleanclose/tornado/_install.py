@@ -13,11 +13,11 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
-from cleanclose.tornado._connection import HeldConnection
+from cleanclose.tornado._connection import WatchedConnection
 from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
-from cleanclose.tornado._delivery import Setup
 from cleanclose.tornado._private import is_known
 from cleanclose.tornado._stop import stop_handlers
+from cleanclose.tornado._witness import Setup
 
 __all__ = ["install", "skip"]
 
@@ -129,8 +129,8 @@ def skip(handler: web.RequestHandler) -> None:
         handler: The request's handler.
     """
     connection: Any = handler.request.connection
-    if isinstance(connection, HeldConnection):
-        connection.leave_alone()
+    if isinstance(connection, WatchedConnection):
+        connection.left_alone = True
 
 
 class _Callable(httputil.HTTPServerConnectionDelegate):
@@ -169,6 +169,8 @@ class _FindHandler:
         self._setup = setup
 
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        if not is_known(request.connection):
+        connection = request.connection
+        if isinstance(connection, WatchedConnection) or not is_known(connection):
+            # The first is nearly every request's.
             return self.original(request, **kwargs)
         return Mounted(functools.partial(self.original, request, **kwargs), self._setup, request)

@@ -13,16 +13,9 @@ from tornado import http1connection, web
 
 from cleanclose.servers import MISSING, find
 from cleanclose.servers.tornado import CONNECTION, NEEDED, NEEDED_TO_STOP, PARAMETERS, STREAM
+from cleanclose.tornado._connection import WatchedConnection
 
-__all__ = ["CLOSES_ALL", "handlers_can_be_stopped", "is_known"]
-
-CLOSES_ALL: Final[object] = getattr(
-    getattr(getattr(http1connection, "HTTP1ServerConnection", None), "close", None),
-    "__code__",
-    None,
-)
-"""The code by which a server that stops closes its connections; None if that is elsewhere now:
-then a client that it cuts off is not told from one that the application closes."""
+__all__ = ["handlers_can_be_stopped", "is_known"]
 
 _CONNECTION: Final[Any] = getattr(http1connection, "HTTP1Connection", ())
 # What each pair of classes has is the same for all their objects: they set it when they are made.
@@ -38,7 +31,7 @@ def is_known(connection: object) -> bool:
     Returns:
         False also for what is no `HTTP1Connection`: an application's own, a stand-in of ours.
     """
-    if not isinstance(connection, _CONNECTION):
+    if not isinstance(connection, _CONNECTION) or isinstance(connection, WatchedConnection):
         return False
     stream: object = getattr(connection, "stream", None)
     kind: tuple[type, type] = (type(connection), type(stream))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
-import inspect
 import select
 import sys
 import time
@@ -14,29 +14,71 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Final
 
-from tornado import http1connection, httputil, iostream, web, websocket
+from tornado import httputil, iostream, web, websocket
 
-from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
+from cleanclose.core import (
+    Facts,
+    Mechanism,
+    Phase,
+    Settings,
+    Side,
+    Verdict,
+    Watch,
+    Witness,
+    current,
+)
 from cleanclose.core.blame.judge import mark
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.blame.provenance import (
+    caller,
+    is_called_by,
+    is_method_of,
+    passed_method,
+    raised_under,
+)
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
+from cleanclose.core.deliver.framing import awaited_length
+from cleanclose.core.deliver.places import Places
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import number
-from cleanclose.servers.tornado import TORNADO
-from cleanclose.tornado._private import CLOSES_ALL
+from cleanclose.servers.tornado import (
+    BODY_TIMEOUT,
+    CLOSES_ALL,
+    HANDLES,
+    PROTOCOLS,
+    STREAMS,
+    TORNADO,
+)
 
-__all__ = ["TornadoWatch", "WatchedConnection", "ask_the_kernel"]
+__all__ = ["Setup", "TornadoWatch", "ask_the_kernel", "header"]
 
 _SWITCHING_PROTOCOLS: Final = 101
-_WITHOUT_BODY: Final = frozenset({204, 304})
 _clock: Final = time.monotonic
 # Linux; elsewhere only a connection that is closed on both sides can be told.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
 _SENT: Final = "_total_write_done_index"
 """How many bytes of the stream the kernel has taken."""
+_LEFT: Final = "_cleanclose_left"
+"""How the peer of a closed stream has left: for the requests behind, which it sent before."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What all requests of an application share.
+
+    Args:
+        settings: The limits.
+        places: Where a place is asked for before a client is waited for.
+        reporter: Receives the events.
+        application: Whose error page answers what is over the limit, if it has one.
+    """
+
+    settings: Settings
+    places: Places
+    reporter: Reporter
+    application: object
 
 
 class TornadoWatch(Watch):
@@ -49,10 +91,10 @@ class TornadoWatch(Watch):
         connection: Tornado's own connection.
         method: The request's method.
         headers: The request's headers.
-        reporter: What is told of the end.
+        setup: What all requests share.
     """
 
-    __slots__ = ("_client", "_headers", "_method", "_reporter", "_stream")
+    __slots__ = ("_client", "_method", "_stream", "headers", "setup")
 
     _status: int | None = None
     _sent_before: int | None = None
@@ -65,24 +107,32 @@ class TornadoWatch(Watch):
     """A websocket's protocol object, while it is open."""
 
     def __init__(
-        self, connection: Any, method: str, headers: httputil.HTTPHeaders, reporter: Reporter
+        self, connection: Any, method: str, headers: httputil.HTTPHeaders, setup: Setup
     ) -> None:
-        self.started = _clock()
+        self.started = now = _clock()
         self.progress = OPEN
         self._method = method
-        self._headers = headers
-        self._reporter = reporter
-        if self.started >= reporter.sample_at:
-            reporter.request_begins(self)
+        self.headers = headers
+        self.setup = setup
+        if now >= setup.reporter.sample_at:
+            setup.reporter.request_begins(self)
         # Asked now: behind a proxy (xheaders) it is another address later.
         self._client: object = getattr(connection.context, "remote_ip", None)
-        stream: Any = connection.stream
-        self._stream = stream
-        witness: object = stream.__dict__.get("close")
-        if isinstance(witness, _StreamClose):
-            witness.watch = self
-        else:
+        self._stream: Any = connection.stream
+        try:
+            self._stream.close.watch = self
+        except AttributeError:
+            self._watch_close()
+
+    def _watch_close(self) -> None:
+        """The first request on a stream; or one on a stream that is closed."""
+        stream = self._stream
+        if not stream.closed():
             stream.close = _StreamClose(stream, self)
+        elif (left := _left_before(stream)) is not None:
+            # Tornado serves what a client had sent before it left.
+            CURRENT.set(self)
+            self.peer_gone(Witness.STREAM, self.started, mechanism=left, late=True)
 
     @property
     def status(self) -> int | None:
@@ -93,15 +143,15 @@ class TornadoWatch(Watch):
         return self._failed_in or super().phase
 
     def facts(self) -> Facts:
-        client, headers = self._client, self._headers
+        client, headers = self._client, self.headers
         return Facts(
             framework="tornado",
             server=TORNADO.name,
             method="WEBSOCKET" if self.is_websocket else self._method,
             client=client if isinstance(client, str) else None,
-            request_id=_header(headers, "X-Request-ID"),
-            trace_id=trace_id(_header(headers, "Traceparent")),
-            idempotency_key=_header(headers, "Idempotency-Key"),
+            request_id=header(headers, "X-Request-ID"),
+            trace_id=trace_id(header(headers, "Traceparent")),
+            idempotency_key=header(headers, "Idempotency-Key"),
         )
 
     def idle_before(self, now: float) -> float | None:
@@ -122,24 +172,33 @@ class TornadoWatch(Watch):
         stream = self._stream
         if isinstance(error, iostream.StreamClosedError):
             real: object = error.real_error
-            if (real is not None and real is stream.error) or _passed(error, stream):
+            if (real is not None and real is stream.error) or passed_method(error, STREAMS, stream):
                 self.peer_gone(Witness.STREAM, _clock(), error)
         elif error is stream.error:
             self.peer_gone(Witness.STREAM, _clock(), error)
 
     # What the connection tells.
 
-    def head_comes(self, status: int, headers: httputil.HTTPHeaders) -> None:
-        """The response's head is about to be handed to tornado."""
-        self._response_headers = headers
+    def head_comes(
+        self, status: int, headers: httputil.HTTPHeaders, chunk: bytes | None = None
+    ) -> None:
+        """The response's head is about to be handed to tornado, perhaps with some of its body."""
         error = sys.exc_info()[1]
         if error is not None and _uncaught(error) is not None:
             self._failed_in = super().phase
-        if status != _SWITCHING_PROTOCOLS and self.departure is None:
+        if self.is_websocket and status != _SWITCHING_PROTOCOLS and self.departure is None:
             # A request for an upgrade that got a plain answer.
             self.is_websocket = False
+        self._response_headers = headers
         self._status = status
-        self._sent_before = number(self._stream, _SENT)
+        try:
+            self._sent_before = self._stream._total_write_done_index
+        except AttributeError:
+            number(self._stream, _SENT)
+        if chunk:
+            self.bytes_out += len(chunk)
+            if self.progress == OPEN:
+                self.progress = STREAMING
 
     def written(self, future: asyncio.Future[None]) -> None:
         """A piece has been handed to tornado, which gave this future for it."""
@@ -152,12 +211,17 @@ class TornadoWatch(Watch):
 
     def app_finished(self) -> None:
         """The application has called ``finish()``."""
+        error = sys.exc_info()[1]
+        is_plain = error is None and self.delivery is None and not self.is_sample
+        if is_plain and self.progress == STREAMING:
+            # Nearly every request.
+            self.progress = COMPLETE
+            return
         if self.ended or self._status == _SWITCHING_PROTOCOLS:
             return
-        error = sys.exc_info()[1]
         self.response_completed()
         if self.is_sample:
-            self._reporter.request_over(self)
+            self.setup.reporter.request_over(self)
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.
@@ -174,7 +238,7 @@ class TornadoWatch(Watch):
             return
         self._has_ended = True
         for event in self.app_ended(_clock(), error).events:
-            self._reporter.report(event)
+            self.setup.reporter.report(event)
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
         self.ended = not self.is_websocket
 
@@ -205,13 +269,16 @@ class TornadoWatch(Watch):
         if self.progress not in (COMPLETE, GONE):
             self._idle = idle_before(tcp_info(self._stream.socket), _clock() - self.started)
 
-    def stream_closed(self, caller: FrameType | None, *, unsent: bool) -> None:
+    def stream_closed(self, by: FrameType | None, *, unsent: bool) -> None:
         """The stream has been closed.
 
         Args:
-            caller: The frame that closed it; None where Python does not tell.
+            by: The frame that closed it; None where Python does not tell.
             unsent: Whether there was something left to write.
         """
+        left = _left_by(self._stream, by)
+        if left is not None:
+            vars(self._stream)[_LEFT] = left
         if self.ended:
             return
         finished = self.progress == COMPLETE
@@ -227,10 +294,10 @@ class TornadoWatch(Watch):
             self._status, self.bytes_out = None, 0
         error: object = stream.error
         protocol, self._protocol = self._protocol, None
-        if caller is None:
+        if by is None:
             # Whose doing it was cannot be known.
             self.response_completed()
-        elif _is_of(caller, stream):
+        elif is_method_of(by, STREAMS, stream):
             # The stream itself closes for what its socket said, and for limits of its own.
             if protocol is not None and getattr(protocol, "server_terminated", False):
                 # A close frame has been sent: the application had finished.
@@ -240,7 +307,7 @@ class TornadoWatch(Watch):
             elif isinstance(error, OSError):
                 self._came_out(error, idle=finished and not unsent)
         else:
-            mechanism = _servers_own(caller)
+            mechanism = _servers_own(by)
             if mechanism is not None:
                 self.stopping = True
                 self.peer_gone(Witness.SERVER, _clock(), mechanism=mechanism)
@@ -250,10 +317,10 @@ class TornadoWatch(Watch):
 
     def awaited_out(self) -> int | None:
         """How many bytes of the response's body the peer waits for, by the head that it has got."""
-        if self._method == "HEAD" or self._status in _WITHOUT_BODY:
-            return 0
-        headers = self._response_headers
-        return None if headers is None else response_length(_header(headers, "Content-Length"))
+        headers, status = self._response_headers, self._status
+        if headers is None or status is None:
+            return None
+        return awaited_length(self._method, status, header(headers, "Content-Length"))
 
     def _came_out(self, error: OSError, *, idle: bool) -> None:
         if idle:
@@ -277,7 +344,7 @@ class TornadoWatch(Watch):
         # of that one's, and what it was about to do has not been done.
         if self.departure is None or current() is not self:
             return
-        if _is_made_from_its_context(error) and error.__context__ is not None:
+        if error.__context__ is not None and raised_under(error, *PROTOCOLS):
             self.peer_gone(Witness.WRITE, _clock(), error.__context__)
         self.peer_gone(Witness.WRITE, _clock(), error)
 
@@ -292,82 +359,7 @@ class TornadoWatch(Watch):
         self.ask()
         verdict = self.judge(error)
         if verdict.side is Side.UPSTREAM:
-            self._reporter.report(self.upstream_reset(error, verdict, _clock()))
-
-
-class WatchedConnection(httputil.HTTPConnection):
-    """Stands in for `tornado.http1connection.HTTP1Connection`, which does all the work.
-
-    Args:
-        connection: Tornado's own connection.
-        watch: What is told of it.
-    """
-
-    tornado_waits: bool = False
-    """Whether tornado waits for the application's delegate, and so does not read."""
-    tornado_reads: bool = False
-    """Whether it has begun to read the body: a client that waits for a 100 has got it."""
-
-    def __init__(self, connection: Any, watch: TornadoWatch) -> None:
-        self._connection = connection
-        self._watch = watch
-        # HTTPServerRequest asks for it each time.
-        self.context: Any = connection.context
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    @property
-    def watch(self) -> TornadoWatch:
-        """The watch of this exchange."""
-        return self._watch
-
-    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        """As HTTP1Connection's."""
-        if callback is not None:
-            if self._watch.is_websocket:
-                self._handler = weakref.ref(getattr(callback, "__self__", self))
-            # It is called in the context of whoever used the stream first.
-            callback = functools.partial(_call_for, self._watch, callback)
-        self._connection.set_close_callback(callback)
-
-    def write_headers(
-        self,
-        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
-        headers: httputil.HTTPHeaders,
-        chunk: bytes | None = None,
-    ) -> asyncio.Future[None]:
-        """Implements `tornado.httputil.HTTPConnection.write_headers`."""
-        watch = self._watch
-        assert isinstance(start_line, httputil.ResponseStartLine)
-        watch.head_comes(start_line.code, headers)
-        if chunk:
-            watch.response_piece(len(chunk))
-        future: asyncio.Future[None] = self._connection.write_headers(start_line, headers, chunk)
-        if watch.progress == GONE:
-            watch.written(future)
-        return future
-
-    def write(self, chunk: bytes) -> asyncio.Future[None]:
-        """Implements `tornado.httputil.HTTPConnection.write`."""
-        watch = self._watch
-        watch.response_piece(len(chunk))
-        future: asyncio.Future[None] = self._connection.write(chunk)
-        if watch.progress == GONE:
-            watch.written(future)
-        return future
-
-    def finish(self) -> None:
-        """Implements `tornado.httputil.HTTPConnection.finish`."""
-        self._connection.finish()
-        self._watch.app_finished()
-
-    def detach(self) -> iostream.IOStream:
-        """As HTTP1Connection's."""
-        stream: iostream.IOStream = self._connection.detach()
-        handler = getattr(self, "_handler", None)
-        self._watch.detached(None if handler is None else handler())
-        return stream
+            self.setup.reporter.report(self.upstream_reset(error, verdict, _clock()))
 
 
 class _StreamClose:
@@ -384,28 +376,25 @@ class _StreamClose:
         self.watch = watch
 
     def __call__(self, exc_info: Any = False) -> None:
-        stream = self._stream
+        stream, watch = self._stream, self.watch
         # It happens once; and this would be a reference cycle.
         del stream.close
-        here = inspect.currentframe()
+        by = caller()
         unsent: bool = stream.writing()
-        self.watch.stream_closes()
+        watch.stream_closes()
+        # Whoever waits for the end is called in the context of this moment.
+        before = CURRENT.set(watch)
         try:
             stream.close(exc_info)
         finally:
-            self.watch.stream_closed(None if here is None else here.f_back, unsent=unsent)
-            # A frame that refers to itself is a cycle too.
-            del here
+            CURRENT.reset(before)
+            watch.stream_closed(by, unsent=unsent)
 
 
-def _header(headers: httputil.HTTPHeaders, name: str) -> str | None:
+def header(headers: httputil.HTTPHeaders, name: str) -> str | None:
+    """A header's value, if it is there."""
     # Its get() raises and catches an exception for each header that is not there.
     return headers[name] if name in headers else None  # noqa: SIM401
-
-
-def _call_for(watch: TornadoWatch, callback: Callable[[], None]) -> None:
-    CURRENT.set(watch)
-    callback()
 
 
 def _seen_log(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
@@ -461,67 +450,29 @@ def _uncaught(error: BaseException) -> BaseException | None:
     if isinstance(error, web.HTTPError | web.Finish) or not isinstance(error, Exception):
         # The application's own answer.
         return None
-    frame = inspect.currentframe()
-    while frame is not None:
-        # RequestHandler._execute calls it with whatever a handler has raised.
-        if (
-            frame.f_code.co_name == "_handle_request_exception"
-            and frame.f_globals.get("__name__") == web.__name__
-        ):
-            return error
-        frame = frame.f_back
-    return None
-
-
-def _is_made_from_its_context(error: websocket.WebSocketClosedError) -> bool:
-    """Whether tornado's protocol has raised it for what its stream's write had raised.
-
-    WebSocketHandler raises the same class by itself, for nothing else than a closed websocket:
-    the context is then whatever the application was handling.
-    """
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None or traceback.tb_frame.f_globals.get("__name__") != websocket.__name__:
-        return False
-    frame = traceback.tb_frame
-    # A coroutine inside of WebSocketProtocol13.write_message awaits the write, or the method
-    # itself has raised.
-    return frame.f_code.co_name == "wrapper" or isinstance(
-        frame.f_locals.get("self"), websocket.WebSocketProtocol
-    )
+    return error if is_called_by(HANDLES) else None
 
 
 def _servers_own(caller: FrameType) -> Mechanism | None:
     """How the server has cut the client off, if it has; None for all that an application does."""
-    if caller.f_code is CLOSES_ALL:
-        # HTTPServer.close_all_connections.
+    if CLOSES_ALL.has(caller):
         return Mechanism.ABORTED
-    if caller.f_globals.get("__name__") == http1connection.__name__ and caller.f_code.co_name in (
-        "_read_message_inner",
-        "_read_message",
-    ):
-        # The only place where HTTP1Connection closes its stream past its own close(): for
-        # HTTPServer's body_timeout. In tornado 6.4 it has the shorter name.
-        return Mechanism.TIMEOUT
-    return None
+    return Mechanism.TIMEOUT if BODY_TIMEOUT.has(caller) else None
 
 
-def _is_of(frame: FrameType, stream: object) -> bool:
-    """Whether a frame is a method of this very stream."""
-    return (
-        frame.f_globals.get("__name__") == iostream.__name__
-        and frame.f_locals.get("self") is stream
-    )
+def _left_before(stream: Any) -> Mechanism | None:
+    left: Mechanism | None = getattr(stream, _LEFT, None)
+    return left
 
 
-def _passed(error: BaseException, stream: object) -> bool:
-    traceback = error.__traceback__
-    while traceback is not None:
-        if _is_of(traceback.tb_frame, stream):
-            return True
-        traceback = traceback.tb_next
-    return False
+def _left_by(stream: Any, caller: FrameType | None) -> Mechanism | None:
+    """How the peer has left, if that is why a stream was closed: by itself, and for no limit."""
+    if caller is None or not is_method_of(caller, STREAMS, stream):
+        return None
+    error: object = stream.error
+    if error is None:
+        return Mechanism.EOF
+    return Mechanism.of(error) if isinstance(error, OSError) else None
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:

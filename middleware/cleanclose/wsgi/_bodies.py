@@ -157,7 +157,7 @@ class FilePieces:
 
 
 class ListBody:
-    """A response that is there already: it cannot raise, and the server goes through it alone.
+    """A list or a tuple: it cannot raise, and the server goes through it alone.
 
     How far it has come, the list's own iterator tells.
     """
@@ -185,21 +185,29 @@ class ListBody:
 
     def close(self) -> None:
         """The server has done with it; see how."""
-        watch, self._watch = self._watch, None
+        watch = self._watch
         if watch is None:
             return
+        self._watch = None
         error = None if self._outer else sys.exception()
         pieces = self._pieces
         left = len(self._result) if pieces is None else length_hint(pieces)
         if left == 0 and error is None and watch.progress == OPEN:
+            # As nearly always: there is nothing to say.
             watch.progress = COMPLETE
-        elif not watch.ended:
+            if watch.is_sample:
+                self._middleware.reporter.request_over(watch)
+            if watch.input is not None:
+                watch.input.detach()
+            if _current() is watch:
+                _enter(None)
+            return
+        if not watch.ended:
             for piece in self._result[: len(self._result) - left]:
                 watch.response_piece(_size(piece))
             if left == 0:
                 watch.response_completed()
-        close: Callable[[], object] | None = getattr(self._result, "close", None)
-        end(self._middleware, watch, error, close)
+        end(self._middleware, watch, error, None)
 
 
 class Body:

@@ -2,7 +2,7 @@
 
 What a server lets an application read waits until all of it is there. Below it is the client's
 socket. While a body is drained a stand-in is in that socket's place, which waits as long as the
-core says (decision 0006); whatever it breaks off ends with the connection.
+core says (decision 0021); whatever it breaks off ends with the connection.
 """
 
 from __future__ import annotations

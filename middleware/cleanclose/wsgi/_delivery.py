@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from cleanclose.linger import LINGERER, Handover
 from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
 from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
 from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
+from cleanclose.wsgi._witness import ExcInfo, Headers, UploadWatch, Write
 
 __all__ = ["Delivery"]
 
@@ -38,7 +38,6 @@ class Delivery:
 
     Args:
         watch: The witnesses; its input is the application's.
-        wishes: Not empty once the application wants its response left alone.
         begin: Makes the exchange, once the response begins.
         report: Receives the lingerer's event.
         most: How many connections may linger.
@@ -46,13 +45,11 @@ class Delivery:
 
     def __init__(
         self,
-        watch: WsgiWatch,
-        wishes: Sequence[object],
+        watch: UploadWatch,
         begin: Callable[[Delivery], Exchange],
         report: Callable[[Event], None],
         most: int,
     ) -> None:
-        assert watch.input is not None
         self.watch = watch
         self.server: Server = watch.server
         server = self.server
@@ -67,7 +64,6 @@ class Delivery:
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
         self._begin = begin
-        self._wishes = wishes
         self._report = report
         self._most = most
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
@@ -87,7 +83,7 @@ class Delivery:
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Begin the response."""
-        if self.server.keeps_quiet and not self._wishes:
+        if self.server.keeps_quiet and not self.input.left_alone:
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -108,7 +104,7 @@ class Delivery:
         if self.exchange is None:
             watch, now = self.watch, time.monotonic()
             self.exchange = watch.delivery = exchange = self._begin(self)
-            if self._wishes or (
+            if self.input.left_alone or (
                 # To read from there would wait for the client, for as long as it likes.
                 self.connection is None and is_socket_gone(self.stream, self.server)
             ):

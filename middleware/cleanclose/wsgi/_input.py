@@ -11,7 +11,7 @@ from cleanclose.core.deliver.framing import ends_chunks
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
-    from cleanclose.wsgi._witness import WsgiWatch
+    from cleanclose.wsgi._witness import UploadWatch
 
 __all__ = ["WitnessedInput"]
 
@@ -47,13 +47,14 @@ class WitnessedInput:
         "error",
         "has_read",
         "left",
+        "left_alone",
         "stream",
     )
 
     def __init__(
         self,
         stream: Any,
-        watch: WsgiWatch,
+        watch: UploadWatch,
         left: int | None,
         finish: Callable[[set[str]], None] | None = None,
         *,
@@ -62,13 +63,15 @@ class WitnessedInput:
         self.stream: Any = stream
         self.left = left
         """Bytes of the body that are still to come; None if only its end tells its length."""
+        self.left_alone: bool = False
+        """Whether the application wants its response left alone."""
         self.has_read: bool = False
         """Whether the application has begun to read."""
         self.error: Exception | None = None
         """What its reading raised."""
         self.delivery: Delivery | None = None
         """Who delivers the response, once it begins before the body's end."""
-        self._watch: WsgiWatch | None = watch
+        self._watch: UploadWatch | None = watch
         self._finish = finish
         self._others: set[str] | None = None if finish is None else set()
         self._tail: bytes | None = b"" if raw else None
@@ -83,16 +86,37 @@ class WitnessedInput:
     def read(self, *args: Any, **keywords: Any) -> bytes:
         """Read bytes."""
         watch = self._watch
-        if watch is None:
-            data: bytes = self.stream.read(*args, **keywords)
-            return data
+        if watch is None or keywords or self.delivery is not None or self._tail is not None:
+            return self._read(*args, **keywords)
+        self.has_read = True
+        try:
+            data: bytes = self.stream.read(*args)
+        except Exception as error:
+            self._failed(watch, error)
+            raise
+        if len(data) != self.left:
+            return self._judged(watch, data, args, keywords)
+        # As nearly always: all of it, at once.
+        watch.bytes_in += self.left
+        watch.body_complete = True
+        self.left = 0
+        return data
+
+    def _read(self, *args: Any, **keywords: Any) -> bytes:
         data = self._call(self.stream.read, *args, **keywords)
+        watch = self._watch
+        return data if watch is None else self._judged(watch, data, args, keywords)
+
+    def _judged(
+        self,
+        watch: UploadWatch,
+        data: bytes,
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> bytes:
+        """What `read` returns, counted, and completed if it came short."""
         size = len(data)
         left = self.left
-        if size == left:
-            # As nearly always: all of it, at once.
-            self._count(watch, size, at_end=False)
-            return data
         asked = _size(args, keywords)
         if asked is None or asked < 0:
             self._count(watch, size, at_end=True, asked=asked)
@@ -185,14 +209,17 @@ class WitnessedInput:
                 self._tail = (self._tail + _bytes_of(result, args))[-_TAIL:]
             return result
         except Exception as error:
-            self.error = error
-            watch.body_failed(error)
-            if self.delivery is not None:
-                self.delivery.reading_failed(error)
+            self._failed(watch, error)
             raise
 
+    def _failed(self, watch: UploadWatch, error: Exception) -> None:
+        self.error = error
+        watch.body_failed(error)
+        if self.delivery is not None:
+            self.delivery.reading_failed(error)
+
     def _count(
-        self, watch: WsgiWatch, size: int, *, at_end: bool, asked: int | None = None
+        self, watch: UploadWatch, size: int, *, at_end: bool, asked: int | None = None
     ) -> None:
         """So many bytes were read; ``at_end`` if the stream was found at its end.
 

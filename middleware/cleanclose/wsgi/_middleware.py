@@ -38,13 +38,15 @@ from cleanclose.wsgi._bodies import (
 from cleanclose.wsgi._connection import ClientConnection, find_connection, has_rest_of_chunks
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch, answer_of
+from cleanclose.wsgi._witness import Environ, StartResponse, UploadWatch, WsgiWatch, answer_of
 
 __all__ = ["CleanCloseMiddleware", "skip"]
 
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_SKIP_KEY: Final = "cleanclose.skip"
+_NO_LENGTHS: Final = ("", "0")
+_THERE: Final[tuple[type, ...]] = (list, tuple)
+"""Responses that are there already, and have nothing to close."""
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
@@ -115,24 +117,18 @@ class CleanCloseMiddleware:
         outer = _current()
         if outer is not None:
             return self._serve_inside(outer, environ, start_response)
-        watch = _new_watch(WsgiWatch)
-        watch.started = _clock()
-        watch.progress = OPEN
-        watch.environ = environ
-        watch.server_start_response = start_response
-        if watch.started >= self.reporter.sample_at:
-            self.reporter.request_begins(watch)
-        if self._stoppable is not None:
-            watch.stoppable = self._stoppable.applies(
-                environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ
-            )
-        if environ.get("CONTENT_LENGTH", "0") not in ("", "0") or (
+        if environ.get("CONTENT_LENGTH", "0") not in _NO_LENGTHS or (
             "HTTP_TRANSFER_ENCODING" in environ
         ):
-            length = _length(watch)
+            server = wsgi_server(environ, start_response)
+            length = _length(environ, server)
             if length != NO_BODY:
-                return self._serve_upload(watch, length)
-            _close_behind_chunks(watch)
+                upload = _new_watch(UploadWatch)
+                self._begins(upload, environ, start_response)
+                return self._serve_upload(upload, server, length)
+            _close_behind_chunks(environ, start_response, server)
+        watch = _new_watch(WsgiWatch)
+        self._begins(watch, environ, start_response)
         _enter(watch)
         try:
             result = self.app(environ, watch.start_response)
@@ -147,9 +143,19 @@ class CleanCloseMiddleware:
                 del answer
                 raise_as_it_is(held.pop())
             result = answer
-        if type(result) is list:
-            return ListBody(self, watch, cast("Sequence[bytes]", result))
         return self._hand_over(watch, result)
+
+    def _begins(self, watch: WsgiWatch, environ: Environ, start_response: StartResponse) -> None:
+        watch.started = started = _clock()
+        watch.progress = OPEN
+        watch.environ = environ
+        watch.server_start_response = start_response
+        if started >= self.reporter.sample_at:
+            self.reporter.request_begins(watch)
+        if self._stoppable is not None:
+            watch.stoppable = self._stoppable.applies(
+                environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), environ
+            )
 
     def _serve_inside(
         self, outer: Watch, environ: Environ, start_response: StartResponse
@@ -170,11 +176,11 @@ class CleanCloseMiddleware:
             if not dropped:
                 _enter(outer)
 
-    def _serve_upload(self, watch: WsgiWatch, length: int) -> Iterable[bytes]:
-        self._witness_input(watch, length)
+    def _serve_upload(self, watch: UploadWatch, server: Server, length: int) -> Iterable[bytes]:
+        self._witness_input(watch, server, length)
         _enter(watch)
         try:
-            result = self.app(watch.environ, watch.start_upload_response)
+            result = self.app(watch.environ, watch.begin)
         except BaseException as error:
             answer = self.answer(error, watch)
             if not isinstance(answer, list):
@@ -214,8 +220,9 @@ class CleanCloseMiddleware:
         own = end.error or error
         answer = self._answer(own, watch, end.conduct)
         if answer is None:
-            if isinstance(own, Exception) and not watch.body_complete:
-                watch.delivering().make_way()
+            delivery = watch.delivering() if isinstance(own, Exception) else None
+            if delivery is not None and not watch.body_complete:
+                delivery.make_way()
             return None if own is error else own
         return answer
 
@@ -230,7 +237,7 @@ class CleanCloseMiddleware:
         if watch.status is not None:
             forget_head(wsgi_response(watch.server_start_response, watch.server), watch.server)
         try:
-            watch.start_upload_response(*head, (type(error), error, traceback))
+            watch.begin(*head, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent
             # Without this frame, which refers to it.
             error.__traceback__ = traceback
@@ -265,13 +272,12 @@ class CleanCloseMiddleware:
             self.reporter.report(event)
         return end
 
-    def _witness_input(self, watch: WsgiWatch, length: int) -> None:
+    def _witness_input(self, watch: UploadWatch, server: Server, length: int) -> None:
         environ = watch.environ
         stream = environ["wsgi.input"]
         watch.body_complete = False
+        watch.bytes_in = 0
         watch.deliver = self._deliver
-        # A list, which copies of the environ share.
-        environ[_SKIP_KEY] = list[bool]()
         if length != CHUNKED:
             watch.expected_in = length
             # Not needed by whoever knows the length; and Werkzeug says that the client has left
@@ -279,7 +285,7 @@ class CleanCloseMiddleware:
             environ.pop("wsgi.input_terminated", None)
             environ["wsgi.input"] = watch.input = WitnessedInput(stream, watch, length)
             return
-        server = watch.server
+        watch.expected_in = None
         trailers = server.trailers
 
         def finish(asked_for: set[str]) -> None:
@@ -297,10 +303,9 @@ class CleanCloseMiddleware:
             stream, watch, None, None if trailers is None else finish, raw=server.raw_chunks
         )
 
-    def _deliver(self, watch: WsgiWatch) -> Delivery:
+    def _deliver(self, watch: UploadWatch) -> Delivery:
         return Delivery(
             watch,
-            watch.environ.get(_SKIP_KEY, ()),
             self._begin,
             self.reporter.report,
             self._settings.max_lingering,
@@ -341,7 +346,7 @@ class CleanCloseMiddleware:
 
     def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
         """Give the server the application's response: it is all there, or made as it is sent."""
-        if isinstance(result, list | tuple):
+        if type(result) in _THERE:
             return ListBody(self, watch, cast("Sequence[bytes]", result))
         wrapper = watch.environ.get("wsgi.file_wrapper")
         result = _in_pieces(result, wrapper)
@@ -395,9 +400,10 @@ def skip(environ: Environ) -> None:
         environ: The request's environ (``request.environ`` in Flask, ``request.META`` in
             Django).
     """
-    wishes = environ.get(_SKIP_KEY)
-    if isinstance(wishes, list):
-        wishes.append(True)  # pyright: ignore[reportUnknownMemberType]
+    # Copies of the environ share it; and who has put another one in its place has read it.
+    stream: object = environ.get("wsgi.input")
+    if isinstance(stream, WitnessedInput):
+        stream.left_alone = True
 
 
 def _in_pieces(result: Any, wrapper: object) -> Any:
@@ -407,8 +413,7 @@ def _in_pieces(result: Any, wrapper: object) -> Any:
     return FilePieces(result)
 
 
-def _length(watch: WsgiWatch) -> int:
-    environ = watch.environ
+def _length(environ: Environ, server: Server) -> int:
     length = body_length(
         method=environ["REQUEST_METHOD"],
         http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
@@ -416,25 +421,23 @@ def _length(watch: WsgiWatch) -> int:
         transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
         upgrade=environ.get("HTTP_UPGRADE"),
     )
-    if length != NO_BODY and not watch.server.declares_length:
+    if length != NO_BODY and not server.declares_length:
         # A filter in front of the application may have changed it: only the end tells.
         return CHUNKED
     if (
         length == CHUNKED
         and not environ.get("wsgi.input_terminated")
-        and find_connection(environ, environ["wsgi.input"], watch.server) is None
+        and find_connection(environ, environ["wsgi.input"], server) is None
     ):
         # Nothing says where wsgi.input ends, and the connection is not in reach either.
         return NO_BODY
     return length
 
 
-def _close_behind_chunks(watch: WsgiWatch) -> None:
+def _close_behind_chunks(environ: Environ, start_response: StartResponse, server: Server) -> None:
     """A body that nobody looks after must not become the next request."""
-    server = watch.server
-    environ = watch.environ
     if server.trailers is not None and server.close and "HTTP_TRANSFER_ENCODING" in environ:
-        handler: object = getattr(watch.server_start_response, "__self__", None)
+        handler: object = getattr(start_response, "__self__", None)
         server.close(handler, environ["wsgi.input"])
 
 

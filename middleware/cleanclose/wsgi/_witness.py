@@ -18,7 +18,7 @@ from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import needs_length, response_length
-from cleanclose.core.kernel import tcp_info
+from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import trace_id
@@ -27,6 +27,7 @@ from cleanclose.servers import (
     forget_head,
     has_read_rest,
     is_servers_own,
+    is_surely_there,
     plain_socket,
     wsgi_server,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "ExcInfo",
     "Headers",
     "StartResponse",
+    "UploadWatch",
     "Write",
     "WsgiWatch",
     "answer_of",
@@ -99,7 +101,6 @@ class WsgiWatch(Watch):
         "_request",
         "_server_write",
         "_status",
-        "deliver",
         "environ",
         "server_start_response",
     )
@@ -108,8 +109,6 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
-    deliver: Callable[[WsgiWatch], Delivery]
-    """Makes who delivers the response: only set where there is a body."""
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
     refused: bool = False
@@ -164,7 +163,7 @@ class WsgiWatch(Watch):
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
-        if self.progress == OPEN:
+        if self.progress == OPEN and not is_surely_there(self.environ):
             # Whoever has left by now will not get this response.
             self.ask()
         if self._ended_unnoticed and is_refused(_code(status)):
@@ -213,23 +212,13 @@ class WsgiWatch(Watch):
             self.server_failed(Witness.WRITE, error)
             raise
 
-    # Where there is a body.
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """Begin the response as the application would."""
+        return self.start_response(status, headers, exc_info)
 
-    def delivering(self) -> Delivery:
-        """Who delivers the response, now that it begins before the body's end."""
-        upload = self.input
-        assert upload is not None
-        if upload.delivery is None:
-            upload.delivery = self.deliver(self)
-        return upload.delivery
-
-    def start_upload_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo = None
-    ) -> Write:
-        """What the application has as ``start_response`` where there is a body."""
-        if self.body_complete:
-            return self.start_response(status, headers, exc_info)
-        return self.delivering().start_response(status, headers, exc_info)
+    def delivering(self) -> Delivery | None:
+        """Who delivers a response that begins before the body's end: nobody, without a body."""
+        return None
 
     @property
     def has_begun_well(self) -> bool:
@@ -287,12 +276,15 @@ class WsgiWatch(Watch):
         server = self.server
         if server is UNKNOWN:
             return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), server)
+        if sock is not None and is_established(sock):
+            return
         if server.gone_key is not None:
             is_gone: Any = self.environ.get(server.gone_key)
             if callable(is_gone) and is_gone():
                 self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
         else:
-            mechanism = _peek(_socket(self.environ, server))
+            mechanism = _peek(_plain(sock))
             if mechanism is Mechanism.EOF and self.half_closed:
                 return
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
@@ -422,6 +414,32 @@ class WsgiWatch(Watch):
         return True
 
 
+class UploadWatch(WsgiWatch):
+    """The same for a request with a body."""
+
+    __slots__ = ("body_complete", "bytes_in", "deliver", "expected_in", "input")
+
+    body_complete: bool
+    bytes_in: int
+    expected_in: int | None
+    input: WitnessedInput
+    deliver: Callable[[UploadWatch], Delivery]
+    """Makes who delivers the response."""
+
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """What the application has as ``start_response``."""
+        if self.body_complete:
+            return self.start_response(status, headers, exc_info)
+        return self.delivering().start_response(status, headers, exc_info)
+
+    def delivering(self) -> Delivery:
+        """Who delivers the response, now that it begins before the body's end."""
+        upload = self.input
+        if upload.delivery is None:
+            upload.delivery = self.deliver(self)
+        return upload.delivery
+
+
 def _code(status: str) -> int:
     # What is no number the server has taken as it is.
     return int(status[:3]) if status[:3].isdigit() else 0
@@ -443,8 +461,11 @@ def _route(environ: Environ, request: object) -> str | None:
 
 
 def _socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, if it is in reach and speaks plain TCP."""
-    sock = client_socket(environ, environ.get("wsgi.input"), server)
+    """The client's socket, if it is in reach and does not speak TLS."""
+    return _plain(client_socket(environ, environ.get("wsgi.input"), server))
+
+
+def _plain(sock: Any) -> Any:
     # What TLS has in its own buffers the kernel does not know of.
     return None if hasattr(sock, "do_handshake") else sock
 

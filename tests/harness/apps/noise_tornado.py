@@ -38,6 +38,7 @@ from tornado.websocket import WebSocketHandler, websocket_connect
 from cleanclose.core import client_gone, current
 from tests.harness import tap
 from tests.harness.apps import routes
+from tests.harness.hiding import ASYNC_HIDES
 
 PATIENCE: Final = 30.0
 """Seconds after which a handler stops waiting for its client to leave."""
@@ -222,6 +223,21 @@ class GoneSync(Handler):
         SEEN["gone"] = [before, client_gone()]
 
 
+class Holds(Handler):
+    """Keeps the loop busy until the client has left, and answers."""
+
+    async def act(self) -> None:
+        self.note_asked()
+        self.hold()
+        self.write("late")
+
+    def hold(self) -> None:
+        connection: Any = self.request.connection
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and _is_open(connection.stream.socket):
+            time.sleep(0.005)
+
+
 class Stays(Handler):
     async def act(self) -> None:
         await asyncio.sleep(0)
@@ -234,6 +250,32 @@ class Bug(Handler):
     async def act(self) -> None:
         await self.until_closed()
         raise StreamClosedError
+
+
+class Hides(Handler):
+    """Fails while it writes to its client, which has left. ``?how=`` is one of `ASYNC_HIDES`."""
+
+    async def act(self) -> None:
+        await self.until_closed()
+        self.write("late")
+        await ASYNC_HIDES[self.get_query_argument("how")](self.flush)
+
+
+@stream_request_body
+class HidesWhileReading(Handler):
+    """The same in ``data_received``."""
+
+    async def data_received(self, chunk: bytes) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not client_gone() and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        self.write("late")
+        await ASYNC_HIDES[self.get_query_argument("how")](self.flush)
+
+
+def _is_open(sock: socket.socket) -> bool:
+    # The first byte of struct tcp_info is the connection's state; 1 is TCP_ESTABLISHED.
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
 
 
 # Upstreams.
@@ -431,6 +473,32 @@ class SocketFromUpstream(Socket):
         await FromTcp.ask(cast("FromTcp", self))
 
 
+class SocketHides(Socket):
+    """Fails while it writes to its client, which has left: in a callback of tornado's."""
+
+    async def on_message(self, message: str | bytes) -> None:
+        SEEN["waiting"] = self.request.path
+        await self.fail()
+
+    async def fail(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not client_gone() and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await ASYNC_HIDES[self.get_query_argument("how")](lambda: self.write_message("late"))
+
+
+class SocketHidesInATask(SocketHides):
+    """The same in a task that nobody waits for, which asyncio logs."""
+
+    def open(self) -> None:
+        SEEN["waiting"] = self.request.path
+        self._task = asyncio.ensure_future(self.fail())
+
+    def on_close(self) -> None:
+        super().on_close()
+        del self._task
+
+
 class Broadcasts(Socket):
     """What goes wrong with one client's socket in another client's handler is no departure."""
 
@@ -464,8 +532,11 @@ def make_app() -> Application:
             ("/refuses", Refuses),
             ("/gone-async", GoneAsync),
             ("/gone-sync", GoneSync),
+            ("/holds", Holds),
             ("/stays", Stays),
             ("/bug", Bug),
+            ("/hides", Hides),
+            ("/hides-reading", HidesWhileReading),
             ("/upstream/http", FromHttp),
             ("/upstream/tcp", FromTcp),
             ("/upstream/tcp-writing", FromTcpWriting),
@@ -481,6 +552,8 @@ def make_app() -> Application:
             ("/ws/until-gone", PushesUntilGone),
             ("/ws/slow", Slow),
             ("/ws/upstream", SocketFromUpstream),
+            ("/ws/hides", SocketHides),
+            ("/ws/hides-in-a-task", SocketHidesInATask),
             ("/ws/broadcast", Broadcasts),
         ]
     )

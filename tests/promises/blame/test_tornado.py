@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 import tornado
 
+from tests.harness.hiding import ASYNC_HIDES
 from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.processes import ServerProcess
 from tests.harness.serving import Serve
@@ -408,6 +409,7 @@ def test_an_upload_that_the_server_cuts_off(serve: Serve, tmp_path: Path) -> Non
         "request_body",
         "timeout",
     )
+    assert [record for record in read_tap(path)[0] if record["level"] >= WARNING] == []
 
 
 def test_a_server_that_stops(tmp_path: Path) -> None:
@@ -627,7 +629,104 @@ def test_what_an_application_makes_up_is_its_own(app: Observed, serve: Serve, ho
     assert "client_departed" in [event["event"] for event in events]
 
 
+# A client must not be able to hide an error.
+
+
+def told_errors(records: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """The errors that have been told with their tracebacks, and who raised them."""
+    return [(each["error"], each["raised_in"]) for each in records if each["error"] is not None]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("construct", ASYNC_HIDES)
+def test_a_client_cannot_hide_an_error_of_a_handler(
+    app: Observed, serve: Serve, construct: str, how: How
+) -> None:
+    serve.allow_tracebacks()
+    leave_the_handler(app, f"/hides?how={construct}", how)
+    app.until(lambda: bool(app.said()[0]))
+    records, events = app.settled()
+    assert told_errors(records) == [("KeyError", "bug")]
+    assert [event["event"] for event in events] == ["client_departed"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("construct", ASYNC_HIDES)
+def test_a_client_cannot_hide_an_error_while_its_body_is_read(
+    app: Observed, serve: Serve, construct: str, how: How
+) -> None:
+    serve.allow_tracebacks()
+    cut_upload(app, f"/hides-reading?how={construct}", how)
+    app.until(lambda: bool(app.said()[0]))
+    records, events = app.settled()
+    assert told_errors(records) == [("KeyError", "bug")]
+    assert [event["event"] for event in events] == ["client_departed"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("construct", ASYNC_HIDES)
+@pytest.mark.parametrize("path", ["/ws/hides", "/ws/hides-in-a-task"])
+def test_a_websockets_client_cannot_hide_an_error(
+    app: Observed,
+    serve: Serve,
+    websocket: Callable[[Observed, str], WebSocketClient],
+    path: str,
+    construct: str,
+    how: How,
+) -> None:
+    serve.allow_tracebacks()
+    client = websocket(app, f"{path}?how={construct}")
+    client.shake_hands()
+    if path == "/ws/hides":
+        client.send(1, b"hello")
+    app.until_waiting(path)
+    leave(client.sock, how)
+    app.until(lambda: bool(app.settled()[0]))
+    records, events = app.settled()
+    assert told_errors(records) == [("KeyError", "bug")]
+    assert [event["event"] for event in events] == ["client_departed"]
+
+
+# Requests behind a departed client: they were there before it left, and Tornado serves them all the
+# same. (A FIN it finds only when it reads again: then it has served them.)
+
+
+@pytest.mark.parametrize("second", ["/stays", "/returns", "/waits", "/catches"])
+def test_a_request_behind_a_departed_client(app: Observed, second: str) -> None:
+    reset_with_another_request(app, second)
+    app.until(lambda: len(app.said()[1]) == 2)
+    records, events = app.settled()
+    assert records == []
+    told = [(each["event"], each["phase"], each["mechanism"]) for each in events]
+    assert told == [("client_departed", "handler", "reset")] * 2
+    assert [event["request_id"] for event in events] == ["first", "second"]
+
+
+def test_an_error_behind_a_departed_client(app: Observed, serve: Serve) -> None:
+    serve.allow_tracebacks()
+    reset_with_another_request(app, "/hides?how=finally")
+    app.until(lambda: bool(app.settled()[0]))
+    records, _ = app.settled()
+    assert told_errors(records) == [("KeyError", "bug")]
+
+
+def reset_with_another_request(at: Observed, second: str) -> None:
+    """Two requests at once; the loop is held while the client leaves."""
+    with connected(at.port) as sock:
+        ahead = request("GET", "/holds", headers=(("X-Request-ID", "first"),))
+        sock.sendall(ahead + request("GET", second, headers=(("X-Request-ID", "second"),)))
+        at.until(lambda: at.noted("asked", "first"))
+        leave(sock, "rst")
+
+
 # The negative controls.
+
+
+def test_bare_tornado_logs_a_request_behind_a_departed_client(bare: Observed) -> None:
+    reset_with_another_request(bare, "/catches")
+    bare.until(lambda: len(bare.said()[0]) == 2)
+    messages = [record["message"].partition(" GET")[0] for record in bare.settled()[0]]
+    assert messages == ["Uncaught exception", "Cannot send error response after headers written"]
 
 
 def test_bare_tornado_says_nothing_of_a_cut_upload(bare: Observed) -> None:

@@ -6,6 +6,8 @@ WARNING or above, and no event.
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
 import sys
@@ -149,14 +151,33 @@ def serve_and_leave(
 ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """What a server has said of all of them, in records at WARNING and above and in events."""
     authority = trustme.CA()
+    tap, gate = folder / "tap.jsonl", folder / "gate"
+    wanted = len(VISITS[name]) * len(HOWS) if wrapped else 0
+    with serving(name, folder, authority, tap, gate, wrapped=wrapped) as server:
+        together(Client(server.port, authority).jobs(VISITS[name], tap))
+        gate.touch()
+        until(lambda: len(read_tap(tap)[1]) >= wanted, lambda: f"only {read_tap(tap)}")
+    records, events = read_tap(tap)
+    return [record for record in records if record["level"] >= WARNING], events
+
+
+def serving(
+    name: str,
+    folder: Path,
+    authority: trustme.CA,
+    tap: Path,
+    gate: Path | None = None,
+    *,
+    wrapped: bool,
+) -> ServerProcess:
+    """A server that speaks TLS."""
     pem = folder / "server.pem"
     authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(pem)
-    tap, gate = folder / "tap.jsonl", folder / "gate"
-    server = ServerProcess(
+    return ServerProcess(
         [argument.replace("{pem}", str(pem)) for argument in COMMANDS[name]],
         env={
             PATH_VARIABLE: str(tap),
-            GATE: str(gate),
+            GATE: str(gate or folder / "gate"),
             UPSTREAM_PORT: "1",
             "TEST_CERTIFICATE": str(pem),
             "CLEANCLOSE": "1" if wrapped else "0",
@@ -165,13 +186,6 @@ def serve_and_leave(
         cwd=ROOT,
         name=f"{name}-tls",
     )
-    wanted = len(VISITS[name]) * len(HOWS) if wrapped else 0
-    with server:
-        together(Client(server.port, authority).jobs(VISITS[name], tap))
-        gate.touch()
-        until(lambda: len(read_tap(tap)[1]) >= wanted, lambda: f"only {read_tap(tap)}")
-    records, events = read_tap(tap)
-    return [record for record in records if record["level"] >= WARNING], events
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
@@ -184,6 +198,34 @@ def test_each_departure_is_one_event_and_no_record(name: str, tmp_path: Path) ->
         for visit, (_, _, phase) in VISITS[name].items()
         for how in HOWS
     )
+
+
+def leave_before_the_accept(folder: Path, *, wrapped: bool) -> list[Mapping[str, Any]]:
+    """What Tornado has said at WARNING and above of clients that it accepts behind their reset."""
+    authority = trustme.CA()
+    tap = folder / "tap.jsonl"
+    with serving("tornado", folder, authority, tap, wrapped=wrapped) as server:
+        client = Client(server.port, authority)
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for sent in (0, 60):
+                with connected(server.port) as sock:
+                    sock.sendall(client.hello()[:sent])
+                    leave(sock, "rst")
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        # It answers when it has dealt with what came before.
+        client.leave_without_goodbye("fin", request("GET", "/settle"), read=True)
+    return [record for record in read_tap(tap)[0] if record["level"] >= WARNING]
+
+
+def test_a_reset_before_tornado_accepts_is_no_record(tmp_path: Path) -> None:
+    assert leave_before_the_accept(tmp_path, wrapped=True) == []
+
+
+def test_of_a_reset_before_bare_tornado_accepts_asyncio_speaks(tmp_path: Path) -> None:
+    records = leave_before_the_accept(tmp_path, wrapped=False)
+    assert [record["logger"] for record in records] == ["asyncio", "asyncio"]
 
 
 @pytest.mark.parametrize(("name", "logger"), [("hypercorn", "asyncio"), ("tornado", "tornado")])

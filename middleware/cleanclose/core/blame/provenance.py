@@ -20,21 +20,27 @@ __all__ = [
     "LOST_ERRNOS",
     "PLUMBING",
     "RESET_ERRNOS",
+    "Place",
     "behind",
+    "caller",
     "caught_by",
     "chain",
     "first_caught_by",
     "frames_of",
+    "is_called_by",
     "is_from_before",
+    "is_method_of",
     "is_of_plumbing",
     "is_settled",
     "leaves",
     "name_of",
     "package_of",
     "passed_call",
+    "passed_method",
     "passed_object",
     "raise_as_it_is",
     "raised_by",
+    "raised_under",
 ]
 
 RESET_ERRNOS: Final = frozenset(
@@ -326,3 +332,56 @@ def _is_plumbing(frame: FrameType) -> bool:
         return not module.startswith(_NO_PLUMBING)
     file = frame.f_code.co_filename
     return file.startswith(_STDLIB) and "-packages" not in file
+
+
+class Place(NamedTuple):
+    """Functions of a third party's.
+
+    Args:
+        module: The module that they are in.
+        functions: Their qualified names (`types.CodeType.co_qualname`).
+    """
+
+    module: str
+    functions: frozenset[str]
+
+    def has(self, frame: FrameType) -> bool:
+        """Whether a frame runs one of them."""
+        return _module_of(frame) == self.module and frame.f_code.co_qualname in self.functions
+
+
+def caller() -> FrameType | None:
+    """The frame that has called the function which asks; None where there is none."""
+    return sys._getframe(1).f_back  # pyright: ignore[reportPrivateUsage]
+
+
+def is_called_by(place: Place) -> bool:
+    """Whether one of a third party's functions is being called in this thread."""
+    frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if place.has(frame):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_method_of(frame: FrameType, module: str, owner: object) -> bool:
+    """Whether a frame runs a module's method, of this very object."""
+    return _module_of(frame) == module and frame.f_locals.get("self") is owner
+
+
+def passed_method(error: BaseException, module: str, owner: object) -> bool:
+    """Whether an exception came out of a module's method, of this very object."""
+    return any(is_method_of(frame, module, owner) for frame in frames_of(error))
+
+
+def raised_under(error: BaseException, module: str, prefix: str) -> bool:
+    """Whether a module's function has raised an exception, by how its qualified name begins."""
+    last: FrameType | None = None
+    for frame in frames_of(error):
+        last = frame
+    return (
+        last is not None
+        and _module_of(last) == module
+        and last.f_code.co_qualname.startswith(prefix)
+    )

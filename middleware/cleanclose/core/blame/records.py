@@ -7,7 +7,6 @@ record must show before its level may be lowered.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import inspect
 import logging
 import ssl
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Final
 
 from cleanclose.core.blame.judge import judge, unmask
+from cleanclose.core.blame.provenance import LOST_ERRNOS, frames_of, package_of
 from cleanclose.core.blame.watch import Watch, current
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 
@@ -42,8 +42,8 @@ class Lines:
             times, and no word about whose it is.
         while_handling: The texts that are said about the exception which is being handled.
         in_a_handshake: The packages whose code alone stands between a server and a connection
-            that it has just accepted, if the server says of its handshake what it says of all
-            errors.
+            that it has just accepted, if the server, or the loop under it, says of its handshake
+            what it says of all errors.
         anywhere: Whether it is the logger for what nobody has waited for: Python collects that, and
             has it logged, in the middle of whichever exchange.
     """
@@ -52,6 +52,15 @@ class Lines:
     while_handling: frozenset[str] = frozenset()
     in_a_handshake: frozenset[str] = frozenset()
     anywhere: bool = False
+
+    def __or__(self, other: Lines) -> Lines:
+        """What two rooms know of one logger's lines."""
+        return Lines(
+            writes_in_vain=self.writes_in_vain | other.writes_in_vain,
+            while_handling=self.while_handling | other.while_handling,
+            in_a_handshake=self.in_a_handshake | other.in_a_handshake,
+            anywhere=self.anywhere or other.anywhere,
+        )
 
 
 _PLAIN: Final = Lines()
@@ -78,6 +87,8 @@ def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdi
     """
     errors = list(errors_in(record))
     if errors:
+        if all(_is_broken_handshake(error, lines.in_a_handshake) for error in errors):
+            return _HANDSHAKE_BROKEN_OFF
         return verdict_of_errors(errors, anywhere=lines.anywhere)
     if not isinstance(record.msg, str):
         return None
@@ -125,10 +136,16 @@ def _verdict_of(error: BaseException, watch: Watch | None) -> Verdict:
     return watch.judge(error)
 
 
-def own_error(error: BaseException) -> BaseException:
-    """What is to be shown of an exception that is logged: itself, or what it hides."""
+def own_error(error: BaseException, *, anywhere: bool = False) -> BaseException:
+    """What is to be shown of an exception that is logged: itself, or what it hides.
+
+    Args:
+        error: The exception.
+        anywhere: Whether it may be of another exchange than the one that is current.
+    """
     watch = current()
-    return unmask(error, None) if watch is None else watch.unmask(error)
+    own = error if watch is None else watch.unmask(error)
+    return unmask(error, None) if own is error and (watch is None or anywhere) else own
 
 
 def fields_of(verdict: Verdict) -> dict[str, str]:
@@ -163,19 +180,19 @@ def _shows(text: str, error: BaseException) -> bool:
 def _is_broken_handshake(error: BaseException, own: frozenset[str]) -> bool:
     """Whether a server found the peer gone when it was to begin a TLS handshake.
 
-    `ssl.SSLSocket` raises this for a socket that is connected no more and has bytes which came
-    before; nobody's code but the server's may stand around it, and it must be the server's side.
+    `ssl.SSLSocket` raises ENOTCONN for a socket that is connected no more and has bytes which
+    came before, and else what its first reading says. Nobody's code but the server's may stand
+    around it, and it must be the server's side.
     """
-    if not own or not isinstance(error, ssl.SSLError) or error.errno != errno.ENOTCONN:
+    if not own or not isinstance(error, OSError) or error.errno not in LOST_ERRNOS:
         return False
-    traceback = error.__traceback__
-    frame: FrameType | None = None
-    while traceback is not None:
-        frame = traceback.tb_frame
-        if str(frame.f_globals.get("__name__")).partition(".")[0] not in own:
+    is_server = False
+    for frame in frames_of(error):
+        if package_of(frame) not in own:
             return False
-        traceback = traceback.tb_next
-    return frame is not None and frame.f_locals.get("server_side") is True
+        if package_of(frame) == ssl.__name__ and frame.f_locals.get("server_side") is True:
+            is_server = True
+    return is_server
 
 
 def _verdict_of_write() -> Verdict | None:

@@ -67,6 +67,11 @@ def body_length(
     """
     if method in ("HEAD", "CONNECT"):
         return NO_BODY
+    if http_version == "1.1" and content_length and transfer_encoding is upgrade is None:
+        # As nearly always.
+        length = _decimal(content_length)
+        if length is not None:
+            return length
     if is_multiplexed(http_version):
         length = None if content_length is None else _decimal(content_length.strip())
         return CHUNKED if length is None else length
