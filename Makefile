@@ -6,6 +6,8 @@ PYTHON ?= python3
 SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
 VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
+BENCH_VENV ?= .venv-bench$(SUFFIX)
+NEWEST_VENV ?= .venv-newest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
 WORKERS ?= 6
@@ -31,7 +33,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean
+  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +62,9 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt
 
 $(LOWEST_VENV)/.stamp-test: pyproject.toml constraints.txt constraints-lowest.txt
 	$(call install,$(LOWEST_VENV),constraints-lowest.txt,'.[all$(comma)demo]' --group test)
+
+$(BENCH_VENV)/.stamp-bench: benchmarks/requirements.txt
+	$(call install,$(BENCH_VENV),benchmarks/requirements.txt,'.[asgi$(comma)wsgi$(comma)tornado$(comma)demo]' -r benchmarks/requirements.txt)
 
 comma := ,
 
@@ -103,6 +108,17 @@ test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed
 	  -m "not distribution and not negative_control and not stacks and not full" \
 	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
 
+# No stamp: the newest version is another one next week. No constraints, and no upper bounds of our
+# groups' either: what they keep away from the tests is what this is to find.
+newest: ## Try the newest servers and frameworks, pre-releases too: which private attributes are gone?
+	@test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
+	@sed -E 's/"(django|mkdocs)[<>=,.0-9]*"/"\1"/' pyproject.toml > $(NEWEST_VENV)/pyproject.toml
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --pre --upgrade \
+	  --upgrade-strategy eager --group $(NEWEST_VENV)/pyproject.toml:test \
+	  --group $(NEWEST_VENV)/pyproject.toml:stacks -e '.[all,demo]'
+	$(NEWEST_VENV)/bin/python -m tests.newest $(TEST_ARGS)
+
 coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m coverage run -m pytest $(TEST_FLAGS) $(TEST_ARGS)
@@ -127,6 +143,9 @@ bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 
 bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
 	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
+
+bench-servers: $(BENCH_VENV)/.stamp-bench ## Requests per second of real servers, over bare (BENCH_ARGS="--only uvicorn")
+	$(BENCH_VENV)/bin/python -m benchmarks.servers $(BENCH_ARGS)
 
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)

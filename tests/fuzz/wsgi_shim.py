@@ -278,6 +278,10 @@ def check(conversation: Conversation) -> None:
     assert places is None or places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
+    assert bare.read[: len(wrapped.read)] == wrapped.read
+    if conversation.ending == "short":
+        # It is not handed over as whole: the read that finds out raises.
+        return
     assert wrapped.read == bare.read
     assert wrapped.closed == bare.closed
     assert wrapped.body == bare.body

@@ -59,6 +59,7 @@ _WSGI: Final[Mapping[str, Server]] = {
 _SOCKET_KEYS: Final = tuple(
     server.socket_key for server in _WSGI_BY_KEY.values() if server.socket_key is not None
 )
+_LEVEL, _OPTION = TCP_STATE
 _INNER_SOCKETS: Final[Mapping[str, str]] = {
     room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
 }
@@ -254,7 +255,7 @@ def is_surely_there(environ: Mapping[str, Any]) -> bool:
     for key in _SOCKET_KEYS:
         if key in environ:
             try:
-                state: int = environ[key].getsockopt(*TCP_STATE)
+                state: int = environ[key].getsockopt(_LEVEL, _OPTION)
             except (OSError, AttributeError):
                 return False
             return state & TCP_STATE_MASK == TCP_ESTABLISHED

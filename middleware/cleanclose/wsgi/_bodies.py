@@ -55,8 +55,7 @@ class Listener(Protocol):
 def leave(watch: WsgiWatch) -> None:
     """The exchange is over: this thread works for the next one."""
     if watch.input is not None:
-        watch.input.detach()
-        watch.forget_delivery()
+        watch.leave_input()
     if _current() is watch:
         _enter(None)
 

@@ -16,6 +16,9 @@ __all__ = ["ChunkedInput", "WitnessedInput"]
 
 Result = TypeVar("Result")
 
+_NO_SIZE: Final = object()
+"""What a stream is not told, if the application has not."""
+
 _TAIL: Final = 5
 """Bytes of a last chunk."""
 
@@ -46,45 +49,39 @@ class WitnessedInput:
     """Whether the application wants its response left alone: only set then. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
 
-    def detach(self) -> None:
-        """The exchange is over: what is read from now on nobody hears of."""
-        self.watch = None
+    def finish(self) -> None:
+        """The exchange is over, whose body's end alone told its length."""
 
-    def read(self, *args: Any, **keywords: Any) -> bytes:
+    def read(self, size: Any = _NO_SIZE) -> bytes:
         """Read bytes."""
         watch = self.watch
-        if watch is None or keywords or watch.deliverer is not None or watch.left is None:
-            return self._read(*args, **keywords)
+        if watch is None or watch.deliverer is not None or watch.left is None:
+            return self._read(size)
         watch.has_read = True
+        stream = watch.stream
         try:
-            data: bytes = watch.stream.read(*args)
+            data: bytes = stream.read() if size is _NO_SIZE else stream.read(size)
         except Exception as error:
             self._failed(watch, error)
             raise
         if len(data) != watch.left:
-            return self._judged(watch, data, args, keywords)
+            return self._judged(watch, data, size)
         # As nearly always: all of it, at once.
         watch.bytes_in += watch.left
         watch.left = 0
         watch.body_complete = True
         return data
 
-    def _read(self, *args: Any, **keywords: Any) -> bytes:
-        data = self._call(self.stream.read, *args, **keywords)
+    def _read(self, size: Any) -> bytes:
+        data = self._call(self.stream.read, *(() if size is _NO_SIZE else (size,)))
         watch = self.watch
-        return data if watch is None else self._judged(watch, data, args, keywords)
+        return data if watch is None else self._judged(watch, data, size)
 
-    def _judged(
-        self,
-        watch: UploadWatch,
-        data: bytes,
-        args: tuple[Any, ...],
-        keywords: dict[str, Any],
-    ) -> bytes:
+    def _judged(self, watch: UploadWatch, data: bytes, wanted_size: Any) -> bytes:
         """What `read` returns, counted, and completed if it came short."""
         size = len(data)
         left = watch.left
-        asked = _size(args, keywords)
+        asked: int | None = None if wanted_size is _NO_SIZE else wanted_size
         if asked is None or asked < 0:
             self._count(watch, size, at_end=True, asked=asked)
         elif left is None:
@@ -274,9 +271,8 @@ class ChunkedInput(WitnessedInput):
         self._tail = b""
         self._others: set[str] = set()
 
-    def detach(self) -> None:
-        """The exchange is over: what is read from now on nobody hears of."""
-        super().detach()
+    def finish(self) -> None:
+        """The exchange is over, whose body's end alone told its length."""
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(self._others)

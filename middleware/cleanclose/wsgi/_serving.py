@@ -14,7 +14,13 @@ from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.conduct import Conduct, End
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, wants_continue
+from cleanclose.core.deliver.framing import (
+    CHUNKED,
+    NO_BODY,
+    body_length,
+    plain_length,
+    wants_continue,
+)
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.process import Lock
@@ -84,7 +90,19 @@ class Serving:
             return self._serve_inside(outer, environ, start_response)
         if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
             server = wsgi_server(environ, start_response)
-            length = _length(environ, server)
+            length = None
+            if (
+                "HTTP_TRANSFER_ENCODING" not in environ
+                and "HTTP_UPGRADE" not in environ
+                and server.declares_length
+            ):
+                length = plain_length(
+                    environ["REQUEST_METHOD"],
+                    environ.get("SERVER_PROTOCOL", ""),
+                    environ["CONTENT_LENGTH"],
+                )
+            if length is None:
+                length = _length(environ, server)
             if length != NO_BODY:
                 return self._serve_upload(environ, start_response, server, length)
             _close_behind_chunks(environ, start_response, server)
@@ -173,6 +191,8 @@ class Serving:
             result = self.answer_or_raise(error, watch)
         if watch.body_complete:
             # Nothing to deliver any more.
+            if type(result) is list:
+                return watch.respond_with(self, cast("Sequence[bytes]", result))
             return self._hand_over(watch, result)
         result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:

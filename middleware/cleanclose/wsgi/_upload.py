@@ -73,8 +73,13 @@ class UploadWatch(WsgiWatch):
             self.deliverer = self.serving.deliver(self)
         return self.deliverer
 
-    def forget_delivery(self) -> None:
+    def leave_input(self) -> None:
+        upload = self.input
         self.deliverer = None
+        if upload is not None:
+            upload.watch = None
+            if self.expected_in is None:
+                upload.finish()
 
     @property
     def left_alone(self) -> bool:

@@ -224,8 +224,8 @@ class WsgiWatch(Watch):
         """Who delivers a response that begins before the body's end: nobody, without a body."""
         return None
 
-    def forget_delivery(self) -> None:
-        """The exchange is over: what refers to it need not be referred to."""
+    def leave_input(self) -> None:
+        """The exchange is over: what is read from now on nobody hears of."""
 
     @property
     def has_begun_well(self) -> bool:
@@ -284,7 +284,8 @@ class WsgiWatch(Watch):
         if server is UNKNOWN:
             return
         sock = client_socket(self.environ, self.environ.get("wsgi.input"), server)
-        if sock is not None and is_established(sock):
+        # A socket in the environ has been asked already, where the response begins.
+        if sock is not None and server.socket_key is None and is_established(sock):
             return
         if server.gone_key is not None:
             is_gone: Any = self.environ.get(server.gone_key)
@@ -443,7 +444,7 @@ class WsgiWatch(Watch):
             if self.is_sample:
                 listener.reporter.request_over(self)
             if self.input is not None:
-                self.input.detach()
+                self.leave_input()
             if _current() is self:
                 _enter(None)
             return

@@ -13,6 +13,7 @@ __all__ = [
     "ends_chunks",
     "is_multiplexed",
     "needs_length",
+    "plain_length",
     "response_length",
     "wants_continue",
 ]
@@ -65,11 +66,6 @@ def body_length(
     """
     if method in ("HEAD", "CONNECT"):
         return NO_BODY
-    if http_version == "1.1" and transfer_encoding is upgrade is None and content_length:
-        # As nearly always.
-        length = _decimal(content_length)
-        if length is not None:
-            return length
     if is_multiplexed(http_version):
         length = None if content_length is None else _decimal(content_length.strip())
         return CHUNKED if length is None else length
@@ -83,6 +79,22 @@ def body_length(
     if content_length is None:
         return NO_BODY
     return _agreed(content_length) or NO_BODY
+
+
+def plain_length(method: str, http_version: str, content_length: str) -> int | None:
+    """The same for a request with neither Transfer-Encoding nor Upgrade, as nearly all are.
+
+    Args:
+        method: The request's method.
+        http_version: ``1.0``, ``HTTP/1.1`` …
+        content_length: The value of Content-Length.
+
+    Returns:
+        A number of bytes; None where `body_length` has to look closer.
+    """
+    if not http_version.endswith("1.1") or method == "HEAD" or method == "CONNECT":
+        return None
+    return _decimal(content_length)
 
 
 def is_multiplexed(http_version: str) -> bool:
