@@ -87,6 +87,7 @@ class Serve:
     def __init__(self, pool: ServerPool) -> None:
         self._pool = pool
         self._used: dict[int, tuple[ServerProcess, int, bool]] = {}
+        self._behind: dict[int, tuple[Proxy, int]] = {}
         self.tracebacks_allowed = False
 
     def __call__(
@@ -112,7 +113,9 @@ class Serve:
             name: One of `tests.harness.proxies.PROXIES`, or another name for what ``make`` gives.
             make: Makes the proxy.
         """
-        return self._pool.proxy(server, name, make or PROXIES[name])
+        proxy = self._pool.proxy(server, name, make or PROXIES[name])
+        self._behind.setdefault(id(proxy), (proxy, proxy.server.log_size()))
+        return proxy
 
     def behind_nginx(
         self,
@@ -130,8 +133,10 @@ class Serve:
         self.tracebacks_allowed = True
 
     def logs(self) -> list[tuple[str, str]]:
-        """What each server wrote since this test first used it."""
-        return [(server.name, server.log_text()[size:]) for server, size, _ in self._used.values()]
+        """What each server and proxy wrote since this test first used it."""
+        servers = [(server, size) for server, size, _ in self._used.values()]
+        servers += [(proxy.server, size) for proxy, size in self._behind.values()]
+        return [(server.name, server.log_text()[size:]) for server, size in servers]
 
     def check(self) -> None:
         """No server has died, and none that is wrapped has printed a traceback."""

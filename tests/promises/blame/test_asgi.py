@@ -116,6 +116,8 @@ def say_half(port: int, how: How) -> None:
     leave_at(port, request("GET", "/")[:-10], how)
 
 
+# gunicorn's worker waits out its grace period.
+@pytest.mark.slow
 @pytest.mark.parametrize(("server", "framework"), list(VISITS))
 def test_each_departure_is_one_event_and_no_record(
     server: str, framework: str, tmp_path: Path
