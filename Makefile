@@ -6,6 +6,7 @@ PYTHON ?= python3
 SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
 VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
+BENCH_VENV ?= .venv-bench$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
 WORKERS ?= 6
@@ -31,7 +32,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-lingering matrix matrix-full soak mutants suites build constraints clean
+  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +61,9 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt
 
 $(LOWEST_VENV)/.stamp-test: pyproject.toml constraints.txt constraints-lowest.txt
 	$(call install,$(LOWEST_VENV),constraints-lowest.txt,'.[all$(comma)demo]' --group test)
+
+$(BENCH_VENV)/.stamp-bench: benchmarks/requirements.txt
+	$(call install,$(BENCH_VENV),benchmarks/requirements.txt,'.[asgi$(comma)wsgi$(comma)tornado$(comma)demo]' -r benchmarks/requirements.txt)
 
 comma := ,
 
@@ -128,6 +132,9 @@ bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
 	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
 
+bench-servers: $(BENCH_VENV)/.stamp-bench ## Requests per second of real servers, over bare (BENCH_ARGS="--only uvicorn")
+	$(BENCH_VENV)/bin/python -m benchmarks.servers $(BENCH_ARGS)
+
 matrix: $(VENV)/.stamp-test ## Servers x clients x framings, bare and wrapped (MATRIX_ARGS=--docs)
 	$(BIN)/python -m tests.matrix $(MATRIX_ARGS)
 
@@ -136,6 +143,9 @@ matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half 
 
 soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
+
+fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--examples 5000")
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)

@@ -78,7 +78,7 @@ SUITES: Final = {
     "flask": Suite(
         requirement="flask",
         needs=("flask[async,dotenv]", "greenlet"),
-        # Its command line: no request is served, and the module needs an older pytest.
+        # Its command line: no request is served.
         arguments=("tests", "--ignore=tests/test_cli.py"),
     ),
     "werkzeug": Suite(

@@ -24,6 +24,9 @@ if sys.platform == "linux":
 
 __all__ = [
     "COUNTERS",
+    "TCP_ESTABLISHED",
+    "TCP_STATE",
+    "TCP_STATE_MASK",
     "KernelFigures",
     "Listener",
     "ask_connection",
@@ -57,8 +60,12 @@ keeps them for a whole network namespace, which is a container's or the machine'
 _COUNTER_FILES: Final = ("/proc/net/netstat", "/proc/net/snmp")
 _LISTENER_FILES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
-_FIRST_BYTE: Final = 0xFF if sys.byteorder == "little" else 0xFF << 24
-_ESTABLISHED: Final = 1 if sys.byteorder == "little" else 1 << 24
+TCP_STATE: Final = (socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", -1))
+"""What of a socket's options says its state, in its first byte; no option but on Linux."""
+TCP_STATE_MASK: Final = (0xFF if sys.byteorder == "little" else 0xFF << 24) * (
+    sys.platform == "linux"
+)
+TCP_ESTABLISHED: Final = 1 if sys.byteorder == "little" else 1 << 24
 """TCP_ESTABLISHED of linux/tcp_states.h, where it stands in the first four bytes."""
 
 _LISTEN: Final = 10
@@ -187,14 +194,11 @@ def is_established(sock: Any) -> bool:
     Args:
         sock: A socket. What is no TCP socket on Linux is never known to be.
     """
-    if sys.platform != "linux":
-        return False
     try:
-        # The first byte of struct tcp_info is the state; the order of bytes is the machine's.
-        state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO) & _FIRST_BYTE
+        state: int = sock.getsockopt(*TCP_STATE)
     except (OSError, AttributeError):
         return False
-    return state == _ESTABLISHED
+    return state & TCP_STATE_MASK == TCP_ESTABLISHED
 
 
 def kernel_figures() -> KernelFigures | None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
-from cleanclose.core.kernel import is_established
+from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
 from cleanclose.servers._rooms import ROOMS
@@ -51,6 +51,7 @@ _WSGI_BY_KEY: Final[Mapping[str, Server]] = {
     for room in ROOMS
     if room.wsgi is not None and room.environ_key is not None
 }
+_WSGI_KEYS: Final = tuple(_WSGI_BY_KEY.items())
 _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
@@ -58,6 +59,7 @@ _WSGI: Final[Mapping[str, Server]] = {
 _SOCKET_KEYS: Final = tuple(
     server.socket_key for server in _WSGI_BY_KEY.values() if server.socket_key is not None
 )
+_LEVEL, _OPTION = TCP_STATE
 _INNER_SOCKETS: Final[Mapping[str, str]] = {
     room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
 }
@@ -232,7 +234,7 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         start_response: The callable, for servers that leave nothing of theirs in the environ:
             their own, or what others have put around it.
     """
-    for key, server in _WSGI_BY_KEY.items():
+    for key, server in _WSGI_KEYS:
         if key in environ:
             return server
     found = _WSGI.get(_package(start_response))
@@ -252,7 +254,11 @@ def is_surely_there(environ: Mapping[str, Any]) -> bool:
     """
     for key in _SOCKET_KEYS:
         if key in environ:
-            return is_established(environ[key])
+            try:
+                state: int = environ[key].getsockopt(_LEVEL, _OPTION)
+            except (OSError, AttributeError):
+                return False
+            return state & TCP_STATE_MASK == TCP_ESTABLISHED
     return False
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from tornado import http1connection, httputil, iostream
 
@@ -19,7 +19,7 @@ from cleanclose.core.deliver.table import Keep
 from cleanclose.tornado._delivery import Delivery
 from cleanclose.tornado._witness import TornadoWatch
 
-__all__ = ["Successor", "WatchedConnection", "watched"]
+__all__ = ["Successor", "WatchedConnection", "watched_class"]
 
 _LINE_ENDS: Final = frozenset("\r\n")
 StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
@@ -28,9 +28,12 @@ StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 class WatchedConnection(http1connection.HTTP1Connection):
     """Tornado's own connection, of which each exchange is watched.
 
-    No object is made for that: `watched` has a connection of tornado's change its class.
+    No object is made for that: a connection of tornado's changes its class, before its request is
+    read.
     """
 
+    upgraded: ClassVar[type[UpgradedConnection]]
+    """The same for a request that asks for a websocket."""
     stream: Any
     watch: TornadoWatch
     """The watch of this exchange."""
@@ -217,6 +220,9 @@ class UpgradedConnection(WatchedConnection):
         return None if self._handler is None else self._handler()
 
 
+WatchedConnection.upgraded = UpgradedConnection
+
+
 class Successor(httputil.HTTPConnection):
     """The connection for an answer in the application's place.
 
@@ -250,33 +256,23 @@ class Successor(httputil.HTTPConnection):
         self._connection.end()
 
 
-_Classes = tuple[type[WatchedConnection], type[UpgradedConnection]]
-_classes: Final[dict[type, _Classes]] = {
-    http1connection.HTTP1Connection: (WatchedConnection, UpgradedConnection)
+_classes: Final[dict[type, type[WatchedConnection]]] = {
+    http1connection.HTTP1Connection: WatchedConnection
 }
 
 
-def watched(connection: Any, watch: TornadoWatch) -> None:
-    """Make tornado's connection a `WatchedConnection`.
+def watched_class(cls: type) -> type[WatchedConnection]:
+    """The class for connections that are watched.
 
     Args:
-        connection: The connection.
-        watch: The watch of its exchange.
+        cls: The class that they have: tornado's, or one that somebody has derived from it.
     """
-    cls: type = connection.__class__
-    connection.watch = watch
-    plain, upgraded = _classes.get(cls) or _made(cls)
-    connection.__class__ = upgraded if watch.is_websocket else plain
-
-
-def _made(cls: type) -> _Classes:
-    """The same classes for a class that somebody has derived from tornado's."""
-    made = (
-        type(cls.__name__, (WatchedConnection, cls), {}),
-        type(cls.__name__, (UpgradedConnection, cls), {}),
-    )
-    _classes[cls] = made
-    return made
+    known = _classes.get(cls)
+    if known is None:
+        known = type(cls.__name__, (WatchedConnection, cls), {})
+        known.upgraded = type(cls.__name__, (UpgradedConnection, cls), {})
+        _classes[cls] = known
+    return known
 
 
 def _is_refused(

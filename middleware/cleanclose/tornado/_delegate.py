@@ -10,7 +10,7 @@ from tornado import httputil, web
 
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
-from cleanclose.tornado._connection import Successor, WatchedConnection, watched
+from cleanclose.tornado._connection import Successor, WatchedConnection
 from cleanclose.tornado._witness import Setup, TornadoWatch, header
 
 __all__ = ["Delegate", "StartRequest"]
@@ -55,9 +55,10 @@ class Delegate(httputil.HTTPMessageDelegate):
         connection = self._request_conn
         watch = TornadoWatch(connection, start_line[0], headers, self._setup)
         CURRENT.set(watch)
-        if "Upgrade" in headers:
-            watch.is_websocket = headers["Upgrade"].lower() == "websocket"
-        watched(connection, watch)
+        connection.watch = watch
+        if "Upgrade" in headers and headers["Upgrade"].lower() == "websocket":
+            watch.is_websocket = True
+            connection.__class__ = connection.upgraded
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             request: Any = start_line
             length = body_length(
@@ -235,6 +236,7 @@ class Mounted(Delegate):
         find_handler: The application's own, with its arguments.
         setup: What all requests share.
         request: The request, as that router has made it.
+        watched: The class for its connection.
     """
 
     def __init__(
@@ -242,6 +244,7 @@ class Mounted(Delegate):
         find_handler: Callable[[], Any],
         setup: Setup,
         request: httputil.HTTPServerRequest,
+        watched: type[WatchedConnection],
     ) -> None:
         def start_request(
             _: object, connection: httputil.HTTPConnection
@@ -252,6 +255,16 @@ class Mounted(Delegate):
 
         super().__init__(start_request, setup, request.server_connection, request.connection)
         self._find_handler = find_handler
+        self._watched = watched
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> Awaitable[None] | None:
+        """The request's head is there; not so for one that `execute` is called for."""
+        self._request_conn.__class__ = self._watched
+        return super().headers_received(start_line, headers)
 
     def execute(self) -> Any:
         """As the delegate's that `Application` calls for a request which it has got whole."""

@@ -23,7 +23,7 @@ from cleanclose.core.blame.provenance import (
 from cleanclose.core.blame.upstreams import lost_upstream
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 
-__all__ = ["WRAPPERS", "judge", "mark", "marked", "masked", "unmask"]
+__all__ = ["WRAPPERS", "is_wrapper", "judge", "mark", "marked", "masked", "unmask"]
 
 WRAPPERS: Final = frozenset(
     {
@@ -296,7 +296,7 @@ def _is_servers_cause(cause: BaseException, error: BaseException) -> bool:
 
 def _is_no_loss(error: BaseException, during: BaseException) -> bool:
     """Whether nothing is lost if an exception is not told, which was handled when another came."""
-    if _is_marked(error) or _is_wrapper(error) or _is_carried(error):
+    if _is_marked(error) or is_wrapper(error) or _is_carried(error):
         return True
     held = leaves(error)
     if held:
@@ -339,7 +339,7 @@ def _carried(error: BaseException) -> BaseException | None:
     below = first_caught_by(error, _CARRIERS) if raised_by(error, _CARRIERS) else None
     seen = {id(error)}
     while below is not None and id(below) not in seen:
-        if _is_marked(below) or _is_wrapper(below):
+        if _is_marked(below) or is_wrapper(below):
             return below
         seen.add(id(below))
         below = first_caught_by(below, _CARRIERS) if raised_by(below, _CARRIERS) else None
@@ -381,7 +381,7 @@ def _proof_of_one(
             return None
         # The exchange may know more: that the process was stopping, or how the peer left.
         return departure or mark_
-    if departure is None or not _is_wrapper(error) or _wraps_another(error):
+    if departure is None or not is_wrapper(error) or _wraps_another(error):
         return None
     return departure
 
@@ -419,7 +419,7 @@ def _wraps_another(error: BaseException) -> bool:
             # What was being handled when the work was cancelled is its context.
             error = below
             continue
-        if not _is_wrapper(below) and _may_be_another(below, seen):
+        if not is_wrapper(below) and _may_be_another(below, seen):
             return True
         error = below
     return False
@@ -443,5 +443,6 @@ def _may_be_another(error: BaseException | None, seen: set[int]) -> bool:
     return isinstance(error, OSError | EOFError)
 
 
-def _is_wrapper(error: BaseException) -> bool:
+def is_wrapper(error: BaseException) -> bool:
+    """Whether an exception is a framework's or a server's own word for a departure."""
     return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__)
