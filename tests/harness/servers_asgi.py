@@ -152,6 +152,7 @@ def with_certificate(row: Stack, signed: Certificate) -> Stack:
     """
     key, chain = {
         UVICORN.name: ("--ssl-keyfile", "--ssl-certfile"),
+        UVICORN_H11.name: ("--ssl-keyfile", "--ssl-certfile"),
         GRANIAN.name: ("--ssl-keyfile", "--ssl-certificate"),
     }.get(row.name, ("--keyfile", "--certfile"))
     app = row.command[-1]
