@@ -7,6 +7,7 @@ SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
 VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 BENCH_VENV ?= .venv-bench$(SUFFIX)
+NEWEST_VENV ?= .venv-newest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
 WORKERS ?= 6
@@ -14,6 +15,7 @@ TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 MATRIX_ARGS ?=
+SUITES ?=
 AGAIN_ARGS ?=
 SOAK_ARGS ?=
 FUZZ_ARGS ?=
@@ -31,7 +33,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-servers matrix matrix-full soak mutants build constraints clean
+  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -84,8 +86,10 @@ test: $(VENV)/.stamp-test ## Run what a change needs: every server and promise (
 	  $(BIN)/python -m pytest $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
 
 # Each value of a parameter is in `make test`, each combination is here (tests/harness/selection.py).
+# One try here as well: the same scenario on the next server is another one.
 test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
+	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
+	  $(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
 
 # One try of each scenario with the lowest versions: they either work or they do not.
 test-all: $(if $(AFTER_TEST),,test) test-rest ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
@@ -98,10 +102,22 @@ test-again: $(VENV)/.stamp-test ## Run `make test` many times, half of them unde
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),
 # says nothing about this project. The stacks have no lower bounds: nobody installs them with us.
+# What an old version lacks it lacks in each combination, so that the choice of `make test` shows it.
 test-lowest: $(LOWEST_VENV)/.stamp-test ## Run the tests with the lowest allowed versions
 	$(LOWEST_VENV)/bin/python -m pytest $(TEST_FLAGS) \
-	  -m "not distribution and not negative_control and not stacks" \
+	  -m "not distribution and not negative_control and not stacks and not full" \
 	  -W "ignore::DeprecationWarning" -W "ignore::PendingDeprecationWarning" $(TEST_ARGS)
+
+# No stamp: the newest version is another one next week. No constraints, and no upper bounds of our
+# groups' either: what they keep away from the tests is what this is to find.
+newest: ## Try the newest servers and frameworks, pre-releases too: which private attributes are gone?
+	@test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --upgrade pip
+	@sed -E 's/"(django|mkdocs)[<>=,.0-9]*"/"\1"/' pyproject.toml > $(NEWEST_VENV)/pyproject.toml
+	@$(NEWEST_VENV)/bin/python -m pip install $(PIP_FLAGS) --pre --upgrade \
+	  --upgrade-strategy eager --group $(NEWEST_VENV)/pyproject.toml:test \
+	  --group $(NEWEST_VENV)/pyproject.toml:stacks -e '.[all,demo]'
+	$(NEWEST_VENV)/bin/python -m tests.newest $(TEST_ARGS)
 
 coverage: $(VENV)/.stamp-test ## Run all tests and print which lines none of them reached
 	$(BIN)/python -m coverage erase
@@ -125,6 +141,9 @@ format: $(VENV)/.stamp-dev ## Let ruff format the code and repair what it can
 bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
+bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
+	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
+
 bench-servers: $(BENCH_VENV)/.stamp-bench ## Requests per second of real servers, over bare (BENCH_ARGS="--only uvicorn")
 	$(BENCH_VENV)/bin/python -m benchmarks.servers $(BENCH_ARGS)
 
@@ -137,8 +156,14 @@ matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half 
 soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
+fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--examples 5000")
+	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
+
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?
 	$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+suites: ## Frameworks' own test suites, bare and wrapped (SUITES="flask django"): two hours for all
+	$(PYTHON) -m tests.suites $(SUITES)
 
 docs: $(VENV)/.stamp-dev ## Build the site into site/; a warning, for example a dead link, fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

@@ -26,8 +26,8 @@ __all__ = ["BARS", "FULL", "QUICK", "Effort", "Report", "main", "run"]
 BARS: Final[Mapping[str, float]] = {
     "ASGI GET": 1.9,
     "ASGI POST": 3.0,
-    "WSGI GET": 5.0,
-    "WSGI POST": 11.0,
+    "WSGI GET": 4.3,
+    "WSGI POST": 6.8,
     "Tornado GET": 9.0,
     "Tornado POST": 30.0,
 }

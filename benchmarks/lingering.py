@@ -1,164 +1,51 @@
 """What refused uploads cost a server, bare and wrapped: ``python -m benchmarks.lingering``.
 
 Each server runs as a process of its own with an application that refuses every upload unread.
+Ways are measured in turns, and medians are shown: a busy machine is as busy for both.
 
-- burst: so many uploads at once; how many clients got the answer, by how much the process grew.
-- discard: one large upload; its speed against a bare ``recv_into`` loop in the same run.
-- stalled: one upload a second that stops after 1,000 bytes; how many GETs are served meanwhile.
-- stop: SIGTERM during an upload that drips; how long the server takes to end.
-- idle: threads and descriptors after the last connection.
+- burst: 300 uploads of 16 MiB at once: how many clients got the answer, by how much the process
+  grew, and CPU seconds per GiB, beside nginx that refuses the same by itself.
+- discard: one upload of 1 GiB; its speed against a bare ``recv_into`` loop.
+- storm: the 99th percentile of a bystander's GETs beside the clients of
+  `benchmarks.lingering_storm`, against the bare server's without them; what is left afterwards, and
+  whether the counters know of every request.
+- stalled: GETs served within 8 s beside one refused upload a second that stops after 1,000 bytes.
+- stop: seconds from SIGTERM, SIGINT, SIGHUP and the last of ``--max-requests`` to a process's end,
+  while a refused upload drips; and the lines which only the wrapped one logs.
+- idle: threads, descriptors and wake-ups after the last connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import json
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["SERVERS", "main"]
+from benchmarks.lingering_servers import SERVERS, Server, get, nginx, served
+
+__all__ = ["main"]
 
 MIB: Final = 1024 * 1024
-_APP: Final = "benchmarks.refusing"
+BARE: Final = ""
+WRAPPED: Final = "_wrapped"
+STORM_SECONDS: Final = 10.0
+QUIET_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 3.0
 _PATIENCE: Final = 60.0
-
-
-def _uvicorn(*more: str) -> Callable[[int, str], list[str]]:
-    def command(port: int, way: str) -> list[str]:
-        app = f"{_APP}:asgi{way}"
-        return ["uvicorn", app, "--port", str(port), "--no-access-log", *more]
-
-    return command
-
-
-def _gunicorn(kind: str, *more: str) -> Callable[[int, str], list[str]]:
-    def command(port: int, way: str) -> list[str]:
-        app = f"{_APP}:{kind}{way}"
-        return ["gunicorn", app, "--bind", f"127.0.0.1:{port}", "--log-level", "warning", *more]
-
-    return command
-
-
-def _hypercorn(worker: str) -> Callable[[int, str], list[str]]:
-    def command(port: int, way: str) -> list[str]:
-        return ["hypercorn", f"{_APP}:asgi{way}", "--bind", f"127.0.0.1:{port}", "-k", worker]
-
-    return command
-
-
-def _own(kind: str) -> Callable[[int, str], list[str]]:
-    def command(port: int, way: str) -> list[str]:
-        return ["benchmarks.serve_refusing", kind, str(port), way.removeprefix("_") or "bare"]
-
-    return command
-
-
-SERVERS: Final[dict[str, Callable[[int, str], list[str]]]] = {
-    "uvicorn h11": _uvicorn("--http", "h11", "--loop", "asyncio"),
-    "uvicorn uvloop": _uvicorn("--http", "httptools", "--loop", "uvloop"),
-    "hypercorn": _hypercorn("asyncio"),
-    "hypercorn trio": _hypercorn("trio"),
-    "gunicorn asgi": _gunicorn("asgi", "-k", "asgi"),
-    "gunicorn sync": _gunicorn("wsgi", "-k", "sync"),
-    "gunicorn gthread": _gunicorn("wsgi", "-k", "gthread", "--threads", "8"),
-    "gunicorn gevent": _gunicorn("wsgi", "-k", "gevent"),
-    "tornado": _own("tornado"),
-    "werkzeug": _own("werkzeug"),
-    "wsgiref": _own("wsgiref"),
-    "cheroot": _own("cheroot"),
-    "gevent.pywsgi": _own("gevent"),
-}
-
-
-@dataclass
-class Server:
-    """A server process, its workers included."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def pids(self) -> list[int]:
-        found = [self.process.pid]
-        for pid in found:
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children") as file:
-                found += [int(child) for child in file.read().split()]
-        return found
-
-    def resident(self) -> int:
-        total = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/statm") as file:
-                total += int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return total
-
-    def cpu(self) -> float:
-        total = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
-                fields = file.read().rpartition(")")[2].split()
-                total += int(fields[11]) + int(fields[12])
-        return total / os.sysconf("SC_CLK_TCK")
-
-    def holdings(self) -> tuple[int, int]:
-        """Threads and descriptors."""
-        threads = descriptors = 0
-        for pid in self.pids():
-            with contextlib.suppress(OSError):
-                threads += len(os.listdir(f"/proc/{pid}/task"))
-                descriptors += len(os.listdir(f"/proc/{pid}/fd"))
-        return threads, descriptors
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def _served(name: str, way: str) -> Generator[Server]:
-    port = _free_port()
-    command = [sys.executable, "-m", *SERVERS[name](port, way)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + _PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                _get(port)
-                break
-            if time.monotonic() > until or process.poll() is not None:
-                raise click.ClickException(f"{name} does not answer")
-            time.sleep(0.05)
-        yield Server(port, process)
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _get(port: int) -> float:
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
-        sock.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-        while sock.recv(65536):
-            pass
-    return time.monotonic() - begun
+_ENDS: Final = (b"too large\n", b"</html>\r\n")
 
 
 def _head(size: int) -> bytes:
@@ -179,20 +66,20 @@ async def _upload(port: int, size: int) -> bool:
                 await loop.sock_sendall(sock, piece)
             while got := await loop.sock_recv(sock, 65536):
                 answer += got
-                if b"too large\n" * 10 in answer:
+                if answer.endswith(_ENDS):
                     break
         except OSError:
             return False
-        return b" 413 " in answer[:20] and answer.endswith(b"too large\n" * 10)
+        return b" 413 " in answer[:20] and answer.endswith(_ENDS)
 
 
 async def _burst(port: int, count: int, size: int) -> int:
-    async with asyncio.timeout(300):
+    async with asyncio.timeout(120):
         return sum(await asyncio.gather(*(_upload(port, size) for _ in range(count))))
 
 
-def burst(server: Server, count: int, size: int) -> tuple[str, str]:
-    """How many of so many uploads at once got their answer, and the process's growth."""
+def burst(server: Server, count: int, size: int) -> tuple[int, float, float]:
+    """How many of so many uploads got their answer, the growth in MiB, CPU seconds per GiB."""
     before, cpu = server.resident(), server.cpu()
     highest = [before]
     over = threading.Event()
@@ -209,7 +96,7 @@ def burst(server: Server, count: int, size: int) -> tuple[str, str]:
         over.set()
         watcher.join()
     spent = (server.cpu() - cpu) / (count * size / (1024 * MIB))
-    return f"{delivered}/{count}", f"+{(highest[0] - before) / MIB:.1f} MiB, {spent:.2f} s/GiB"
+    return delivered, (highest[0] - before) / MIB, spent
 
 
 def _send_all(port: int, size: int) -> float:
@@ -225,23 +112,73 @@ def _send_all(port: int, size: int) -> float:
         return size / MIB / (time.monotonic() - begun)
 
 
-def raw_loop(size: int) -> float:
-    """The speed of a bare `recv_into` loop, in MiB/s."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
+_RAW: Final = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    print(listening.getsockname()[1], flush=True)
+    while True:
+        connection, _ = listening.accept()
+        with connection:
+            buffer = bytearray(65536)
+            while connection.recv_into(buffer):
+                pass
+"""
 
-        def serve() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                buffer = bytearray(65536)
-                while connection.recv_into(buffer):
-                    pass
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        speed = _send_all(port, size)
-        thread.join()
-        return speed
+@contextlib.contextmanager
+def raw_loop() -> Generator[int]:
+    """The port of a bare `recv_into` loop, in a process of its own like a server."""
+    with subprocess.Popen([sys.executable, "-c", _RAW], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def discard(server: Server, size: int, rounds: int) -> float:
+    """The speed at which a refused upload goes away, over that of a bare loop."""
+    ratios: list[float] = []
+    with raw_loop() as raw:
+        for _ in range(rounds):
+            speed = _send_all(server.port, size)
+            ratios.append(speed / _send_all(raw, size))
+    return statistics.median(ratios)
+
+
+def percentile(server: Server, seconds: float) -> float:
+    """The 99th percentile of GETs, one after the other, in milliseconds."""
+    taken: list[float] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            taken.append(get(server.port)[0])
+        time.sleep(0.005)
+    return statistics.quantiles(taken, n=100)[98] * 1000
+
+
+def in_storm(server: Server) -> tuple[float, str]:
+    """The same beside clients that nobody wants; and what the counters say in the end."""
+    before = _counted(server)
+    command = [sys.executable, "-m", "benchmarks.lingering_storm", str(server.port)]
+    with subprocess.Popen([*command, str(STORM_SECONDS)], stdout=subprocess.PIPE) as storm:
+        time.sleep(1)
+        found = percentile(server, STORM_SECONDS - 2)
+        told, _ = storm.communicate()
+    until = time.monotonic() + _PATIENCE
+    sent = int(told)
+    while (counted := _counted(server) - before) < sent and time.monotonic() < until:
+        time.sleep(0.2)
+        if time.monotonic() > until - _PATIENCE + 15:
+            break
+    return found, f"{counted}/{sent}"
+
+
+def _counted(server: Server) -> int:
+    body = get(server.port, "/counters")[1].partition(b"\r\n\r\n")[2]
+    counters: dict[str, int] = json.loads(body)
+    names = ("cleanclose_early_responses_total", "cleanclose_client_departures_total")
+    return sum(count for name, count in counters.items() if name.startswith(names))
 
 
 def stalled(server: Server, seconds: int) -> str:
@@ -258,22 +195,23 @@ def stalled(server: Server, seconds: int) -> str:
 
     thread = threading.Thread(target=stall)
     thread.start()
-    served = 0
+    count = 0
     slowest = 0.0
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError):
-            slowest = max(slowest, _get(server.port))
-            served += 1
+            slowest = max(slowest, get(server.port)[0])
+            count += 1
     stop.set()
     thread.join()
     for sock in held:
         sock.close()
-    return f"{served} GETs, slowest {slowest * 1000:.0f} ms"
+    return f"{count} GETs, slowest {slowest * 1000:.0f} ms"
 
 
-def stop(server: Server) -> str:
-    """Seconds from SIGTERM to the end, while a refused upload drips."""
+@contextlib.contextmanager
+def dripping(server: Server) -> Generator[None]:
+    """A refused upload that sends 300 bytes every 0.2 s, from its answer on."""
     with socket.create_connection(("127.0.0.1", server.port)) as sock:
         sock.sendall(_head(64 * MIB))
         over = threading.Event()
@@ -285,52 +223,208 @@ def stop(server: Server) -> str:
 
         thread = threading.Thread(target=drip)
         thread.start()
-        sock.recv(65536)
-        begun = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
         try:
-            server.process.wait(40)
-            taken = f"{time.monotonic() - begun:.2f} s"
-        except subprocess.TimeoutExpired:
-            taken = "over 40 s"
-        over.set()
-        thread.join()
-    return taken
+            sock.recv(65536)
+            yield
+        finally:
+            over.set()
+            thread.join()
 
 
-def idle(server: Server, before: tuple[int, int]) -> str:
-    """Threads and descriptors that are left, against those before."""
-    until = time.monotonic() + 10
+def _until_gone(server: Server, pids: list[int]) -> float:
+    begun = time.monotonic()
+    while time.monotonic() < begun + 40:
+        server.process.poll()
+        if not set(pids) & set(server.pids()) or server.process.returncode is not None:
+            break
+        time.sleep(0.01)
+    return time.monotonic() - begun
+
+
+def stop(name: str, way: str, reason: str) -> tuple[float, set[str]]:
+    """Seconds until the process that served is gone, and what it logged."""
+    option = "--max-requests" if name.startswith("gunicorn") else "--limit-max-requests"
+    more = (option, "20") if reason == "requests" else ()
+    with served(name, way, *more) as server:
+        workers = server.pids()[1:] or server.pids()
+        with dripping(server):
+            if reason == "requests":
+                for _ in range(25):
+                    with contextlib.suppress(OSError):
+                        get(server.port)
+            else:
+                server.process.send_signal(signal.Signals[reason])
+            taken = _until_gone(server, workers)
+        return taken, server.lines()
+
+
+def reasons(name: str) -> list[str]:
+    """What this server ends, or replaces its process, for."""
+    found = ["SIGTERM", "SIGINT"]
+    if name.startswith("gunicorn"):
+        found.append("SIGHUP")
+    if name.startswith(("gunicorn", "uvicorn")):
+        found.append("requests")
+    return found
+
+
+def idle(server: Server, before: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Threads and descriptors more than before, and wake-ups in some seconds."""
+    until = time.monotonic() + 15
     while (now := server.holdings()) != before and time.monotonic() < until:
         time.sleep(0.1)
-    return f"{now[0] - before[0]:+d} threads, {now[1] - before[1]:+d} fds"
+    woken = server.wake_ups()
+    time.sleep(IDLE_SECONDS)
+    return (now[0] - before[0], now[1] - before[1]), server.wake_ups() - woken
+
+
+def _add(table: Table, *cells: str) -> None:
+    """A row for the table, and a line at once: all of it takes an hour."""
+    table.add_row(*cells)
+    click.echo(" | ".join(cells), err=True)
+
+
+class Figures:
+    """The parts, each with a table.
+
+    Args:
+        names: The servers.
+        rounds: How often each way is measured, in turns.
+        uploads: How many uploads there are in a burst.
+        size: The bytes of each.
+        large: The bytes of the one that is discarded.
+    """
+
+    def __init__(
+        self, names: list[str], *, rounds: int, uploads: int, size: int, large: int
+    ) -> None:
+        self._names = names
+        self._rounds = rounds
+        self._uploads = uploads
+        self._size = size
+        self._large = large
+
+    def burst(self) -> Table:
+        table = Table("server", "bare", "wrapped", "growth: bare", "wrapped", "s/GiB", "nginx's")
+        for name in self._names:
+            with served(name, BARE) as bare, served(name, WRAPPED) as wrapped, nginx() as other:
+                found = [
+                    [burst(each, self._uploads, self._size) for each in (bare, wrapped, other)]
+                    for _ in range(self._rounds)
+                ]
+            _add(
+                table,
+                name,
+                *(f"{min(row[way][0] for row in found)}/{self._uploads}" for way in (0, 1)),
+                *(f"+{max(row[way][1] for row in found):.1f} MiB" for way in (0, 1)),
+                *(f"{statistics.median(row[way][2] for row in found):.2f}" for way in (1, 2)),
+            )
+        return table
+
+    def discard(self) -> Table:
+        table = Table("server", "over a recv_into loop")
+        for name in self._names:
+            with served(name, WRAPPED) as server:
+                _add(table, name, f"{discard(server, self._large, self._rounds):.2f}")
+        return table
+
+    def storm(self) -> Table:
+        table = Table("server", "p99, bare, calm", "wrapped, storm", "ratio", "counted", "left")
+        for name in self._names:
+            with served(name, BARE) as bare, served(name, WRAPPED) as wrapped:
+                held = wrapped.holdings()
+                calm: list[float] = []
+                stormy: list[float] = []
+                counted: list[str] = []
+                for _ in range(self._rounds):
+                    calm.append(percentile(bare, QUIET_SECONDS))
+                    p99, told = in_storm(wrapped)
+                    stormy.append(p99)
+                    counted.append(told)
+                left, _ = idle(wrapped, held)
+            before, beside = statistics.median(calm), statistics.median(stormy)
+            _add(
+                table,
+                name,
+                f"{before:.1f} ms",
+                f"{beside:.1f} ms",
+                f"{beside / before:.2f}",
+                " ".join(counted),
+                f"{left[0]:+d} threads, {left[1]:+d} fds",
+            )
+        return table
+
+    def stalled(self) -> Table:
+        table = Table("server", "bare", "wrapped")
+        for name in self._names:
+            cells: list[str] = []
+            for way in (BARE, WRAPPED):
+                with served(name, way) as server:
+                    cells.append(stalled(server, 8))
+            _add(table, name, *cells)
+        return table
+
+    def stop(self) -> Table:
+        table = Table("server", "for", "bare", "wrapped", "logged by the wrapped alone")
+        for name in self._names:
+            for reason in reasons(name):
+                bare = [stop(name, BARE, reason) for _ in range(self._rounds)]
+                wrapped = [stop(name, WRAPPED, reason) for _ in range(self._rounds)]
+                known = {line for _, lines in bare for line in lines}
+                more = {line for _, lines in wrapped for line in lines} - known
+                _add(
+                    table,
+                    name,
+                    reason,
+                    f"{statistics.median(taken for taken, _ in bare):.2f} s",
+                    f"{statistics.median(taken for taken, _ in wrapped):.2f} s",
+                    "\n".join(sorted(line.replace("_wrapped", "") for line in more)) or "nothing",
+                )
+        return table
+
+    def idle(self) -> Table:
+        table = Table("server", "bare", "wrapped", "wake-ups in 3 s: bare", "wrapped")
+        for name in self._names:
+            holdings: list[str] = []
+            woken: list[str] = []
+            for way in (BARE, WRAPPED):
+                with served(name, way) as server:
+                    before = server.holdings()
+                    with contextlib.suppress(OSError):
+                        _send_all(server.port, 32 * MIB)
+                    left, wakes = idle(server, before)
+                holdings.append(f"{left[0]:+d} threads, {left[1]:+d} fds")
+                woken.append(str(wakes))
+            _add(table, name, *holdings, *woken)
+        return table
+
+
+PARTS: Final = ("burst", "discard", "storm", "stalled", "stop", "idle")
 
 
 @click.command(help=__doc__)
 @click.option("--server", "names", multiple=True, type=click.Choice(list(SERVERS)))
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS))
+@click.option("--rounds", default=3, show_default=True, help="How often each way is measured.")
 @click.option("--uploads", default=300, show_default=True, help="Uploads at once.")
 @click.option("--size", default=16, show_default=True, help="Their size, in MiB.")
 @click.option("--discard", default=1024, show_default=True, help="The large upload, in MiB.")
-@click.option("--seconds", default=8, show_default=True, help="How long uploads stall.")
-def main(names: tuple[str, ...], uploads: int, size: int, discard: int, seconds: int) -> None:
-    table = Table("server", "way", "burst", "growth, CPU", "discard", "stalled", "stop", "idle")
-    for name in names or SERVERS:
-        for way in ("", "_wrapped"):
-            row = [name, way.removeprefix("_") or "bare"]
-            with _served(name, way) as server:
-                before = server.holdings()
-                row += burst(server, uploads, size * MIB)
-                if way:
-                    raw = raw_loop(discard * MIB)
-                    speed = _send_all(server.port, discard * MIB)
-                    row.append(f"{speed:.0f} MiB/s, {speed / raw:.2f} x raw")
-                else:
-                    row.append("")
-                row.append(stalled(server, seconds))
-                left = idle(server, before)
-                row += [stop(server), left]
-            table.add_row(*row)
-    Console(width=160).print(table)
+def main(
+    names: tuple[str, ...],
+    parts: tuple[str, ...],
+    rounds: int,
+    uploads: int,
+    size: int,
+    discard: int,
+) -> None:
+    figures = Figures(
+        list(names or SERVERS), rounds=rounds, uploads=uploads, size=size * MIB, large=discard * MIB
+    )
+    makers: dict[str, Callable[[], Table]] = {part: getattr(figures, part) for part in PARTS}
+    for part in parts or PARTS:
+        table = makers[part]()
+        table.title = part
+        Console(width=140).print(table)
 
 
 if __name__ == "__main__":

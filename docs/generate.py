@@ -43,6 +43,7 @@ from cleanclose.core import (
 from cleanclose.core.deliver import linger, table
 from cleanclose.core.deliver.patience import Patience
 from cleanclose.core.levels import DEFAULT, GRADED
+from cleanclose.servers import PRIVATE
 
 FOLDER: Final = Path(__file__).parent
 
@@ -229,6 +230,20 @@ def counters() -> str:
     return _table(("counter", "labels"), rows)
 
 
+def private_attributes() -> str:
+    """What others do not promise: for each package, the attributes with the same consequence."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in PRIVATE:
+        package, _, rest = row.owner.partition(".")
+        owner = rest.rpartition(".")[2]
+        names = groups.setdefault((package, row.without), [])
+        name = f"`{owner}.{row.attribute}`"
+        if name not in names:
+            names.append(name)
+    rows = [(package, ", ".join(names), without) for (package, without), names in groups.items()]
+    return _table(("package", "attributes", "if one of them is gone"), rows)
+
+
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "surges.md": {"causes": causes, "surge_fields": surge_fields, "thresholds": thresholds},
     "closing-rules.md": {
@@ -239,6 +254,7 @@ PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
         "linger_happenings": linger_happenings,
     },
     "settings.md": {"settings": settings},
+    "private-attributes.md": {"private_attributes": private_attributes},
     "events-and-counters.md": {
         "common_fields": common_fields,
         "drained_fields": drained_fields,

@@ -63,7 +63,9 @@ def figures() -> dict[str, Any]:
     """An hour of an upload service behind a proxy whose patience has been shortened."""
     now = start = 1_795_280_000.0
     rng = random.Random(4)  # noqa: S311 - traffic that is made up
-    page = StatusPage(title="uploads.example.org", kernel=False, clock=lambda: now)
+    page = StatusPage(
+        title="uploads.example.org", kernel=False, clock=lambda: now, monotonic=lambda: now
+    )
     reset()
     reporter = Reporter([page])
     while now < start + 3600:

@@ -27,6 +27,8 @@ __all__ = [
     "asgi_stack",
     "edge_stack",
     "leave_websocket",
+    "masking_stack",
+    "module_stack",
     "observed",
     "open_websocket",
     "said_by",
@@ -63,6 +65,13 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
         # By default it cancels what goes on for three seconds behind its client's back.
         "--asgi-disconnect-grace-period=60",
     ),
+    "hypercorn-trio": (
+        *_PYTHON,
+        "hypercorn",
+        "--bind=127.0.0.1:{port}",
+        "--graceful-timeout=1",
+        "--worker-class=trio",
+    ),
     "daphne": (*_PYTHON, "daphne", "-b", "127.0.0.1", "-p", "{port}"),
     "granian": (*_PYTHON, "granian", "--interface=asgi", "--host=127.0.0.1", "--port={port}"),
 }
@@ -93,6 +102,21 @@ def edge_stack(server: str, edge: str) -> Stack:
         interface="asgi",
         command=(*_SERVERS[server], "tests.harness.apps.edges_asgi:app"),
         env={EDGE: edge},
+        loses="always",
+    )
+
+
+def masking_stack(server: str) -> Stack:
+    """One of the servers with the application in ``masking_asgi``."""
+    return module_stack(server, "masking_asgi")
+
+
+def module_stack(server: str, module: str) -> Stack:
+    """One of the servers with the application in one of the modules."""
+    return Stack(
+        name=f"{server}-{module}",
+        interface="asgi",
+        command=(*_SERVERS[server], f"tests.harness.apps.{module}:app"),
         loses="always",
     )
 
@@ -140,6 +164,10 @@ class Observed:
     def events_by_request(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
         """All events, by the request's id."""
         return _by_request(self.events)
+
+    def records_now(self) -> Sequence[Mapping[str, Any]]:
+        """The records at WARNING and above so far."""
+        return [each for each in read_tap(self.path)[0] if each["level"] >= WARNING]
 
     def errors(self) -> Sequence[tuple[str, str | None]]:
         """The loggers of the records, and the classes of their exceptions, in order."""

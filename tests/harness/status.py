@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from typing import Any, Final
+from wsgiref.util import setup_testing_defaults
 
 from cleanclose.core import (
     Cause,
@@ -35,7 +36,13 @@ class Page:
 
     def __init__(self, **options: Any) -> None:
         self.now = 1_795_280_000.0
-        self.page = StatusPage(clock=lambda: self.now, **options)
+        self.passed = 5_000.0
+        self.page = StatusPage(clock=lambda: self.now, monotonic=lambda: self.passed, **options)
+
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass."""
+        self.now += seconds
+        self.passed += seconds
 
     def get(
         self, accept: str = "text/html", method: str = "GET"
@@ -45,7 +52,8 @@ class Page:
         def start_response(status: str, headers: list[tuple[str, str]]) -> None:
             answers.append((status, dict(headers)))
 
-        environ = {"REQUEST_METHOD": method, "HTTP_ACCEPT": accept}
+        environ: dict[str, Any] = {"REQUEST_METHOD": method, "HTTP_ACCEPT": accept}
+        setup_testing_defaults(environ)
         body = b"".join(self.page.wsgi(environ, start_response))
         ((status, headers),) = answers
         return status, headers, body.decode()

@@ -52,6 +52,7 @@ def tap_logging() -> None:
                 "message": record.getMessage(),
                 "error": None if error is None else type(error).__name__,
                 "raised_in": None if error is None else _raised_in(error),
+                "traceback": None if error is None else _traceback(error),
                 "original_level": getattr(record, "original_level", None),
             }
         )
@@ -59,6 +60,11 @@ def tap_logging() -> None:
 
     if PATH_VARIABLE in os.environ:
         logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+
+
+def _traceback(error: BaseException) -> str:
+    """What is printed of it, with what hides behind it."""
+    return "".join(traceback.format_exception(error))
 
 
 def _raised_in(error: BaseException) -> str | None:

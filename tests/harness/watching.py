@@ -44,6 +44,10 @@ class Watch:
         now = self._read()
         return sum(now[name] - self._before[name] for name in names)
 
+    def same(self, name: str) -> bool:
+        """Whether this count is what it was. Ask when what would change it has been told."""
+        return self._growth((name,)) == 0
+
     def check(self) -> None:
         """The server serves on, and has seen no request that nobody sent."""
         outcome = strict(

@@ -42,12 +42,13 @@ class Case:
         """The SHA-256 of the response that is due."""
         return hashlib.sha256(self.scenario.body).hexdigest()
 
-    def job(self, client: str, port: int, timeout: float) -> dict[str, Any]:
+    def job(self, client: str, port: int, timeout: float, *, tls: bool = False) -> dict[str, Any]:
         """The upload as the processes with the clients take it."""
         upload = self.scenario.upload
         return {
             "client": client,
             "port": port,
+            "tls": tls,
             "path": upload.path,
             "next": routes.INDEX,
             "size": upload.body_size,

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tests.harness.paths import ROOT
 from tests.harness.processes import find_program
+from tests.harness.tls import certificate
 from tests.matrix.cases import LINE
 
 __all__ = ["CLIENTS", "Client", "Driver", "DriverError", "Workshop"]
@@ -34,6 +35,8 @@ class Client:
     """The process that it lives in, see `Workshop.commands`."""
     short: str = ""
     """The name for narrow columns."""
+    tls: bool = True
+    """Whether it speaks TLS here."""
 
     def __str__(self) -> str:
         return self.name
@@ -45,8 +48,8 @@ class Client:
 
 
 CLIENTS: Final = (
-    Client(name="raw strict", driver="python", short="strict"),
-    Client(name="raw reading", driver="python", short="reading"),
+    Client(name="raw strict", driver="python", short="strict", tls=False),
+    Client(name="raw reading", driver="python", short="reading", tls=False),
     Client(name="http.client", driver="python"),
     Client(name="urllib", driver="python"),
     Client(name="requests", driver="python"),
@@ -55,8 +58,8 @@ CLIENTS: Final = (
     Client(name="curl", driver="python"),
     Client(name="Node fetch", driver="node", short="fetch"),
     Client(name="node:http", driver="node"),
-    Client(name="Java HttpClient", driver="java", short="Java"),
-    Client(name="Java HttpClient h2c", driver="java", short="Java h2c"),
+    Client(name="Java HttpClient", driver="java", short="Java", tls=False),
+    Client(name="Java HttpClient h2c", driver="java", short="Java h2c", tls=False),
     Client(name="Go net/http", driver="go", short="Go"),
 )
 
@@ -73,6 +76,11 @@ class Workshop:
             prefix="cleanclose-matrix-", ignore_cleanup_errors=True
         )
         self.folder = Path(self._temporary.name)
+        self.certificate = certificate(self.folder)
+        """What servers over TLS have."""
+        signed = self.certificate
+        both = signed.key.with_name("both.pem")
+        both.write_text(signed.key.read_text() + signed.chain.read_text())
         self.commands: dict[str, tuple[str, ...]] = {}
         self.missing: dict[str, str] = {}
         """The drivers that are not here, and why."""
@@ -158,6 +166,7 @@ class Driver:
         if self._process is not None or self._closed:
             return
         self._buffer = b""
+        authority = str(self._folder / "authority.pem")
         self._process = subprocess.Popen(
             self._command,
             cwd=ROOT,
@@ -165,6 +174,10 @@ class Driver:
                 **os.environ,
                 "MATRIX_FOLDER": str(self._folder),
                 "MATRIX_LINE": LINE.decode("ascii"),
+                # Python's, Node's and Go's names for whom a client trusts.
+                "MATRIX_AUTHORITY": authority,
+                "NODE_EXTRA_CA_CERTS": authority,
+                "SSL_CERT_FILE": authority,
                 "PYTHONUNBUFFERED": "1",
             },
             stdin=subprocess.PIPE,

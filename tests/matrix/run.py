@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import http.client
 import json
+import ssl
 import threading
 import time
 import urllib.request
@@ -34,7 +35,7 @@ from tests.harness.proxies import (
 from tests.harness.stacks import Stack
 from tests.matrix.cases import Case
 from tests.matrix.drivers import Client, Driver, DriverError, Workshop
-from tests.matrix.servers import missing
+from tests.matrix.servers import certified, missing
 
 __all__ = ["DIRECT", "PROXIES", "Matrix", "Plan", "Result", "Way", "judge"]
 
@@ -306,7 +307,8 @@ class Matrix:
         with contextlib.ExitStack() as running:
             drivers = running.enter_context(self._clients_of_mine())
             try:
-                server = stack.process(wrapped=wrapped)
+                chosen = certified(stack, self._workshop.certificate)
+                server = chosen.process(wrapped=wrapped)
                 # What it still waits for then is nobody's any more.
                 server.stop_seconds = 0.5
                 running.enter_context(server)
@@ -314,7 +316,7 @@ class Matrix:
                 self.problems.append(f"{side} did not start: {str(error)[-300:]}")
                 return self._skip(stack, wrapped, "did not start")
             self._uploads(stack, wrapped, server, drivers, running)
-            if not self._stopped.is_set() and self._smuggled(server) is None:
+            if not self._stopped.is_set() and self._smuggled(stack, server) is None:
                 self.problems.append(f"{side} does not answer any more")
         return None
 
@@ -341,10 +343,13 @@ class Matrix:
             if absent is not None:
                 self._add(result(kind="not here", told=absent), self.plan.tries)
                 continue
+            if stack.tls and (way is not DIRECT or not client.tls):
+                self._add(result(kind="unsupported", told="no TLS here"), self.plan.tries)
+                continue
             if way.open is not None and way.name not in ports:
                 ports[way.name] = running.enter_context(way.open(server.port)).port
             limit = self.plan.seconds(case, wrapped=wrapped)
-            job = case.job(client.name, ports[way.name], limit)
+            job = case.job(client.name, ports[way.name], limit, tls=stack.tls)
             text = f"{stack.name}, {'wrapped' if wrapped else 'bare'}: {client} {case}"
             for _ in range(self.plan.tries):
                 if self._stopped.is_set():
@@ -359,7 +364,7 @@ class Matrix:
                 if not self._stopped.is_set():
                     verdict = judge(case, answer)
                     seconds = round(time.monotonic() - begun, 2)
-                    count = self._smuggled(server)
+                    count = self._smuggled(stack, server)
                     if count is not None and count > smuggled:
                         verdict["kind"] = "wrong"
                         verdict["told"] = f"its body was taken for {count - smuggled} requests"
@@ -387,11 +392,15 @@ class Matrix:
         for _ in range(times):
             self.advance("", True)
 
-    @staticmethod
-    def _smuggled(server: ServerProcess) -> int | None:
+    def _smuggled(self, stack: Stack, server: ServerProcess) -> int | None:
         """How many pieces of bodies the application was given as requests, if it answers."""
+        address = f"{server.url}{routes.SEEN}"
+        context: ssl.SSLContext | None = None
+        if stack.tls:
+            address = address.replace("http:", "https:", 1)
+            context = self._workshop.certificate.context()
         try:
-            with urllib.request.urlopen(f"{server.url}{routes.SEEN}", timeout=5) as response:
+            with urllib.request.urlopen(address, timeout=5, context=context) as response:
                 seen: dict[str, int] = json.load(response)
         except (OSError, ValueError, http.client.HTTPException):
             return None

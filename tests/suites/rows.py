@@ -75,10 +75,17 @@ SUITES: Final = {
         ),
         arguments=("tests", "--ignore=tests/benchmarks"),
     ),
-    "flask": Suite(requirement="flask", needs=("flask[async,dotenv]", "greenlet")),
+    "flask": Suite(
+        requirement="flask",
+        needs=("flask[async,dotenv]", "greenlet"),
+        # Its command line: no request is served.
+        arguments=("tests", "--ignore=tests/test_cli.py"),
+    ),
     "werkzeug": Suite(
         requirement="werkzeug",
         needs=("cffi", "cryptography", "ephemeral-port-reserve", "watchdog"),
+        # They wait for changes of files, not for responses.
+        arguments=("tests", "-k", "not reloader"),
     ),
     "django": Suite(
         requirement="django>=5.2,<6",

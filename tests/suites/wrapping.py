@@ -32,9 +32,9 @@ def _asgi(app: Any) -> Any:
 def _is_asgi_3(app: Any) -> bool:
     while isinstance(app, functools.partial):
         app = app.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    return inspect.iscoroutinefunction(app) or (
-        not inspect.isclass(app) and inspect.iscoroutinefunction(getattr(app, "__call__", None))
-    )
+    if inspect.isclass(app):
+        return False
+    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
 
 
 def _wsgi(app: Any) -> Any:
@@ -78,7 +78,7 @@ def _around_call(owner: Any, middleware: Any) -> None:
 
     @functools.wraps(original)
     def call(self: Any, *args: Any) -> Any:
-        kept = vars(self)
+        kept: dict[str, Any] = vars(self)
         if _KEPT not in kept:
             kept[_KEPT] = middleware(functools.partial(original, self))
         return kept[_KEPT](*args)

@@ -5,7 +5,7 @@ application, or something in it, has made of them or in their place: each is for
 ``ids`` of `cleanclose.core.StructlogOutlet` and `cleanclose.integrations.stdlib.StdlibOutlet`.
 Nothing is imported unless it is asked for here, and then at once.
 
-They see what can be seen where the event is told: in the request's own task or thread, around the
+They see what is visible where the event is sent: in the request's own task or thread, around the
 application. What was set in a task or a thread inside of it (below Starlette's
 ``BaseHTTPMiddleware``, for one) cannot be seen there.
 """

@@ -45,7 +45,7 @@ _UNITS: Final = {"bytes": "By", "seconds": "s"}
 _METHODS: Final = frozenset(
     "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
 )
-"""What ``http.request.method`` may be. Whatever else a client has made up is ``_OTHER``."""
+"""What ``http.request.method`` may be. Any other method is ``_OTHER``: a client has made it up."""
 
 
 class OpenTelemetryOutlet:
@@ -58,9 +58,9 @@ class OpenTelemetryOutlet:
 
     Spans: a departure is an event ``client_departed`` and attributes (``cleanclose.event``,
     ``cleanclose.side``, ``cleanclose.phase``, ``cleanclose.mechanism``) on the span that is
-    current when it is seen, or else when it is told. A status is never set, neither for a
-    departure, which is no error of the service, nor for an upstream's reset, where it is for the
-    application's instrumentation to say; the latter and an early response are events on the span.
+    current when it is seen, or else when its event comes. The outlet never sets a status: a
+    departure is no error of the service, and an upstream's reset is for the application's
+    instrumentation to judge. An upstream's reset and an early response are events on the span.
 
     Args:
         meter_provider: Where the metrics go. Default: the global one, also if it is set later.
@@ -83,7 +83,7 @@ class OpenTelemetryOutlet:
         weakref.finalize(self, _leave, self._user).atexit = False
 
     def close(self) -> None:
-        """Listen no more: neither to departures nor to what is counted without an event.
+        """Listen no more: neither to departures nor to counts that have no event.
 
         Events that it is called with are counted all the same. A second call does nothing.
         """
@@ -211,7 +211,7 @@ _TOLD: Final = weakref.WeakSet[trace.Span]()
 
 
 def _departure_seen() -> None:
-    """A witness has just seen the client leave: the span of whoever was told is current now.
+    """A witness has just seen the client leave: that witness's own span is current now.
 
     By the time that the middleware reports it, the spans of whatever is inside have ended.
     """
@@ -245,7 +245,7 @@ def _tell_span(event: Event) -> None:
 def _write_departure(span: trace.Span, name: str, attributes: _Attributes) -> None:
     verdict = {f"{PREFIX}.{part}" for part in ("side", "phase", "mechanism")}
     span.set_attributes({key: attributes[key] for key in verdict})
-    # Which kind of departure it was is known when it is told, after it was seen.
+    # The event, which comes later, knows which kind of departure it was.
     span.set_attribute(f"{PREFIX}.event", name)
     if span not in _TOLD:
         span.add_event(ClientDeparted.name, attributes)

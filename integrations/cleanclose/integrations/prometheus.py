@@ -1,7 +1,7 @@
 """Prometheus: the counters, and two distributions, as metrics of prometheus_client.
 
 They are plain ``Counter`` and ``Histogram`` objects, so that they work in prometheus_client's
-multiprocess mode. Names, labels and what is counted are the core's (`cleanclose.core.counters`).
+multiprocess mode. Names, labels and meanings are the core's (`cleanclose.core.counters`).
 """
 
 from __future__ import annotations

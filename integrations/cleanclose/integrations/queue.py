@@ -29,7 +29,7 @@ from cleanclose.core import (
 __all__ = ["QueuedOutlet"]
 
 _AT_EXIT: Final = 1.0
-"""Seconds for which the end of the process waits for what is in the queue."""
+"""Seconds for which the end of the process waits for the queue."""
 
 _Item = tuple[contextvars.Context, Event]
 
@@ -43,7 +43,7 @@ class QueuedOutlet:
     (``cleanclose_outlet_dropped_events_total``). What the outlet raises is counted and reported
     once, as for any other. It is called with the context variables of the request.
 
-    At the end of the process what is left has one second.
+    At the end of the process the remaining events have one second.
 
     Args:
         outlet: The outlet that may be slow.
@@ -109,7 +109,7 @@ class QueuedOutlet:
         return runner
 
     def flush(self, seconds: float = 5.0) -> bool:
-        """Wait until the outlet has had what is in the queue by now.
+        """Wait until the outlet has had all events that are in the queue now.
 
         Args:
             seconds: How long at most.
@@ -121,7 +121,7 @@ class QueuedOutlet:
         return runner is None or runner.wait(seconds)
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Take no more events, and wait for what is in the queue.
+        """Take no more events, and wait for those in the queue.
 
         Args:
             seconds: How long at most.
@@ -184,7 +184,7 @@ class _Runner:
         self._put(item)
 
     def end(self) -> None:
-        """Let the thread end behind what is there."""
+        """Let the thread end behind the queue's last event."""
         self._put(None)
 
     def wait(self, seconds: float) -> bool:

@@ -1,6 +1,6 @@
 """Sentry: no event for a client that left, always one for an upstream that reset.
 
-Two pieces. `before_send` drops what is proven to be a client's departure, by the same verdict as
+Two pieces. `before_send` drops proven departures of clients, by the same verdict as
 everywhere here. `SentryOutlet` captures upstream resets, also those which a server would have
 hidden; Sentry's own ``DedupeIntegration`` sees to it that each is one event.
 """
@@ -44,7 +44,7 @@ class BeforeSend:
     written". Everything else goes on, untouched.
 
     Args:
-        then: A ``before_send`` of your own, for what is left. Default: none.
+        then: A ``before_send`` of your own, for all other events. Default: none.
         levels: How loud departures are. Default: the table as it stands.
 
     Raises:

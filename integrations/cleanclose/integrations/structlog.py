@@ -158,7 +158,7 @@ _OF_A_LINE: Final = frozenset(
         "timestamp",
     }
 )
-"""What structlog's processors put into an event, and what is no field of ours."""
+"""Keys that structlog's processors put into an event: no fields of ours."""
 
 
 def ecs(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> dict[str, Any]:

@@ -149,6 +149,11 @@ class Delivery:
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
+            if self._server.end_waits and self.exchange.early and self.exchange.may_read:
+                # Whoever answers does not read, and the server waits with the answer's end until
+                # somebody does: what has come since would fill its queue again.
+                self._runtime = self._runtime or current_runtime()
+                self._task = self._runtime.spawn(self._read_on)
 
     async def close(self, *, failed: bool) -> None:
         """The application has returned or raised: see the drain through.
@@ -222,7 +227,10 @@ class Delivery:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                self._error = error
+                # A server may say to who sends that the client has left (ASGI 2.4). Without us the
+                # application would have been done by then, and nobody would have heard of it.
+                if not (isinstance(error, OSError) and self.exchange.left_while_draining):
+                    self._error = error
                 # Its place must not be lost with it.
                 self.exchange.abandoned(time.monotonic())
             finally:

@@ -1,4 +1,4 @@
-"""The vocabulary: what is said about an exchange, in frozen records with closed sets of labels."""
+"""The vocabulary of events: frozen records, and closed sets for their labels."""
 
 from __future__ import annotations
 
@@ -390,7 +390,7 @@ class UpstreamReset(Event):
     Args:
         verdict: Whose fault, when and how.
         error: The error's class.
-        library: The library it came through, if it can be told.
+        library: The library it came through, if the traceback shows it.
         likely_cause: What such an error most often means, where that is known.
         restored: Whether the server would have taken it for its client's and hidden it.
         exception: The error itself, for an outlet that can show a traceback. No field of a

@@ -81,9 +81,10 @@ class Settings:
     """How long a connection is kept open for an early response, and how loud departures are.
 
     Args:
-        max_bytes: How many bytes of a request body are discarded at most, per request: the
-            body's own before the response goes out, the connection's behind it. Default 1 GiB;
-            time, silence and rate are what limits a client.
+        max_bytes: How many bytes of a request body are discarded at most, per request: before
+            the response goes out, and once more behind it. A chunked body's framing counts, where
+            the kernel or the connection tells of it. Default 1 GiB; time, silence and rate are
+            what limits a client.
         respond_after: For how many seconds every body is drained, at most ``max_bytes`` of it,
             before an early response goes out. Default None: as long as it is worth it. What has
             arrived is drained; up to 256 KiB more are waited for, for 0.5 seconds (not by a

@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--picture",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Also draw what is shown, as an SVG.",
+    help="Also draw the output as an SVG.",
 )
 @click.pass_context
 def cli(ctx: click.Context, picture: Path | None) -> None:
@@ -108,7 +108,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The words behind the name of the program.
 
     Returns:
-        The status. Whatever goes wrong has been said on standard error.
+        The status. The message of a failure is on standard error by then.
     """
     try:
         # A command returns its status, or ends by `Context.exit`, whose status this returns.

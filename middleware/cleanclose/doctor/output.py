@@ -47,7 +47,7 @@ class Trouble(click.ClickException):
     """The command cannot do what it was asked for.
 
     Args:
-        message: One sentence for the user: what is wrong and, if there is a way, what helps.
+        message: One sentence for the user: the mistake and, if there is one, the remedy.
     """
 
     exit_code = EXIT_TROUBLE
@@ -145,7 +145,7 @@ def print_json_line(obj: object) -> None:
 
 
 def discard_output() -> None:
-    """Let what is still to be written go nowhere: nobody reads it any more."""
+    """Discard all further output: nobody reads it any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -228,6 +228,7 @@ class _Loop:
         self._pushed = 0
         self._stopped = False
         self._closed = False
+        self._called = False
         self._selector = selectors.DefaultSelector()
         try:
             self._wakes, self._wake = os.pipe()
@@ -291,7 +292,8 @@ class _Loop:
 
     def _call(self) -> None:
         # When the thread has ended the number may be somebody else's.
-        if not self._closed:
+        if not self._closed and not self._called:
+            self._called = True
             # A full pipe wakes as well.
             with contextlib.suppress(OSError):
                 os.write(self._wake, b"x")
@@ -356,6 +358,8 @@ class _Loop:
         with contextlib.suppress(BlockingIOError):
             while len(os.read(self._wakes, 4096)) == 4096:
                 pass
+        # Whoever calls from here on, and whoever has called before, is looked for below.
+        self._called = False
 
     def _look_into_inbox(self, now: float) -> None:
         while (entry := self._next_of_inbox()) is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any, Final
 
 from cleanclose.core.blame.judge import judge, mark
+from cleanclose.core.blame.provenance import LOST_ERRNOS, frames_of, package_of
 from cleanclose.core.blame.records import fields_of
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
@@ -18,9 +17,6 @@ from cleanclose.servers import find
 
 __all__ = ["install_quiet_asyncio"]
 
-_LOST: Final = frozenset(
-    {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ESHUTDOWN}
-)
 _OF_THE_SERVER: Final = "Unhandled exception in client_connected_cb"
 """What `asyncio.StreamReaderProtocol` says about its server's side, and only about that."""
 
@@ -86,7 +82,7 @@ def _verdict_of_context(context: Mapping[str, Any]) -> Verdict | None:
     # asyncio raises these from nothing. What has a cause was raised again, by the application.
     if not isinstance(error, Exception) or not _is_lost(error) or error.__cause__ is not None:
         return None
-    witness = _came_out_of(transport, error.__traceback__)
+    witness = _came_out_of(transport, error)
     if witness is None:
         return None
     mechanism = Mechanism.of(error)
@@ -104,20 +100,18 @@ def _verdict_of_context(context: Mapping[str, Any]) -> Verdict | None:
 def _is_lost(error: Exception) -> bool:
     if isinstance(error, asyncio.IncompleteReadError | ConnectionError):
         return True
-    return isinstance(error, OSError) and error.errno in _LOST
+    return isinstance(error, OSError) and error.errno in LOST_ERRNOS
 
 
-def _came_out_of(transport: object, traceback: TracebackType | None) -> Witness | None:
+def _came_out_of(transport: object, error: Exception) -> Witness | None:
     """Whether an exception came out of this connection's own reader or writer.
 
     From there on inwards only asyncio's own code may stand: `StreamReader.readexactly` is no
     witness for what a callback of the application's raises inside of it.
     """
     witness: Witness | None = None
-    while traceback is not None:
-        frame = traceback.tb_frame
-        own = str(frame.f_globals.get("__name__", "")).partition(".")[0] == "asyncio"
-        if not own:
+    for frame in frames_of(error):
+        if package_of(frame) != "asyncio":
             witness = None
         elif witness is None:
             stream: object = frame.f_locals.get("self")
@@ -126,5 +120,4 @@ def _came_out_of(transport: object, traceback: TracebackType | None) -> Witness 
             ):
                 is_reader = isinstance(stream, asyncio.StreamReader)
                 witness = Witness.RECEIVE if is_reader else Witness.SEND
-        traceback = traceback.tb_next
     return witness

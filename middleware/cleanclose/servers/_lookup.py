@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
+from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
 from cleanclose.servers._rooms import ROOMS
@@ -29,6 +30,7 @@ __all__ = [
     "has_arrived",
     "is_asgi_stopping",
     "is_servers_own",
+    "is_surely_there",
     "plain_socket",
     "waiting_messages",
     "wsgi_response",
@@ -49,10 +51,15 @@ _WSGI_BY_KEY: Final[Mapping[str, Server]] = {
     for room in ROOMS
     if room.wsgi is not None and room.environ_key is not None
 }
+_WSGI_KEYS: Final = tuple(_WSGI_BY_KEY.items())
 _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
 """By the package of the server's ``start_response``."""
+_SOCKET_KEYS: Final = tuple(
+    server.socket_key for server in _WSGI_BY_KEY.values() if server.socket_key is not None
+)
+_LEVEL, _OPTION = TCP_STATE
 _INNER_SOCKETS: Final[Mapping[str, str]] = {
     room.package: room.inner_socket for room in ROOMS if room.inner_socket is not None
 }
@@ -227,7 +234,7 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         start_response: The callable, for servers that leave nothing of theirs in the environ:
             their own, or what others have put around it.
     """
-    for key, server in _WSGI_BY_KEY.items():
+    for key, server in _WSGI_KEYS:
         if key in environ:
             return server
     found = _WSGI.get(_package(start_response))
@@ -237,6 +244,22 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         if getattr(call, "__name__", "") == "start_response" and _package(call) in _WSGI:
             return _WSGI[_package(call)]
     return UNKNOWN
+
+
+def is_surely_there(environ: Mapping[str, Any]) -> bool:
+    """Whether the client is known to be there, which costs a normal request next to nothing.
+
+    Args:
+        environ: The environ. Where the server does not put its socket there, nothing is known.
+    """
+    for key in _SOCKET_KEYS:
+        if key in environ:
+            try:
+                state: int = environ[key].getsockopt(_LEVEL, _OPTION)
+            except (OSError, AttributeError):
+                return False
+            return state & TCP_STATE_MASK == TCP_ESTABLISHED
+    return False
 
 
 def wsgi_response(start_response: object, server: Server) -> object:

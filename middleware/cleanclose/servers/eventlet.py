@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -37,7 +38,13 @@ def _when_closing(handler: Any, let_go: Callable[[], None]) -> None:
         # It would be a reference cycle.
         del handler.finish
         let_go()
-        finish()
+        try:
+            finish()
+        except OSError as error:
+            # It flushes once more what a write to a client that had reset has left behind, and
+            # lets EPIPE and ECONNRESET pass; the connection is the lingerer's by now.
+            if error.errno != errno.EBADF:
+                raise
 
     handler.finish = let_go_first
 

@@ -1,10 +1,10 @@
 """When departures stop being random: one warning, with numbers and the likely cause.
 
-`Surge` does no I/O and reads no clock. It is told of events, and of some of the requests that came
-to their end as usual. What it keeps is bounded, whatever it is told.
+`Surge` does no I/O and reads no clock. It gets events, and some of the requests that came to
+their end as usual. However many it gets, its memory is bounded.
 
 `detector` gathers and asks. `bands` and `shares` are the questions that are put to a full window
-(`look`), `bursts` those about this process itself. `memory` has what is usual, `episodes` what has
+(`look`), `bursts` those about this process itself. `memory` knows the usual, `episodes` what has
 been told, `statistics` the tails and intervals. `making` is the one line of a shim.
 
 How it decides
@@ -37,7 +37,7 @@ browser which closes a page with all its requests does not count as many; of all
   at other times, by a Poisson tail.
 
 What fits a warning that has been given is set aside before the next question is put, and in all
-later windows, and does not become a part of what is usual: one episode is one warning. It ends
+later windows, and does not become usual: one episode is one warning. It ends
 with three windows, or an hour, without it; the same cause is not told again within
 ``cool_down``.
 

@@ -1,4 +1,4 @@
-"""The detector: what comes, what is asked once there is enough of it, and what is told."""
+"""The detector: it collects events, looks at them once there are enough, and warns."""
 
 from __future__ import annotations
 

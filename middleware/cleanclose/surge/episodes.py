@@ -87,7 +87,7 @@ class Episodes:
             now: The time, in seconds.
 
         Returns:
-            The finding, if it is to be told.
+            The finding, if a warning is due.
         """
         episodes = self._of_cause.setdefault(cause, [])
         if cause not in _OF_WINDOWS:

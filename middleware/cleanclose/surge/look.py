@@ -35,7 +35,7 @@ class Look:
     risk: float
 
     def is_new(self, count: int, usual: tuple[int, int] | None) -> bool:
-        """Whether so many of the rest are more than what is usual explains.
+        """Whether so many of the rest are more than usual.
 
         Args:
             count: How many.

@@ -1,4 +1,4 @@
-"""What the detector remembers: counts by key, windows of departures, and what is usual."""
+"""What the detector remembers: counts by key, windows of departures, and usual shares."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Tally:
         self._forget()
 
     def merge(self, counts: Mapping[str, float], total: float, kept: float) -> None:
-        """Add other counts to what is kept of these."""
+        """Add other counts to these."""
         self.total = self.total * kept + total
         self._forgotten *= kept
         own = {key: count * kept for key, count in self.counts.items()}

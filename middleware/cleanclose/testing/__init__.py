@@ -8,7 +8,7 @@ they try any server, in any language.
   and the client returns what it has `Seen`, fault by fault. A client never raises for what the
   server does; only a connection that cannot be opened is the caller's error.
 - `leave`: a client that is gone before the answer is complete.
-- `read_transcript`: what is wrong with the bytes of a connection that you have got yourself.
+- `read_transcript`: names the mistakes in the bytes of a connection that you have read yourself.
 """
 
 from cleanclose.testing.events import CapturedEvents, capture_events

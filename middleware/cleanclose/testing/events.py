@@ -52,7 +52,7 @@ class CapturedEvents:
     ) -> list[AnEvent]:
         """Wait until there are so many events of a class.
 
-        An event comes after what it tells of: the one of an early response when its connection is
+        An event comes when its exchange is over: that of an early response when its connection is
         closed.
 
         Args:

@@ -1,4 +1,4 @@
-"""Read everything that a server sent on one connection, and say what is wrong with it.
+"""Read everything that a server sent on one connection, and name its mistakes.
 
 An HTTP client library stops at the end of the response that it asked for. What this package
 is about begins there: a ``100 Continue`` behind the final response, a second response that
@@ -17,7 +17,7 @@ from typing import Final, Literal
 __all__ = ["Ending", "Fault", "Framing", "Response", "Transcript", "WireReader", "read_transcript"]
 
 Framing = Literal["none", "length", "chunked", "close"]
-"""How the end of a response's body is told: no body, by length, by chunks, by the closing."""
+"""How a response's body ends: no body, by length, by chunks, by the closing."""
 
 Ending = Literal["fin", "reset", "timeout"]
 """How the bytes ended. ``timeout`` also stands for "nobody waited any longer"."""

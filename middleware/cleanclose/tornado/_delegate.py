@@ -10,10 +10,8 @@ from tornado import httputil, web
 
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
-from cleanclose.tornado._connection import HeldConnection
-from cleanclose.tornado._delivery import Setup
-from cleanclose.tornado._watched import WatchedConnection, watched
-from cleanclose.tornado._witness import TornadoWatch, header
+from cleanclose.tornado._connection import Successor, WatchedConnection
+from cleanclose.tornado._witness import Setup, TornadoWatch, header
 
 __all__ = ["Delegate", "StartRequest"]
 
@@ -27,13 +25,11 @@ _REASON: Final = "Request Entity Too Large"
 class Delegate(httputil.HTTPMessageDelegate):
     """Stands between tornado's connection and the application's delegate.
 
-    The application's own delegate is made when the headers are there, with a connection that
-    stands in for tornado's if there is a body: one that may hold the response back.
+    The application's own delegate is made when the headers are there.
     """
 
     _inner: httputil.HTTPMessageDelegate | None = None
-    _held: HeldConnection | None = None
-    _watch: TornadoWatch | None = None
+    _has_body: bool = False
     _chunked: bool = False
 
     def __init__(
@@ -57,11 +53,12 @@ class Delegate(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         """The request's head is there."""
         connection = self._request_conn
-        self._watch = watch = TornadoWatch(connection, start_line[0], headers, self._setup.reporter)
+        watch = TornadoWatch(connection, start_line[0], headers, self._setup)
         CURRENT.set(watch)
-        if "Upgrade" in headers:
-            watch.is_websocket = headers["Upgrade"].lower() == "websocket"
-        watched(connection, watch)
+        connection.watch = watch
+        if "Upgrade" in headers and headers["Upgrade"].lower() == "websocket":
+            watch.is_websocket = True
+            connection.__class__ = connection.upgraded
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
             request: Any = start_line
             length = body_length(
@@ -78,26 +75,30 @@ class Delegate(httputil.HTTPMessageDelegate):
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """A piece of the body is there."""
-        held = self._held
-        if held is None:
-            assert self._inner is not None
+        assert self._inner is not None
+        if not self._has_body:
             return self._inner.data_received(chunk)
-        held.tornado_waits(True)
+        connection = self._request_conn
+        connection.tornado_waits = True
+        connection.watch.bytes_in += len(chunk)
         try:
-            waiting = self._piece_received(held, chunk)
+            if connection.delivery is None and not self._chunked:
+                waiting = self._inner.data_received(chunk)
+            else:
+                waiting = self._piece_received(connection, chunk)
         finally:
-            rest = self._goes_on(held)
+            rest = self._goes_on(connection)
         return waiting if waiting is not None else rest
 
     def finish(self) -> None:
         """The body is complete."""
         assert self._inner is not None
-        if self._held is None:
+        if not self._has_body:
             self._inner.finish()
             return
-        assert self._watch is not None
-        self._watch.body_complete = True
-        delivery = self._held.delivery
+        connection = self._request_conn
+        connection.watch.body_complete = True
+        delivery = connection.delivery
         if delivery is None:
             self._inner.finish()
             return
@@ -108,20 +109,22 @@ class Delegate(httputil.HTTPMessageDelegate):
             self._inner.on_connection_close()
         else:
             self._inner.finish()
+        connection.body_over()
 
     def on_connection_close(self) -> None:
         """The connection was closed before the body was complete."""
         if self._inner is None:
             return
         raised = _raised_by_the_delegate()
-        delivery = None if self._held is None else self._held.delivery
+        connection = self._request_conn
+        delivery = connection.delivery
         if delivery is not None:
             delivery.closed()
         self._inner.on_connection_close()
         if delivery is not None:
             delivery.do(delivery.exchange.abandoned(delivery.now))
-        if self._watch is not None:
-            self._watch.end(raised)
+        connection.watch.end(raised)
+        connection.body_over()
 
     def _body_announced(
         self,
@@ -130,18 +133,16 @@ class Delegate(httputil.HTTPMessageDelegate):
         headers: httputil.HTTPHeaders,
         length: int,
     ) -> Awaitable[None] | None:
+        self._has_body = True
         self._chunked = length == CHUNKED
-        watch = connection.watch
-        watch.body_complete = False
-        watch.expected_in = None if self._chunked else length
-        self._held = held = HeldConnection(connection, self._setup, headers, length)
+        connection.body_announced(length)
         if self._chunked:
             # Tornado answers what it counts too much with a bare 400: so we count.
-            self._request_conn.set_max_body_size(sys.maxsize)
-        self._inner = self._start_request(self._server_conn, held)
+            connection.take_at_most(sys.maxsize)
+        self._inner = inner = self._start_request(self._server_conn, connection)
         self._request = (start_line, headers)
-        held.tornado_waits(True)
-        waiting = self._inner.headers_received(start_line, headers)
+        connection.tornado_waits = True
+        waiting = inner.headers_received(start_line, headers)
         if waiting is None and not self._is_too_long(length):
             return self._before_body(length)
         return self._headers_handled(waiting, length)
@@ -157,43 +158,43 @@ class Delegate(httputil.HTTPMessageDelegate):
 
     def _is_too_long(self, length: int) -> bool:
         # Asked after the handler's prepare(), which may have raised the limit.
-        assert self._held is not None
-        return length > self._held.max_body_size and self._held.delivery is None
+        connection = self._request_conn
+        return length > connection.max_body_size and connection.delivery is None
 
     def _before_body(self, length: int) -> Awaitable[None] | None:
-        assert self._held is not None
-        delivery = self._held.delivery
+        connection = self._request_conn
+        delivery = connection.delivery
         if delivery is not None and not delivery.exchange.response_complete:
             # Behind the head, as without us: the 100, and what is read.
             delivery.do(delivery.exchange.app_read(delivery.now))
-        elif delivery is not None and length > self._held.max_body_size:
-            self._request_conn.set_max_body_size(sys.maxsize)
-        return self._goes_on(self._held)
+        elif delivery is not None and length > connection.max_body_size:
+            connection.take_at_most(sys.maxsize)
+        return self._goes_on(connection)
 
-    def _goes_on(self, held: HeldConnection) -> Awaitable[None] | None:
+    def _goes_on(self, connection: WatchedConnection) -> Awaitable[None] | None:
         """Tornado reads on.
 
         Returns:
             What it has to wait for before it does.
         """
-        if held.delivery is not None and held.delivery.exchange.handed_over:
+        if connection.delivery is not None and connection.delivery.exchange.handed_over:
             # A closed stream keeps the future of its last reading, and that this context.
             CURRENT.set(None)
-        return held.tornado_waits(False)
+        return connection.rest()
 
-    def _piece_received(self, held: HeldConnection, chunk: bytes) -> Awaitable[None] | None:
-        assert self._watch is not None
+    def _piece_received(
+        self, connection: WatchedConnection, chunk: bytes
+    ) -> Awaitable[None] | None:
         assert self._inner is not None
-        self._watch.bytes_in += len(chunk)
-        delivery = held.delivery
+        delivery = connection.delivery
         if delivery is not None:
             exchange = delivery.exchange
             delivery.do(exchange.body_received(len(chunk), False, delivery.now))
             if exchange.response_complete:
                 return None
         if self._chunked:
-            held.max_body_size -= len(chunk)
-            if held.max_body_size < 0:
+            connection.max_body_size -= len(chunk)
+            if connection.max_body_size < 0:
                 return self._refuse()
         if delivery is not None:
             delivery.do(delivery.exchange.app_read(delivery.now))
@@ -202,21 +203,20 @@ class Delegate(httputil.HTTPMessageDelegate):
     async def _refuse(self) -> None:
         """Answer 413 in the application's place."""
         assert self._inner is not None
-        assert self._held is not None
-        if self._held.delivery is not None:
+        if self._request_conn.delivery is not None:
             # Too late for another answer: tornado's own way, as without us.
             raise httputil.HTTPInputError("body too large")
         self._inner.on_connection_close()
         # Whatever the application's handler still says must not reach the wire.
-        self._held = self._held.retire()
+        successor = Successor(self._request_conn)
         start_line, headers = self._request
         application = self._setup.application
         if not isinstance(application, web.Application):
             self._inner = httputil.HTTPMessageDelegate()
-            _write_too_large(self._held)
+            _write_too_large(successor)
             return
         request = httputil.HTTPServerRequest(
-            connection=self._held,
+            connection=successor,
             server_connection=self._server_conn,
             start_line=start_line,
             headers=headers,
@@ -236,6 +236,7 @@ class Mounted(Delegate):
         find_handler: The application's own, with its arguments.
         setup: What all requests share.
         request: The request, as that router has made it.
+        watched: The class for its connection.
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class Mounted(Delegate):
         find_handler: Callable[[], Any],
         setup: Setup,
         request: httputil.HTTPServerRequest,
+        watched: type[WatchedConnection],
     ) -> None:
         def start_request(
             _: object, connection: httputil.HTTPConnection
@@ -253,6 +255,16 @@ class Mounted(Delegate):
 
         super().__init__(start_request, setup, request.server_connection, request.connection)
         self._find_handler = find_handler
+        self._watched = watched
+
+    def headers_received(
+        self,
+        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
+        headers: httputil.HTTPHeaders,
+    ) -> Awaitable[None] | None:
+        """The request's head is there; not so for one that `execute` is called for."""
+        self._request_conn.__class__ = self._watched
+        return super().headers_received(start_line, headers)
 
     def execute(self) -> Any:
         """As the delegate's that `Application` calls for a request which it has got whole."""
@@ -280,7 +292,7 @@ class _TooLargeHandler(web.ErrorHandler):
         """Nothing is left for a handler that has answered."""
 
 
-def _write_too_large(connection: HeldConnection) -> None:
+def _write_too_large(connection: httputil.HTTPConnection) -> None:
     body = f"{_TOO_LARGE}: {_REASON}\n".encode()
     headers = httputil.HTTPHeaders(
         {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}

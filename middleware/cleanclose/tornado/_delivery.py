@@ -9,29 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import sys
 import time
 from collections.abc import Awaitable
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tornado import httputil, iostream
 from tornado.ioloop import IOLoop
 
-from cleanclose.core import Mechanism, Settings
+from cleanclose.core import Mechanism
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import CHUNKED, wants_continue
-from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
-from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
 from cleanclose.servers import number
 from cleanclose.servers.tornado import TORNADO
-from cleanclose.tornado._watched import WatchedConnection
-from cleanclose.tornado._witness import ask_the_kernel
+from cleanclose.tornado._witness import TornadoWatch, ask_the_kernel
 
-__all__ = ["Delivery", "Setup"]
+if TYPE_CHECKING:
+    from cleanclose.tornado._connection import WatchedConnection
+
+__all__ = ["Delivery"]
 
 Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
 
@@ -42,46 +41,21 @@ _CONTINUE: Final = b"HTTP/1.1 100 "
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
-    """What all requests of an application share.
-
-    Args:
-        settings: The limits.
-        places: Where a place is asked for before a client is waited for.
-        reporter: Receives the events.
-        application: Whose error page answers what is over the limit, if it has one.
-    """
-
-    settings: Settings
-    places: Places
-    reporter: Reporter
-    application: object
-
-
 class Delivery:
     """A response that has begun before its request's body was complete.
 
-    It refers neither to the delegate nor to the connection which the application has: that
-    would be a reference cycle per request.
+    The connection refers to it, until the request's body and its response are over.
 
     Args:
-        connection: The connection, with its watch.
-        setup: What all requests share.
-        headers: The request's headers.
-        length: The body's length, or `cleanclose.core.CHUNKED`.
+        connection: The connection.
+        watch: Its watch.
     """
 
-    def __init__(
-        self,
-        connection: WatchedConnection,
-        setup: Setup,
-        headers: httputil.HTTPHeaders,
-        length: int,
-    ) -> None:
+    def __init__(self, connection: WatchedConnection, watch: TornadoWatch) -> None:
         self.connection = connection
-        self._setup = setup
-        self._length = length
+        self._setup = setup = watch.setup
+        headers = watch.headers
+        self._length = length = CHUNKED if watch.expected_in is None else watch.expected_in
         self._loop = asyncio.get_running_loop()
         self._head: Head | None = None
         self._pieces: list[bytes] = []
@@ -93,7 +67,6 @@ class Delivery:
         self._write: Any = None
         self._close: Any = None
         self._is_writing = False
-        watch = connection.watch
         facts = watch.facts()
         self.exchange = Exchange(
             setup.settings,
@@ -112,6 +85,11 @@ class Delivery:
             started=watch.started,
             received=watch.bytes_in,
         )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the response has been forwarded to its end."""
+        return self._finished
 
     @property
     def now(self) -> float:
@@ -221,7 +199,7 @@ class Delivery:
         if self._length == CHUNKED:
             # Tornado may go on reading while it writes.
             most = self.connection.watch.bytes_in + self._setup.settings.max_bytes
-            self.connection.set_max_body_size(most)
+            self.connection.take_at_most(most)
         self._flush(whole=True, close=step.close)
         self.exchange.responded(self.now)
         self._finish()
@@ -300,9 +278,9 @@ class Delivery:
                     _add_length(start_line, headers, len(pieces))
                 if close:
                     headers["Connection"] = "close"
-                future = self.connection.write_headers(start_line, headers, pieces)
+                future = self.connection.send_head(start_line, headers, pieces)
             elif pieces:
-                future = self.connection.write(pieces)
+                future = self.connection.send(pieces)
         except Exception as error:
             for each in written:
                 _settle(each, error)
@@ -317,7 +295,7 @@ class Delivery:
             return
         self._finished = True
         try:
-            self.connection.finish()
+            self.connection.send_end()
         finally:
             self._setup.reporter.report(self.exchange.event(self.now))
 

@@ -13,11 +13,11 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
-from cleanclose.tornado._connection import HeldConnection
+from cleanclose.tornado._connection import WatchedConnection
 from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
-from cleanclose.tornado._delivery import Setup
-from cleanclose.tornado._private import is_known
+from cleanclose.tornado._private import watched_class_of
 from cleanclose.tornado._stop import stop_handlers
+from cleanclose.tornado._witness import Setup
 
 __all__ = ["install", "skip"]
 
@@ -129,8 +129,8 @@ def skip(handler: web.RequestHandler) -> None:
         handler: The request's handler.
     """
     connection: Any = handler.request.connection
-    if isinstance(connection, HeldConnection):
-        connection.leave_alone()
+    if isinstance(connection, WatchedConnection):
+        connection.left_alone = True
 
 
 class _Callable(httputil.HTTPServerConnectionDelegate):
@@ -156,8 +156,10 @@ class _StartRequest:
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
-        if not is_known(request_conn):
+        watched = watched_class_of(request_conn)
+        if watched is None:
             return self.original(server_conn, request_conn)
+        request_conn.__class__ = watched
         return Delegate(self.original, self._setup, server_conn, request_conn)
 
 
@@ -169,6 +171,12 @@ class _FindHandler:
         self._setup = setup
 
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        if not is_known(request.connection):
+        connection: Any = request.connection
+        # Nearly every request's is watched already.
+        watched = (
+            None if isinstance(connection, WatchedConnection) else watched_class_of(connection)
+        )
+        if watched is None:
             return self.original(request, **kwargs)
-        return Mounted(functools.partial(self.original, request, **kwargs), self._setup, request)
+        find_handler = functools.partial(self.original, request, **kwargs)
+        return Mounted(find_handler, self._setup, request, watched)

@@ -13,32 +13,33 @@ from tornado import http1connection, web
 
 from cleanclose.servers import MISSING, find
 from cleanclose.servers.tornado import CONNECTION, NEEDED, NEEDED_TO_STOP, PARAMETERS, STREAM
-from cleanclose.tornado._watched import WatchedConnection
+from cleanclose.tornado._connection import WatchedConnection, watched_class
 
-__all__ = ["handlers_can_be_stopped", "is_known"]
+__all__ = ["handlers_can_be_stopped", "watched_class_of"]
 
 _CONNECTION: Final[Any] = getattr(http1connection, "HTTP1Connection", ())
 # What each pair of classes has is the same for all their objects: they set it when they are made.
-_found: Final[dict[tuple[type, type], bool]] = {}
+_found: Final[dict[tuple[type, type], type[WatchedConnection] | None]] = {}
 
 
-def is_known(connection: object) -> bool:
-    """Whether a connection is tornado's own, with all that the shim needs of it.
+def watched_class_of(connection: Any) -> type[WatchedConnection] | None:
+    """The class for a connection that is to be watched, if it has all that the shim needs of it.
 
     Args:
         connection: What an application's ``start_request`` was given.
 
     Returns:
-        False also for what is no `HTTP1Connection`: an application's own, a stand-in of ours.
+        None also for what is no `HTTP1Connection` (an application's own, a stand-in), and for what
+        is watched already.
     """
-    if not isinstance(connection, _CONNECTION) or isinstance(connection, WatchedConnection):
-        return False
     stream: object = getattr(connection, "stream", None)
-    kind: tuple[type, type] = (type(connection), type(stream))
-    known = _found.get(kind)
-    if known is None:
-        known = _found[kind] = _look_at(connection)
-    return known
+    kind: tuple[type, type] = (connection.__class__, type(stream))
+    if kind not in _found:
+        is_plain = isinstance(connection, _CONNECTION) and not isinstance(
+            connection, WatchedConnection
+        )
+        _found[kind] = watched_class(kind[0]) if is_plain and _look_at(connection) else None
+    return _found[kind]
 
 
 def handlers_can_be_stopped() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import select
 import sys
@@ -15,7 +16,17 @@ from typing import Any, Final
 
 from tornado import httputil, iostream, web, websocket
 
-from cleanclose.core import Facts, Mechanism, Phase, Side, Verdict, Watch, Witness, current
+from cleanclose.core import (
+    Facts,
+    Mechanism,
+    Phase,
+    Settings,
+    Side,
+    Verdict,
+    Watch,
+    Witness,
+    current,
+)
 from cleanclose.core.blame.judge import mark
 from cleanclose.core.blame.provenance import (
     caller,
@@ -26,6 +37,7 @@ from cleanclose.core.blame.provenance import (
 )
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
 from cleanclose.core.deliver.framing import awaited_length
+from cleanclose.core.deliver.places import Places
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tell.reporter import Reporter
@@ -40,7 +52,7 @@ from cleanclose.servers.tornado import (
     TORNADO,
 )
 
-__all__ = ["TornadoWatch", "ask_the_kernel", "header"]
+__all__ = ["Setup", "TornadoWatch", "ask_the_kernel", "header"]
 
 _SWITCHING_PROTOCOLS: Final = 101
 _clock: Final = time.monotonic
@@ -50,6 +62,23 @@ _SENT: Final = "_total_write_done_index"
 """How many bytes of the stream the kernel has taken."""
 _LEFT: Final = "_cleanclose_left"
 """How the peer of a closed stream has left: for the requests behind, which it sent before."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Setup:
+    """What all requests of an application share.
+
+    Args:
+        settings: The limits.
+        places: Where a place is asked for before a client is waited for.
+        reporter: Receives the events.
+        application: Whose error page answers what is over the limit, if it has one.
+    """
+
+    settings: Settings
+    places: Places
+    reporter: Reporter
+    application: object
 
 
 class TornadoWatch(Watch):
@@ -62,10 +91,10 @@ class TornadoWatch(Watch):
         connection: Tornado's own connection.
         method: The request's method.
         headers: The request's headers.
-        reporter: What is told of the end.
+        setup: What all requests share.
     """
 
-    __slots__ = ("_client", "_headers", "_method", "_reporter", "_stream")
+    __slots__ = ("_client", "_method", "_stream", "headers", "setup")
 
     _status: int | None = None
     _sent_before: int | None = None
@@ -78,15 +107,15 @@ class TornadoWatch(Watch):
     """A websocket's protocol object, while it is open."""
 
     def __init__(
-        self, connection: Any, method: str, headers: httputil.HTTPHeaders, reporter: Reporter
+        self, connection: Any, method: str, headers: httputil.HTTPHeaders, setup: Setup
     ) -> None:
         self.started = now = _clock()
         self.progress = OPEN
         self._method = method
-        self._headers = headers
-        self._reporter = reporter
-        if now >= reporter.sample_at:
-            reporter.request_begins(self)
+        self.headers = headers
+        self.setup = setup
+        if now >= setup.reporter.sample_at:
+            setup.reporter.request_begins(self)
         # Asked now: behind a proxy (xheaders) it is another address later.
         self._client: object = getattr(connection.context, "remote_ip", None)
         self._stream: Any = connection.stream
@@ -114,7 +143,7 @@ class TornadoWatch(Watch):
         return self._failed_in or super().phase
 
     def facts(self) -> Facts:
-        client, headers = self._client, self._headers
+        client, headers = self._client, self.headers
         return Facts(
             framework="tornado",
             server=TORNADO.name,
@@ -167,7 +196,9 @@ class TornadoWatch(Watch):
         except AttributeError:
             number(self._stream, _SENT)
         if chunk:
-            self.response_piece(len(chunk))
+            self.bytes_out += len(chunk)
+            if self.progress == OPEN:
+                self.progress = STREAMING
 
     def written(self, future: asyncio.Future[None]) -> None:
         """A piece has been handed to tornado, which gave this future for it."""
@@ -190,7 +221,7 @@ class TornadoWatch(Watch):
             return
         self.response_completed()
         if self.is_sample:
-            self._reporter.request_over(self)
+            self.setup.reporter.request_over(self)
         if error is not None:
             error = _uncaught(error)
         # If there is nothing to say yet, the stream's end may still find bytes unsent.
@@ -207,7 +238,7 @@ class TornadoWatch(Watch):
             return
         self._has_ended = True
         for event in self.app_ended(_clock(), error).events:
-            self._reporter.report(event)
+            self.setup.reporter.report(event)
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
         self.ended = not self.is_websocket
 
@@ -328,7 +359,7 @@ class TornadoWatch(Watch):
         self.ask()
         verdict = self.judge(error)
         if verdict.side is Side.UPSTREAM:
-            self._reporter.report(self.upstream_reset(error, verdict, _clock()))
+            self.setup.reporter.report(self.upstream_reset(error, verdict, _clock()))
 
 
 class _StreamClose:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from operator import length_hint
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from cleanclose.core.blame.provenance import raise_as_it_is
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
 from cleanclose.core.stop import ClientLeft
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.wsgi._delivery import Delivery
@@ -20,7 +19,6 @@ __all__ = [
     "DeliveredBody",
     "Dropped",
     "FilePieces",
-    "ListBody",
     "ResponseFile",
     "SizedBody",
     "SizedDeliveredBody",
@@ -37,7 +35,7 @@ _enter: Final = CURRENT.set
 
 
 class Listener(Protocol):
-    """Who is told how a response has ended: the middleware."""
+    """Who is told how a response has ended."""
 
     reporter: Reporter
 
@@ -57,12 +55,12 @@ class Listener(Protocol):
 def leave(watch: WsgiWatch) -> None:
     """The exchange is over: this thread works for the next one."""
     if watch.input is not None:
-        watch.input.detach()
+        watch.leave_input()
     if _current() is watch:
         _enter(None)
 
 
-def end(
+def end_response(
     listener: Listener,
     watch: WsgiWatch,
     error: BaseException | None,
@@ -156,52 +154,6 @@ class FilePieces:
             close()
 
 
-class ListBody:
-    """A response that is there already: it cannot raise, and the server goes through it alone.
-
-    How far it has come, the list's own iterator tells.
-    """
-
-    __slots__ = ("_middleware", "_outer", "_pieces", "_result", "_watch")
-
-    def __init__(self, middleware: Listener, watch: WsgiWatch, result: Sequence[bytes]) -> None:
-        self._middleware = middleware
-        self._watch: WsgiWatch | None = watch
-        self._result = result
-        self._pieces: Iterator[bytes] | None = None
-        # What was being handled when the application was called says nothing about its response.
-        self._outer = sys.exception() is not None
-
-    def __len__(self) -> int:
-        # Some servers make a Content-Length of a list with a single piece.
-        return len(self._result)
-
-    def __iter__(self) -> Iterator[bytes]:
-        pieces = iter(self._result)
-        if self._pieces is None:
-            # gevent goes through it once more, while it sends the first piece.
-            self._pieces = pieces
-        return pieces
-
-    def close(self) -> None:
-        """The server has done with it; see how."""
-        watch, self._watch = self._watch, None
-        if watch is None:
-            return
-        error = None if self._outer else sys.exception()
-        pieces = self._pieces
-        left = len(self._result) if pieces is None else length_hint(pieces)
-        if left == 0 and error is None and watch.progress == OPEN:
-            watch.progress = COMPLETE
-        elif not watch.ended:
-            for piece in self._result[: len(self._result) - left]:
-                watch.response_piece(_size(piece))
-            if left == 0:
-                watch.response_completed()
-        close: Callable[[], object] | None = getattr(self._result, "close", None)
-        end(self._middleware, watch, error, close)
-
-
 class Body:
     """The response's iterable. Not a generator: its close() must work before the first next()."""
 
@@ -285,7 +237,7 @@ class Body:
         self._closed = True
         error = None if self._outer else sys.exception()
         close: Callable[[], object] | None = getattr(self._result, "close", None)
-        end(self._middleware, self._watch, error, close, self._to_see_through())
+        end_response(self._middleware, self._watch, error, close, self._to_see_through())
 
     def _to_see_through(self) -> Delivery | None:
         """The delivery that ends with this response."""
@@ -421,7 +373,7 @@ class ResponseFile:
         if error is not None and not self._watch.ended:
             at = None if self._start is None else self._tell()
             self._watch.file_broke_off(None if at is None else at - (self._start or 0))
-        end(self._middleware, self._watch, error, close, through=self._file)
+        end_response(self._middleware, self._watch, error, close, through=self._file)
 
 
 def _teller(wrapper: Any) -> Callable[[], int | None]:

@@ -2,7 +2,7 @@
 
 What a server lets an application read waits until all of it is there. Below it is the client's
 socket. While a body is drained a stand-in is in that socket's place, which waits as long as the
-core says (decision 0006); whatever it breaks off ends with the connection.
+core says (decision 0021); whatever it breaks off ends with the connection.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from cleanclose.core.deliver.table import Read, Step
+from cleanclose.core.events import Mechanism
 from cleanclose.core.server import Server
 from cleanclose.linger import descriptor_of
 from cleanclose.servers import (
@@ -28,6 +29,7 @@ from cleanclose.servers import (
     client_socket,
     cooperates_with,
     find,
+    plain_socket,
     reader_below,
 )
 
@@ -41,6 +43,7 @@ __all__ = [
     "drain",
     "find_connection",
     "has_rest_of_chunks",
+    "how_gone",
     "readable",
 ]
 
@@ -339,6 +342,37 @@ def has_rest_of_chunks(stream: Any, trailers: str, connection: ClientConnection 
     finally:
         with contextlib.suppress(OSError):
             sock.settimeout(before)
+
+
+_PEEK: Final[int | None] = (
+    socket.MSG_PEEK | socket.MSG_DONTWAIT if hasattr(socket, "MSG_DONTWAIT") else None
+)
+
+
+def how_gone(sock: Any) -> Mechanism | None:
+    """How the peer of a socket has left; None if it has not, UNKNOWN if that cannot be told.
+
+    Nothing is read, and nothing is waited for. What has arrived and was not read yet stands
+    before the end: the peer counts as there.
+
+    Args:
+        sock: The client's socket. What TLS has in its own buffers the kernel does not know of.
+    """
+    if sock is None or _PEEK is None or hasattr(sock, "do_handshake"):
+        return Mechanism.UNKNOWN
+    inner = plain_socket(sock)
+    try:
+        # A socket with a time-out waits for as long, whatever the flags say.
+        if inner.gettimeout() and not readable(inner, 0):
+            return None
+        return None if inner.recv(1, _PEEK) else Mechanism.EOF
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        return Mechanism.of(error)
+    except (AttributeError, TypeError, ValueError):
+        # No socket, after all.
+        return Mechanism.UNKNOWN
 
 
 def readable(sock: socket.socket, seconds: float) -> bool:

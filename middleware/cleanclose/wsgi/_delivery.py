@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover
 from cleanclose.servers import is_called_by_wsgi_server, is_socket_gone, wsgi_response
 from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
-from cleanclose.wsgi._input import WitnessedInput
-from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch
+from cleanclose.wsgi._upload import UploadWatch
+from cleanclose.wsgi._witness import ExcInfo, Headers, Write
 
 __all__ = ["Delivery"]
 
@@ -38,7 +38,6 @@ class Delivery:
 
     Args:
         watch: The witnesses; its input is the application's.
-        wishes: Not empty once the application wants its response left alone.
         begin: Makes the exchange, once the response begins.
         report: Receives the lingerer's event.
         most: How many connections may linger.
@@ -46,20 +45,17 @@ class Delivery:
 
     def __init__(
         self,
-        watch: WsgiWatch,
-        wishes: Sequence[object],
+        watch: UploadWatch,
         begin: Callable[[Delivery], Exchange],
         report: Callable[[Event], None],
         most: int,
     ) -> None:
-        assert watch.input is not None
         self.watch = watch
         self.server: Server = watch.server
         server = self.server
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         self.response: object = wsgi_response(watch.server_start_response, server)
-        self.input: WitnessedInput = watch.input
-        self.stream: Any = watch.input.stream
+        self.stream: Any = watch.stream
         self.connection: ClientConnection | None = find_connection(
             watch.environ, self.stream, server
         )
@@ -67,7 +63,6 @@ class Delivery:
         self.exchange: Exchange | None = None
         self.pending: deque[bytes] = deque()
         self._begin = begin
-        self._wishes = wishes
         self._report = report
         self._most = most
         # Of whoever cannot be made to close, what is left must stay as the server knows it.
@@ -87,7 +82,7 @@ class Delivery:
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Begin the response."""
-        if self.server.keeps_quiet and not self._wishes:
+        if self.server.keeps_quiet and not self.watch.left_alone:
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -108,13 +103,13 @@ class Delivery:
         if self.exchange is None:
             watch, now = self.watch, time.monotonic()
             self.exchange = watch.delivery = exchange = self._begin(self)
-            if self._wishes or (
+            if self.watch.left_alone or (
                 # To read from there would wait for the client, for as long as it likes.
                 self.connection is None and is_socket_gone(self.stream, self.server)
             ):
                 exchange.leave_alone()
-            if self.input.error is not None:
-                exchange.reading_failed(self.input.error, now)
+            if self.watch.read_error is not None:
+                exchange.reading_failed(self.watch.read_error, now)
             if watch.departure is not None:
                 exchange.peer_gone(watch.departure.mechanism, now)
         return self.exchange
@@ -132,7 +127,7 @@ class Delivery:
     @property
     def left(self) -> int | None:
         """Bytes of the body that are still to come; None if only its end tells its length."""
-        return self.input.left
+        return self.watch.left
 
     def app_reads(self) -> None:
         """The application is about to read."""
@@ -158,9 +153,9 @@ class Delivery:
             self.exchange.reading_failed(error, time.monotonic())
 
     def _count(self, size: int, *, at_end: bool) -> Step | None:
-        left = self.input.left
+        left = self.watch.left
         if left is not None:
-            self.input.left = left = left - size
+            self.watch.left = left = left - size
         complete = at_end if left is None else left <= 0
         return self.app_has_read(size, at_end=at_end, complete=complete)
 
@@ -369,9 +364,9 @@ class Delivery:
         self._ahead = max(0, self._ahead - size)
         self._untold = 0
         self._read += size
-        if self.input.left is not None:
+        if self.watch.left is not None:
             # What was known before is counted with the rest.
-            self.input.left -= size - new
+            self.watch.left -= size - new
         step = self._count(new, at_end=at_end)
         assert step is not None
         return step

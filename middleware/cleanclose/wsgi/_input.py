@@ -10,12 +10,14 @@ from cleanclose.core.blame.short_uploads import is_raised
 from cleanclose.core.deliver.framing import ends_chunks
 
 if TYPE_CHECKING:
-    from cleanclose.wsgi._delivery import Delivery
-    from cleanclose.wsgi._witness import WsgiWatch
+    from cleanclose.wsgi._upload import UploadWatch
 
-__all__ = ["WitnessedInput"]
+__all__ = ["ChunkedInput", "WitnessedInput"]
 
 Result = TypeVar("Result")
+
+_NO_SIZE: Final = object()
+"""What a stream is not told, if the application has not."""
 
 _TAIL: Final = 5
 """Bytes of a last chunk."""
@@ -31,69 +33,55 @@ class WitnessedInput:
     Args:
         stream: The server's ``wsgi.input``.
         watch: The exchange.
-        left: The body's length; None if only its end tells.
-        finish: Called once, when the exchange is over, with the names of the attributes that the
-            application has asked for and nobody hears of.
-        raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
-            whole.
     """
 
-    __slots__ = (
-        "_finish",
-        "_others",
-        "_tail",
-        "_watch",
-        "delivery",
-        "error",
-        "has_read",
-        "left",
-        "stream",
-    )
+    __slots__ = ("left_alone", "stream", "watch")
 
     def __init__(
         self,
         stream: Any,
-        watch: WsgiWatch,
-        left: int | None,
-        finish: Callable[[set[str]], None] | None = None,
-        *,
-        raw: bool = False,
+        watch: UploadWatch,
     ) -> None:
         self.stream: Any = stream
-        self.left = left
-        """Bytes of the body that are still to come; None if only its end tells its length."""
-        self.has_read: bool = False
-        """Whether the application has begun to read."""
-        self.error: Exception | None = None
-        """What its reading raised."""
-        self.delivery: Delivery | None = None
-        """Who delivers the response, once it begins before the body's end."""
-        self._watch: WsgiWatch | None = watch
-        self._finish = finish
-        self._others: set[str] | None = None if finish is None else set()
-        self._tail: bytes | None = b"" if raw else None
+        self.watch: UploadWatch | None = watch
 
-    def detach(self) -> None:
-        """The exchange is over: what is read from now on nobody hears of."""
-        self._watch = self.delivery = None
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish(self._others or set())
+    left_alone: bool
+    """Whether the application wants its response left alone: only set then. (A class with a
+    ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
 
-    def read(self, *args: Any, **keywords: Any) -> bytes:
+    def finish(self) -> None:
+        """The exchange is over, whose body's end alone told its length."""
+
+    def read(self, size: Any = _NO_SIZE) -> bytes:
         """Read bytes."""
-        watch = self._watch
-        if watch is None:
-            data: bytes = self.stream.read(*args, **keywords)
-            return data
-        data = self._call(self.stream.read, *args, **keywords)
+        watch = self.watch
+        if watch is None or watch.deliverer is not None or watch.left is None:
+            return self._read(size)
+        watch.has_read = True
+        stream = watch.stream
+        try:
+            data: bytes = stream.read() if size is _NO_SIZE else stream.read(size)
+        except Exception as error:
+            self._failed(watch, error)
+            raise
+        if len(data) != watch.left:
+            return self._judged(watch, data, size)
+        # As nearly always: all of it, at once.
+        watch.bytes_in += watch.left
+        watch.left = 0
+        watch.body_complete = True
+        return data
+
+    def _read(self, size: Any) -> bytes:
+        data = self._call(self.stream.read, *(() if size is _NO_SIZE else (size,)))
+        watch = self.watch
+        return data if watch is None else self._judged(watch, data, size)
+
+    def _judged(self, watch: UploadWatch, data: bytes, wanted_size: Any) -> bytes:
+        """What `read` returns, counted, and completed if it came short."""
         size = len(data)
-        left = self.left
-        if size == left:
-            # As nearly always: all of it, at once.
-            self._count(watch, size, at_end=False)
-            return data
-        asked = _size(args, keywords)
+        left = watch.left
+        asked: int | None = None if wanted_size is _NO_SIZE else wanted_size
         if asked is None or asked < 0:
             self._count(watch, size, at_end=True, asked=asked)
         elif left is None:
@@ -112,11 +100,11 @@ class WitnessedInput:
     def readlines(self, *args: Any, **keywords: Any) -> list[bytes]:
         """Read lines."""
         lines: list[bytes] = self._call(self.stream.readlines, *args, **keywords)
-        if self._watch is not None:
+        if self.watch is not None:
             size = sum(map(len, lines))
             hint = _size(args, keywords)
             at_end = hint is None or hint <= 0 or size < hint
-            self._count(self._watch, size, at_end=at_end)
+            self._count(self.watch, size, at_end=at_end)
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
@@ -130,22 +118,34 @@ class WitnessedInput:
         return line
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("left_alone", "stream", "watch"):
+            # One of ours, which is not set.
+            raise AttributeError(name)
         attribute = getattr(self.stream, name)
         if name in ("read1", "readinto", "readinto1"):
             return self._noticed(attribute)
-        if self._others is not None:
-            self._others.add(name)
+        self._asked_for(name)
         return attribute
+
+    def _asked_for(self, name: str) -> None:
+        """The application has asked for something that nobody hears of."""
+
+    def _came(self, data: bytes) -> None:
+        """So much has been given of a body whose end alone tells its length."""
+
+    def _is_whole(self, watch: UploadWatch) -> bool:
+        """Whether the stream's end is that of such a body."""
+        return True
 
     def _line(
         self, read: Callable[..., bytes], size: int | None, *args: Any, **keywords: Any
     ) -> bytes:
         line = self._call(read, *args, **keywords)
-        watch = self._watch
+        watch = self.watch
         if watch is None:
             return line
         limited = size is not None and size >= 0
-        left = self.left
+        left = watch.left
         if left is None or not line:
             self._count(watch, len(line), at_end=not line and size != 0, asked=size)
             return line
@@ -173,47 +173,50 @@ class WitnessedInput:
             yield data
 
     def _call(self, read: Callable[..., Result], *args: Any, **keywords: Any) -> Result:
-        watch = self._watch
+        watch = self.watch
         if watch is None:
             return read(*args, **keywords)
-        self.has_read = True
-        if self.delivery is not None:
-            self.delivery.app_reads()
+        watch.has_read = True
+        if watch.deliverer is not None:
+            watch.deliverer.app_reads()
         try:
             result = read(*args, **keywords)
-            if self._tail is not None:
-                self._tail = (self._tail + _bytes_of(result, args))[-_TAIL:]
+            if watch.left is None:
+                self._came(_bytes_of(result, args))
             return result
         except Exception as error:
-            self.error = error
-            watch.body_failed(error)
-            if self.delivery is not None:
-                self.delivery.reading_failed(error)
+            self._failed(watch, error)
             raise
 
+    def _failed(self, watch: UploadWatch, error: Exception) -> None:
+        watch.read_error = error
+        watch.body_failed(error)
+        if watch.deliverer is not None:
+            watch.deliverer.reading_failed(error)
+
     def _count(
-        self, watch: WsgiWatch, size: int, *, at_end: bool, asked: int | None = None
+        self, watch: UploadWatch, size: int, *, at_end: bool, asked: int | None = None
     ) -> None:
         """So many bytes were read; ``at_end`` if the stream was found at its end.
 
         Raises:
             TruncatedBodyError: That was not the body's end, and nobody else would notice.
         """
-        left = self.left
+        left = watch.left
         if left is not None:
             if at_end and size < left and watch.is_taken(self.stream):
                 # No byte is missing on the connection.
                 left = size
-            self.left = left - size
+            watch.left = left - size
             at_end = at_end and size < left
         watch.bytes_in += size
         complete = at_end if left is None else size >= left
-        if complete and self._tail is not None:
-            complete = watch.half_closed = ends_chunks(self._tail)
+        if complete and left is None:
+            complete = self._is_whole(watch)
         if complete:
             watch.body_complete = True
-        if self.delivery is not None:
-            self.delivery.app_has_read(size, at_end=at_end, complete=complete)
+        if watch.deliverer is not None:
+            watch.deliverer.app_has_read(size, at_end=at_end, complete=complete)
         if at_end and not complete:
             watch.body_ended(
                 is_raised(
@@ -229,15 +232,61 @@ class WitnessedInput:
     def _noticed(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def noticed(*args: Any, **keywords: Any) -> Any:
             result = self._call(read, *args, **keywords)
-            if self._watch is not None:
+            if self.watch is not None:
                 size = result if isinstance(result, int) else len(result or b"")
                 asked = _wanted(args, keywords)
                 # None is what a stream says that has nothing yet.
                 at_end = size == 0 and result is not None and asked != 0
-                self._count(self._watch, size, at_end=at_end, asked=asked)
+                self._count(self.watch, size, at_end=at_end, asked=asked)
             return result
 
         return noticed
+
+
+class ChunkedInput(WitnessedInput):
+    """The same for a body whose length only its end tells.
+
+    Args:
+        stream: The server's ``wsgi.input``.
+        watch: The exchange.
+        finish: Called once, when the exchange is over, with the names of the attributes that the
+            application has asked for and nobody hears of.
+        raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
+            whole.
+    """
+
+    __slots__ = ("_finish", "_others", "_raw", "_tail")
+
+    def __init__(
+        self,
+        stream: Any,
+        watch: UploadWatch,
+        finish: Callable[[set[str]], None] | None,
+        *,
+        raw: bool,
+    ) -> None:
+        super().__init__(stream, watch)
+        self._finish = finish
+        self._raw = raw
+        self._tail = b""
+        self._others: set[str] = set()
+
+    def finish(self) -> None:
+        """The exchange is over, whose body's end alone told its length."""
+        finish, self._finish = self._finish, None
+        if finish is not None:
+            finish(self._others)
+
+    def _asked_for(self, name: str) -> None:
+        self._others.add(name)
+
+    def _came(self, data: bytes) -> None:
+        if self._raw:
+            self._tail = (self._tail + data)[-_TAIL:]
+
+    def _is_whole(self, watch: UploadWatch) -> bool:
+        watch.half_closed = self._raw and ends_chunks(self._tail)
+        return watch.half_closed or not self._raw
 
 
 def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:

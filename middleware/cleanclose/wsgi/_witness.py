@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import errno
-import socket
-import ssl
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from operator import length_hint
+from sys import exception
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
-from cleanclose.core.blame.judge import WRAPPERS
-from cleanclose.core.blame.provenance import passed_object
+from cleanclose.core.blame.judge import is_wrapper
+from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
 from cleanclose.core.blame.short_uploads import is_refused
-from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
 from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import needs_length, response_length
-from cleanclose.core.kernel import tcp_info
+from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
+from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import (
     client_socket,
     forget_head,
     has_read_rest,
     is_servers_own,
-    plain_socket,
+    is_surely_there,
     wsgi_server,
 )
-from cleanclose.wsgi._connection import readable
+from cleanclose.wsgi._connection import how_gone
 from cleanclose.wsgi._input import WitnessedInput
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ __all__ = [
     "Write",
     "WsgiWatch",
     "answer_of",
+    "code_of",
 ]
 
 Environ = dict[str, Any]
@@ -58,25 +58,19 @@ _ANSWERS: Final = {
     500: ("500 Internal Server Error", b"Internal Server Error\n"),
 }
 _WITHOUT_BODY: Final = frozenset({"204", "304"})
-_LOST: Final = frozenset(
-    {
-        errno.ECONNRESET,
-        errno.EPIPE,
-        errno.ECONNABORTED,
-        errno.ETIMEDOUT,
-        errno.ENOTCONN,
-        errno.ESHUTDOWN,
-        # A server in C gives neither errno nor frames.
-        None,
-    }
-)
-_LAYERS: Final = frozenset({"cleanclose", "eventlet", "gevent", "django"})
-"""Packages between a server and its socket: ourselves, cooperative sockets, and the input of
-Django's development server."""
+# Looked up once: this is done for every request.
+_current: Final = CURRENT.get
+_enter: Final = CURRENT.set
 
-_PEEK: Final[int | None] = (
-    socket.MSG_PEEK | socket.MSG_DONTWAIT if hasattr(socket, "MSG_DONTWAIT") else None
-)
+
+class Listener(Protocol):
+    """Who is told how a response has ended."""
+
+    reporter: Reporter
+
+    def closed(self, watch: WsgiWatch, error: BaseException | None) -> None:
+        """The server has closed a response that is a list: why, if that is not its end."""
+        ...
 
 
 def answer_of(status: int) -> tuple[tuple[str, Headers], bytes]:
@@ -99,8 +93,13 @@ class WsgiWatch(Watch):
         "_request",
         "_server_write",
         "_status",
-        "deliver",
         "environ",
+        "input",
+        "is_sample",
+        "listener",
+        "outer",
+        "pieces",
+        "result",
         "server_start_response",
     )
 
@@ -108,8 +107,6 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
-    deliver: Callable[[WsgiWatch], Delivery]
-    """Makes who delivers the response: only set where there is a body."""
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
     refused: bool = False
@@ -119,11 +116,20 @@ class WsgiWatch(Watch):
     """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
     """Whether to ask, before each piece of the response, if anybody still waits for it."""
-    input: WitnessedInput | None = None
+    input: WitnessedInput | None
     """What the application has as ``wsgi.input``, if anybody is told of its reading."""
+    is_sample: bool
+    listener: Listener | None
+    """Where the response is a list: who hears of its end, until it has come."""
+    result: Sequence[bytes]
+    pieces: Iterator[bytes] | None
+    outer: bool
+    """Whether an exception was being handled when the application had returned."""
 
     def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
         super().__init__(now)
+        self.input = None
+        self.is_sample = False
         self.environ: Environ = environ
         self.server_start_response: StartResponse = start_response
 
@@ -133,7 +139,7 @@ class WsgiWatch(Watch):
         status: str | None = getattr(self, "_status", None)
         if status is None:
             return None
-        return _code(status)
+        return code_of(status)
 
     @property
     def server(self) -> Server:
@@ -164,12 +170,9 @@ class WsgiWatch(Watch):
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
-        if self.progress == OPEN:
+        if self.progress == OPEN and not is_surely_there(self.environ):
             # Whoever has left by now will not get this response.
             self.ask()
-        if self._ended_unnoticed and is_refused(_code(status)):
-            self.refused = True
-            status, headers = answer_of(400)[0]
         # Handed on at once: a server may need it before the first piece.
         if exc_info is None:
             self._server_write = self.server_start_response(status, headers)
@@ -213,23 +216,16 @@ class WsgiWatch(Watch):
             self.server_failed(Witness.WRITE, error)
             raise
 
-    # Where there is a body.
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """Begin the response as the application would."""
+        return self.start_response(status, headers, exc_info)
 
-    def delivering(self) -> Delivery:
-        """Who delivers the response, now that it begins before the body's end."""
-        upload = self.input
-        assert upload is not None
-        if upload.delivery is None:
-            upload.delivery = self.deliver(self)
-        return upload.delivery
+    def delivering(self) -> Delivery | None:
+        """Who delivers a response that begins before the body's end: nobody, without a body."""
+        return None
 
-    def start_upload_response(
-        self, status: str, headers: Headers, exc_info: ExcInfo = None
-    ) -> Write:
-        """What the application has as ``start_response`` where there is a body."""
-        if self.body_complete:
-            return self.start_response(status, headers, exc_info)
-        return self.delivering().start_response(status, headers, exc_info)
+    def leave_input(self) -> None:
+        """The exchange is over: what is read from now on nobody hears of."""
 
     @property
     def has_begun_well(self) -> bool:
@@ -269,11 +265,11 @@ class WsgiWatch(Watch):
 
     def body_failed(self, error: Exception) -> None:
         """Reading the request's body raised."""
-        if not isinstance(error, OSError) or not self._came_from_server(error):
+        if not isinstance(error, OSError) or not came_from(error, self.server.name):
             return
         if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
             # A server's own word, for a body that breaks off as for one that is malformed.
-            mechanism = _peek(_socket(self.environ, self.server))
+            mechanism = how_gone(self._socket())
             if mechanism is not None:
                 self.peer_gone(Witness.INPUT, time.monotonic(), error, mechanism)
         else:
@@ -287,22 +283,26 @@ class WsgiWatch(Watch):
         server = self.server
         if server is UNKNOWN:
             return
+        sock = client_socket(self.environ, self.environ.get("wsgi.input"), server)
+        # A socket in the environ has been asked already, where the response begins.
+        if sock is not None and server.socket_key is None and is_established(sock):
+            return
         if server.gone_key is not None:
             is_gone: Any = self.environ.get(server.gone_key)
             if callable(is_gone) and is_gone():
                 self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
         else:
-            mechanism = _peek(_socket(self.environ, server))
+            mechanism = how_gone(sock)
             if mechanism is Mechanism.EOF and self.half_closed:
                 return
             if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
                 self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
 
     def idle_before(self, now: float) -> float | None:
-        return idle_before(tcp_info(_socket(self.environ, self.server)), now - self.started)
+        return idle_before(tcp_info(self._socket()), now - self.started)
 
     def find_witness(self, error: BaseException) -> None:
-        if not isinstance(error, OSError) or not _is_lost(error):
+        if not isinstance(error, OSError) or not says_lost(error):
             return
         sock = client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
         # The standard library's readers, below a wsgi.input that has no body.
@@ -310,6 +310,10 @@ class WsgiWatch(Watch):
             error, lambda each: each is sock or getattr(each, "_sock", None) is sock
         ):
             self.peer_gone(Witness.INPUT, time.monotonic(), error)
+
+    def _socket(self) -> Any:
+        """The client's socket, if it is in reach."""
+        return client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
 
     @property
     def known_server(self) -> Server | None:
@@ -362,8 +366,8 @@ class WsgiWatch(Watch):
     def _is_loss(self, error: BaseException, through: int | None = None) -> bool:
         """Whether the server has raised it for its client's connection."""
         return (
-            _is_servers_word(error) or (isinstance(error, OSError) and _is_lost(error))
-        ) and self._came_from_server(error, through)
+            is_wrapper(error) or (isinstance(error, OSError) and says_lost(error))
+        ) and came_from(error, self.server.name, through)
 
     def response_closed(self, error: BaseException | None, through: int | None = None) -> None:
         """The server closes the response: why, if that is not its end.
@@ -399,40 +403,67 @@ class WsgiWatch(Watch):
         expected = response_length(length)
         return expected is not None and self.bytes_out >= expected
 
-    def _came_from_server(self, error: BaseException, through: int | None = None) -> bool:
-        """Whether an exception came from nobody but the server and the standard library.
+    # The response's iterable, where it is a list: it cannot raise, and the server goes through it
+    # alone. How far it has come, its own iterator tells.
 
-        What stands between the server and us may have connections of its own. Of a server that
-        we do not know, only what has no frames of its own is believed: one written in C.
-        """
-        name = self.server.name
-        traceback = error.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-            if (
-                package != name
-                and package not in _LAYERS
-                and package not in sys.stdlib_module_names
-            ):
-                return False
-            if through is not None and id(frame.f_locals.get("self")) == through:
-                return False
-            traceback = traceback.tb_next
+    def respond_with(self, listener: Listener, result: Sequence[bytes]) -> Self:
+        """Be the response's iterable over a list or a tuple."""
+        self.listener = listener
+        self.result = result
+        self.pieces = None
+        # What was being handled when the application was called says nothing about its response.
+        self.outer = exception() is not None
+        return self
+
+    def __bool__(self) -> bool:
         return True
 
+    def __len__(self) -> int:
+        # Some servers make a Content-Length of a list with a single piece.
+        return len(self.result)
 
-def _code(status: str) -> int:
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = iter(self.result)
+        if self.pieces is None:
+            # gevent goes through it once more, while it sends the first piece.
+            self.pieces = pieces
+        return pieces
+
+    def close(self) -> None:
+        """The server has done with it; see how."""
+        listener = self.listener
+        if listener is None:
+            return
+        self.listener = None
+        error = None if self.outer else exception()
+        pieces = self.pieces
+        left = len(self.result) if pieces is None else length_hint(pieces)
+        if left == 0 and error is None and self.progress == OPEN:
+            # As nearly always: there is nothing to say.
+            self.progress = COMPLETE
+            if self.is_sample:
+                listener.reporter.request_over(self)
+            if self.input is not None:
+                self.leave_input()
+            if _current() is self:
+                _enter(None)
+            return
+        if not self.ended:
+            for piece in self.result[: len(self.result) - left]:
+                self.response_piece(_size(piece))
+            if left == 0:
+                self.response_completed()
+        listener.closed(self, error)
+
+
+def _size(piece: Any) -> int:
+    # What is no bytes the server will not take, and say so.
+    return len(piece) if isinstance(piece, bytes) else 0
+
+
+def code_of(status: str) -> int:
     # What is no number the server has taken as it is.
     return int(status[:3]) if status[:3].isdigit() else 0
-
-
-def _is_lost(error: OSError) -> bool:
-    return isinstance(error, TimeoutError | ssl.SSLError) or error.errno in _LOST
-
-
-def _is_servers_word(error: BaseException) -> bool:
-    return f"{type(error).__module__}.{type(error).__qualname__}" in WRAPPERS
 
 
 def _route(environ: Environ, request: object) -> str | None:
@@ -440,33 +471,3 @@ def _route(environ: Environ, request: object) -> str | None:
     rule: object = getattr(request or environ.get("werkzeug.request"), "url_rule", None)
     pattern: object = getattr(rule or environ.get("bottle.route"), "rule", None)
     return pattern if isinstance(pattern, str) else None
-
-
-def _socket(environ: Environ, server: Server) -> Any:
-    """The client's socket, if it is in reach and speaks plain TCP."""
-    sock = client_socket(environ, environ.get("wsgi.input"), server)
-    # What TLS has in its own buffers the kernel does not know of.
-    return None if hasattr(sock, "do_handshake") else sock
-
-
-def _peek(sock: Any) -> Mechanism | None:
-    """How the peer of a socket has left; None if it has not, UNKNOWN if that cannot be told.
-
-    Nothing is read, and nothing is waited for. What has arrived and was not read yet stands
-    before the end: the peer counts as there.
-    """
-    if sock is None or _PEEK is None:
-        return Mechanism.UNKNOWN
-    inner = plain_socket(sock)
-    try:
-        # A socket with a time-out waits for as long, whatever the flags say.
-        if inner.gettimeout() and not readable(inner, 0):
-            return None
-        return None if inner.recv(1, _PEEK) else Mechanism.EOF
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        return Mechanism.of(error)
-    except (AttributeError, TypeError, ValueError):
-        # No socket, after all.
-        return Mechanism.UNKNOWN

@@ -142,9 +142,9 @@ async def work_on() -> None:
     note(WORKS)
     deadline = time.monotonic() + 2 * PATIENCE
     while not all_have_left() and time.monotonic() < deadline:  # noqa: ASYNC110 - a file
-        await asyncio.sleep(0.02)
+        await anyio.sleep(0.02)
     # Until the server has had a look at their connections.
-    await asyncio.sleep(0.1)
+    await anyio.sleep(0.1)
 
 
 def work_in_thread() -> None:

@@ -5,6 +5,7 @@ The environment decides what is served:
 - ``CLEANCLOSE=1`` wraps the app, ``CLEANCLOSE=0`` leaves it bare.
 - ``CLEANCLOSE_SETTINGS`` is a JSON object of settings for the wrapper.
 - ``TEST_BASE_HTTP=1`` adds a ``BaseHTTPMiddleware`` to the Starlette app.
+- ``TEST_SLOW_500`` makes the Starlette app answer an exception after so many seconds.
 - ``TEST_MAX_BODY_SIZE`` is the limit of the Tornado server, in bytes.
 
 =====================  ==========================================================================

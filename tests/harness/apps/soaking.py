@@ -74,7 +74,7 @@ def census(tasks: int | None, seen: routes.Seen) -> bytes:
             "threads": threading.active_count(),
             "tasks": tasks,
             "lingering": LINGERER.count,
-            "places": sum(each._all for each in places),
+            "places": sum(each.taken for each in places),
             "smuggled": seen.smuggled,
             "counters": snapshot(),
         }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from starlette.applications import Starlette
@@ -17,6 +18,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from tests.harness.apps import routes
+
+SLOW_500: Final = float(os.environ.get("TEST_SLOW_500", "0"))
 
 METHODS = ["GET", "HEAD", "POST", "PUT"]
 
@@ -93,6 +96,12 @@ async def websocket(socket: WebSocket) -> None:
     await socket.accept()
     async for message in socket.iter_text():
         await socket.send_text(message)
+
+
+async def answer_slowly(request: Request, error: Exception) -> Response:
+    """What Starlette's outermost middleware answers with, when more of the body has come."""
+    await anyio.sleep(SLOW_500)
+    return PlainTextResponse("failed", 500)
 
 
 async def error(request: Request) -> Response:
@@ -195,6 +204,7 @@ def make_app() -> Starlette:
             Route(routes.SEEN, what_was_seen, methods=METHODS),
         ],
         middleware=middleware,
+        exception_handlers={Exception: answer_slowly} if SLOW_500 else None,
     )
     if routes.wrapped():
         from cleanclose.asgi import CleanCloseMiddleware

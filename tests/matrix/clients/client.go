@@ -23,6 +23,7 @@ import (
 
 type job struct {
 	Port    int     `json:"port"`
+	TLS     bool    `json:"tls"`
 	Path    string  `json:"path"`
 	Next    string  `json:"next"`
 	Size    int64   `json:"size"`
@@ -155,7 +156,11 @@ func run(j job, line []byte) answer {
 		Transport: transport,
 		Timeout:   time.Duration(j.Timeout * float64(time.Second)),
 	}
-	address := func(path string) string { return fmt.Sprintf("http://127.0.0.1:%d%s", j.Port, path) }
+	scheme := "http"
+	if j.TLS {
+		scheme = "https"
+	}
+	address := func(path string) string { return fmt.Sprintf("%s://127.0.0.1:%d%s", scheme, j.Port, path) }
 	upload := &body{
 		line:  line,
 		left:  j.Size,

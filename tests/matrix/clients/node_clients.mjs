@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import diagnostics from "node:diagnostics_channel";
 import http from "node:http";
+import https from "node:https";
 import readline from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 
@@ -67,7 +68,7 @@ async function runPair(first, second) {
   return answer;
 }
 
-const address = (job, path) => `http://127.0.0.1:${job.port}${path}`;
+const address = (job, path) => `http${job.tls ? "s" : ""}://127.0.0.1:${job.port}${path}`;
 
 function useFetch(job) {
   if (job.expect) return { unsupported: "fetch refuses to send Expect" };
@@ -90,7 +91,7 @@ function useFetch(job) {
 }
 
 async function useHttp(job) {
-  const agent = new http.Agent({ keepAlive: true });
+  const agent = new (job.tls ? https : http).Agent({ keepAlive: true });
   const headers = job.chunked
     ? { "Transfer-Encoding": "chunked" }
     : { "Content-Length": job.size };
@@ -109,7 +110,7 @@ async function useHttp(job) {
 function send(job, agent, options, withBody) {
   return new Promise((resolve, reject) => {
     let answered = false;
-    const request = http.request({ host: "127.0.0.1", port: job.port, agent, ...options });
+    const request = (job.tls ? https : http).request({ host: "127.0.0.1", port: job.port, agent, ...options });
     request.setTimeout(job.timeout * 1000, () => request.destroy(new Error("timeout")));
     request.on("error", reject);
     request.on("response", (response) => {

@@ -19,6 +19,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -52,11 +53,14 @@ class Watch:
 
     def install(self) -> None:
         """Stand in front of the methods of every socket."""
-        for name in _METHODS:
-            setattr(socket.socket, name, self._watched(name))
+        # What goes through TLS comes by none of the plain socket's methods but connect.
+        over_tls = [(ssl.SSLSocket, name) for name in _METHODS if name in vars(ssl.SSLSocket)]
+        for owner, name in [(socket.socket, name) for name in _METHODS] + over_tls:
+            if owner is socket.socket or name not in ("connect", "sendmsg"):
+                setattr(owner, name, self._watched(owner, name))
 
-    def _watched(self, name: str) -> Callable[..., Any]:
-        original = getattr(socket.socket, name)
+    def _watched(self, owner: type, name: str) -> Callable[..., Any]:
+        original = getattr(owner, name)
 
         @functools.wraps(original)
         def method(*arguments: Any, **options: Any) -> Any:
@@ -73,6 +77,8 @@ class Watch:
 
 
 WATCH: Final = Watch()
+AUTHORITY: Final = os.environ.get("MATRIX_AUTHORITY", "")
+"""The file with whom a client has to trust."""
 
 
 def pieces(job: Job) -> Iterator[bytes]:
@@ -165,7 +171,13 @@ def run_pair(first: Callable[[], Answer], second: Callable[[], Answer]) -> Answe
 
 def use_http_client(job: Job) -> Answer:
     """``http.client`` as ordinary code uses it: a failed send is a loss."""
-    connection = http.client.HTTPConnection("127.0.0.1", job["port"], timeout=job["timeout"])
+    connection: http.client.HTTPConnection
+    if job["tls"]:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", job["port"], timeout=job["timeout"], context=trusting()
+        )
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", job["port"], timeout=job["timeout"])
 
     def ask(method: str, path: str, **options: Any) -> Answer:
         connection.request(method, path, **options)
@@ -189,7 +201,9 @@ def use_http_client(job: Job) -> Answer:
 
 def use_urllib(job: Job) -> Answer:
     """``urllib.request``, which closes after each response."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trusting())
+    )
 
     def ask(request: urllib.request.Request | str) -> Answer:
         try:
@@ -210,6 +224,7 @@ def use_requests(job: Job) -> Answer:
     requests: Any = importlib.import_module("requests")
     with requests.Session() as session:
         session.trust_env = False
+        session.verify = AUTHORITY
 
         def ask(method: str, path: str, **options: Any) -> Answer:
             response = session.request(method, path, timeout=job["timeout"], **options)
@@ -233,7 +248,8 @@ def use_requests(job: Job) -> Answer:
 def use_httpx(job: Job) -> Answer:
     """``httpx``, with a client."""
     httpx: Any = importlib.import_module("httpx")
-    with httpx.Client(timeout=job["timeout"], trust_env=False) as client:
+    verify = trusting() if job["tls"] else False
+    with httpx.Client(timeout=job["timeout"], trust_env=False, verify=verify) as client:
 
         def ask(method: str, path: str, **options: Any) -> Answer:
             response = client.request(method, path, **options)
@@ -258,7 +274,8 @@ def use_aiohttp(job: Job) -> Answer:
 
         async def open_session() -> Any:
             limit = aiohttp.ClientTimeout(total=job["timeout"])
-            return aiohttp.ClientSession(timeout=limit)
+            connector = aiohttp.TCPConnector(ssl=trusting())
+            return aiohttp.ClientSession(timeout=limit, connector=connector)
 
         async def ask(method: str, path: str, **options: Any) -> Answer:
             async with session.request(method, path, **options) as response:
@@ -336,7 +353,7 @@ class Curl:
             output.unlink(missing_ok=True)
         write_out = ["--write-out", "%{json}\\n", "--max-time", str(job["timeout"])]
         command = ["curl", "--verbose", "--silent", "--http1.1", "--noproxy", "*", *write_out]
-        command += ["--request", "POST", "--output", str(outputs[0])]
+        command += ["--cacert", AUTHORITY, "--request", "POST", "--output", str(outputs[0])]
         command += ["--upload-file", str(self._body(job))]
         command += ["--header", f"Expect:{' 100-continue' if job['expect'] else ''}"]
         if job["expect"] == "patient":
@@ -348,7 +365,8 @@ class Curl:
         if job["pause"]:
             command += ["--limit-rate", str(round(job["piece"] / job["pause"]))]
         command += [url(job, "path"), "--next", "--verbose", "--silent", "--noproxy", "*"]
-        command += [*write_out, "--output", str(outputs[1]), url(job, "next")]
+        command += [*write_out, "--cacert", AUTHORITY, "--output", str(outputs[1])]
+        command += [url(job, "next")]
         result = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
         lines = result.stdout.decode("utf-8", "replace").splitlines()
         log = result.stderr.decode("utf-8", "replace")
@@ -373,7 +391,12 @@ class Curl:
 
 def url(job: Job, key: str) -> str:
     """The address of the upload, or of what comes next."""
-    return f"http://127.0.0.1:{job['port']}{job[key]}"
+    return f"http{'s' if job['tls'] else ''}://127.0.0.1:{job['port']}{job[key]}"
+
+
+def trusting() -> ssl.SSLContext:
+    """What a client connects over TLS with."""
+    return ssl.create_default_context(cafile=AUTHORITY)
 
 
 def main() -> None:

@@ -258,7 +258,8 @@ def test_leaving_while_the_handler_works(app: Observed, path: str, how: How) -> 
     assert (event["event"], event["phase"]) == ("client_departed", "handler")
     assert event["mechanism"] == MECHANISM[how]
     assert event["bytes_out"] == 0
-    assert event["wasted_seconds"] > 0
+    # To the millisecond.
+    assert event["wasted_seconds"] >= 0
     assert event["request_id"] == "r1"
     assert "status" not in event
 

@@ -463,6 +463,18 @@ def test_a_500_made_outside_arrives(
         until_logged(server, "as this route promises", logged + 1)
 
 
+@pytest.mark.parametrize("row", [HYPERCORN, HYPERCORN_TRIO], ids=str)
+def test_a_500_made_outside_arrives_when_a_queue_has_had_time_to_fill(
+    serve: Serve, row: Stack
+) -> None:
+    """The server waits with the end of an answer until there is room for one more piece."""
+    serve.allow_tracebacks()
+    server = serve(row, env={"TEST_SLOW_500": "0.5"})
+    outcome = strict(Upload(port=server.port, path=routes.ERROR, body_size=16 * MIB, chunked=True))
+    assert outcome.status == 500, str(outcome)
+    assert_clean([outcome])
+
+
 @pytest.mark.negative_control
 @pytest.mark.parametrize("row", [each for each in ERRORS if "daphne" not in str(each.id)])
 def test_without_the_middleware_the_500_is_lost(serve: Serve, tally: Tally, row: Stack) -> None:

@@ -441,15 +441,24 @@ def test_a_client_that_stalls_is_let_go() -> None:
         assert (event.outcome, event.cap) == (Outcome.CUT, Cap.IDLE_SECONDS)
 
 
-def test_a_request_without_a_body_leaves_nothing_to_the_cyclic_collector(
-    server: Running, bare: Running
+@pytest.mark.parametrize(
+    "upload",
+    [
+        {"method": "GET"},
+        {"path": "/prepare", "body_size": 1000},
+        {"path": "/prepare", "body_size": 8 * MIB},
+    ],
+    ids=["get", "drained", "lingers"],
+)
+def test_a_request_leaves_nothing_to_the_cyclic_collector(
+    server: Running, bare: Running, upload: Any
 ) -> None:
     def garbage(running: Running) -> int:
         for _ in range(3):
-            strict(Upload(port=running.port, method="GET"))
+            strict(Upload(port=running.port, **upload))
         running.call(gc.collect)
         running.call(gc.disable)
-        strict(Upload(port=running.port, method="GET"))
+        strict(Upload(port=running.port, **upload))
         found = int(running.call(gc.collect))
         running.call(gc.enable)
         return found

@@ -170,7 +170,7 @@ def test_the_opt_out_works_wherever_the_line_stands(make: Make) -> None:
     application_of(served).add_handlers(".*", [(".*/opts-out", OptsOut)])
     with serving(served, max_body_size=64 * MIB) as running:
         running.post("/in/opts-out", 16 * MIB)
-    assert found == ["HeldConnection"]
+    assert found == ["WatchedConnection"]
     assert [event.name for event in events if event.name == "upload_drained"] == []
 
 

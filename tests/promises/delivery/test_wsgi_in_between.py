@@ -104,6 +104,7 @@ GTHREAD: Final[Stack] = gunicorn(
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("tracer", ["sentry", "opentelemetry"])
 def test_refused_at_once_behind_what_traces_an_application(serve: Serve, tracer: str) -> None:
     server = serve(GTHREAD, wrapped=True, env={"TEST_TRACER": tracer})

@@ -20,8 +20,10 @@ from tests.harness.waiting import until
 ROOT: Final = Path(__file__).parents[3]
 CLEANCLOSE: Final = (sys.executable, "-c", "from cleanclose.doctor.main import main; main()")
 HELLO: Final = "tests.harness.apps.hello"
-LIMIT: Final = 30.0
-"""Seconds within which an examination ends."""
+LIMIT: Final = 90.0
+"""Seconds within which an examination ends: six times what it takes where nothing runs beside."""
+PATIENTLY: Final = "--start-timeout=60"
+"""For an import on a busy machine; of two the last one holds."""
 
 pytestmark = [pytest.mark.stacks, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -41,7 +43,7 @@ class Ran(NamedTuple):
 def doctor(*arguments: str) -> Ran:
     began = time.monotonic()
     finished = subprocess.run(
-        [*CLEANCLOSE, "doctor", *arguments],
+        [*CLEANCLOSE, "doctor", PATIENTLY, *arguments],
         cwd=ROOT,
         check=False,
         capture_output=True,
@@ -236,7 +238,13 @@ TROUBLES: Final = [
     (f"{HELLO}.troubles:fails()", (), "ValueError: there is no configuration"),
     (f"{HELLO}.troubles:never_answers", ("--timeout=1",), "did not answer POST / within 1 s"),
     (f"{HELLO}.troubles:lifespan_fails", (), "lifespan failed at its start: no database here"),
-    (f"{HELLO}.troubles:lifespan_hangs", ("--start-timeout=4",), "did not come to the end"),
+    # To its end, in which the application has to be imported on a busy machine as well.
+    pytest.param(
+        f"{HELLO}.troubles:lifespan_hangs",
+        ("--start-timeout=20",),
+        "did not come to the end",
+        marks=pytest.mark.full,
+    ),
     (f"{HELLO}.troubles:needs_lifespan", ("--server=daphne",), "runs no lifespan"),
     (f"{HELLO}.on_flask:app", ("--server=uvicorn",), "uvicorn does not serve a WSGI"),
     (f"{HELLO}.on_flask:app", ("--server=cheroot", "--", "--threads=2"), "takes no options"),
@@ -319,7 +327,8 @@ def test_no_process_is_left_behind(number: signal.Signals) -> None:
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     if number is signal.SIGKILL:
-        until(lambda: left_behind() == before, left_behind)
+        until(lambda: set(left_behind()) <= set(before), left_behind)
     else:
         assert (process.returncode, err.strip()) == (2, "Stopped before it was done.")
-    assert left_behind() == before
+    # What others have started may end meanwhile.
+    assert set(left_behind()) <= set(before)

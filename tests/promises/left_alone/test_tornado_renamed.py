@@ -70,7 +70,7 @@ def say_nothing(handler: web.RequestHandler) -> None: ...
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: dict[tuple[type, type], bool] = {}
+    found: dict[tuple[type, type], type | None] = {}
     rows: set[Private] = set()
     monkeypatch.setattr(private, "_found", found)
     monkeypatch.setattr(said, "_SAID", rows)

@@ -25,7 +25,7 @@ from tests.harness.servers_wsgi import ROWS as WSGI_ROWS
 from tests.harness.serving import Serve, Tally
 from tests.harness.stacks import SERVERS, Stack, gunicorn, stack
 from tests.harness.verdicts import Client, assert_clean
-from tests.harness.watching import smuggled
+from tests.harness.watching import DRAINED, Watch, smuggled
 
 pytestmark = pytest.mark.timeout(GUARD)
 
@@ -317,6 +317,22 @@ def test_beyond_a_limit_others_pass_it_to_a_client_that_reads(
     seen = what_came(outcomes)
     tally(f"{row} {proxy}", "beyond, reader", wrapped=True, delivered=seen.get(413, 0), tries=2)
     assert seen == {413: 2}
+
+
+@pytest.mark.parametrize("proxy", named("traefik"))
+@pytest.mark.parametrize("row", THREE, ids=str)
+def test_what_such_a_proxy_may_have_thrown_away_is_not_called_delivered(
+    serve: Serve, row: Stack, proxy: str
+) -> None:
+    """Beyond the limits it cuts its client, and closes towards the server in good order."""
+    server = serve(row, settings={"max_seconds": 0.5})
+    port = serve.behind(server, proxy).port
+    for chunked in (False, True):
+        watch = Watch(server)
+        seen = strict(replace(upload(4), port=port, chunked=chunked))
+        assert seen.status is None, str(seen)
+        assert watch.grown(*(DRAINED % outcome for outcome in ("unknown", "cut", "reset")))
+        assert watch.same(DRAINED % "delivered"), watch.changes()
 
 
 @pytest.mark.stacks

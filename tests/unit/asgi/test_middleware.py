@@ -249,6 +249,22 @@ async def test_who_waits_for_a_100_is_answered_at_once_and_never_read_from(
 
 
 @pytest.mark.anyio
+async def test_who_leaves_while_its_body_is_drained_troubles_nobody() -> None:
+    """A server may raise then from what the middleware sends for the application (ASGI 2.4)."""
+    events: list[Event] = []
+    server = Server()
+    server.client_sends(piece(), DISCONNECT)
+
+    async def send(message: Message) -> None:
+        raise OSError("the client has left")
+
+    server.send = send  # type: ignore[method-assign]
+    await server.serve(wrap(refuse, events))
+    assert only(events).outcome is Outcome.UNKNOWN
+    assert only(events).drained == 10
+
+
+@pytest.mark.anyio
 async def test_a_stream_of_http_2_is_drained_and_its_connection_stays() -> None:
     events: list[Event] = []
     server = SocketServer(length=None)

@@ -14,8 +14,11 @@ import functools
 import gzip
 import json
 import logging
+import sys
+import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType, TracebackType
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -146,9 +149,33 @@ def rebuilt(
     error.__cause__ = rebuild("cause")
     error.__context__ = rebuild("context")
     error.__suppress_context__ = bool(recorded.get("suppress_context"))
+    error.__traceback__ = traceback_of(recorded.get("frames") or ())
     if is_marked(recorded):
         mark(error, GONE)
     return error
+
+
+def traceback_of(frames: Sequence[Entry]) -> TracebackType | None:
+    """A traceback through code of the recorded modules and functions."""
+    found: TracebackType | None = None
+    for each in reversed(frames):
+        function = str(each["func"]).rpartition(".")[2]
+        frame = frame_of(str(each["file"]), function)
+        found = TracebackType(found, frame, 0, each["line"])
+    return found
+
+
+@functools.cache
+def frame_of(file: str, function: str) -> FrameType:
+    """A frame of a function in one of the recorded files."""
+    kind, _, path = file.rpartition(":")
+    module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    folder = sysconfig.get_path("stdlib") if kind == "stdlib" else "/somewhere"
+    code = compile("frame = sys._getframe()", f"{folder}/{path}", "exec").replace(co_name=function)
+    names: dict[str, Any] = {"__name__": module, "sys": sys}
+    exec(code, names)
+    frame: FrameType = names["frame"]
+    return frame
 
 
 class Group(BaseExceptionGroup[BaseException]):

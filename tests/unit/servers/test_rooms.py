@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ from cleanclose import servers
 from cleanclose.core.private import Private, say_gone
 from cleanclose.core.server import Server
 from cleanclose.servers import PRIVATE, ROOMS
+from cleanclose.servers.eventlet import ROOM as EVENTLET
 
 PUBLIC = frozenset({"raw", "__self__", "is_set", "alive", "closed", "transport_stream", "socket"})
 """Documented, or of the attribute before it."""
@@ -58,3 +60,27 @@ def test_the_old_module_still_has_its_names() -> None:
     for name in ("UNKNOWN", "TORNADO", "Server", "Continue", "asgi_server", "wsgi_server"):
         assert getattr(old_place, name) is not None
     assert getattr(old_place, "asgi_server") is servers.asgi_server  # noqa: B009 - it has no types
+
+
+def test_what_eventlet_could_not_write_does_not_end_in_a_traceback() -> None:
+    """Its finish() flushes once more, and passes over what a lost connection raises, not EBADF."""
+    done: list[str] = []
+
+    class Handler:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def finish(self) -> None:
+            done.append("finish")
+            raise OSError(self.number, "said by the kernel")
+
+    when_closing = EVENTLET.wsgi.when_closing if EVENTLET.wsgi else None
+    assert when_closing is not None
+    handler = Handler(errno.EBADF)
+    when_closing(handler, lambda: done.append("let go"))
+    handler.finish()
+    assert done == ["let go", "finish"]
+    handler = Handler(errno.EIO)
+    when_closing(handler, lambda: None)
+    with pytest.raises(OSError, match="said by the kernel"):
+        handler.finish()

@@ -1,15 +1,13 @@
-"""What the page knows, and how it is served on each interface."""
+"""What the page knows."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import platform
-import re
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,7 +22,8 @@ from cleanclose.core import (
     kernel_figures,
     snapshot,
 )
-from cleanclose.integrations.status.drawing import BARS, PHASES, POLICY, render
+from cleanclose.integrations.status.drawing import BARS, PHASES
+from cleanclose.integrations.status.showing import Shown, show
 
 __all__ = ["StatusPage"]
 
@@ -33,14 +32,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _MOST_SURGES: Final = 20
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    reason: str
-    headers: Sequence[tuple[str, str]]
-    body: bytes
 
 
 class StatusPage:
@@ -57,7 +48,9 @@ class StatusPage:
             False.
         kernel: Whether the kernel's figures are shown (Linux): those of everything that shares
             this process's network, other services included. Default True.
-        clock: The time in seconds since 1970.
+        clock: The time in seconds since 1970, which may be set at any moment.
+        monotonic: The time in seconds on a clock that only goes forward: the one that bars and
+            surges have their places on.
 
     Raises:
         ValueError: An argument has the wrong type or is out of its range.
@@ -71,6 +64,7 @@ class StatusPage:
         show_clients: bool = False,
         kernel: bool = True,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         _check_text("title", title)
         _check_minutes(minutes)
@@ -81,11 +75,11 @@ class StatusPage:
         self._show_clients = show_clients
         self._kernel = kernel
         self._clock = clock
-        self._since = clock()
+        self._monotonic = monotonic
+        self._since = monotonic()
         self._lock = Lock()
         self._bars: deque[tuple[int, Counter[str]]] = deque(maxlen=BARS)
         self._surges: deque[tuple[float, DepartureSurge]] = deque(maxlen=_MOST_SURGES)
-        self._handler: Any = None
 
     def __call__(self, event: Event, /) -> None:
         """Take note of an event: this is an outlet."""
@@ -96,57 +90,60 @@ class StatusPage:
                 key = event.outcome.value
             case DepartureSurge():
                 with self._lock:
-                    self._surges.append((self._clock(), event))
+                    self._surges.append((self._monotonic(), event))
                 return
             case _:
                 return
         with self._lock:
-            bar = int(self._clock() / self._seconds)
+            bar = int(self._monotonic() / self._seconds)
             if not self._bars or self._bars[-1][0] < bar:
                 self._bars.append((bar, Counter()))
             self._bars[-1][1][key] += 1
 
-    # The adapters.
+    # The adapters. What each of them needs has only who uses it.
 
-    async def asgi(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+    async def asgi(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """The page as an ASGI application, for any path below the one it is mounted at.
 
         Raises:
+            ImportError: Starlette is not installed: ``cleanclose[asgi]`` brings it.
             ValueError: The scope is none of HTTP.
         """
+        from cleanclose.integrations.status.on_starlette import StatusEndpoint
+
         if scope["type"] != "http":
             raise ValueError(f"the status page speaks HTTP, not {scope['type']}")
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept")
-        answer = self._answer(scope["method"], accept.decode("latin-1"))
-        headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer.body})
+        await StatusEndpoint(self._show, scope, receive, send)
 
-    def wsgi(
-        self, environ: Mapping[str, Any], start_response: Callable[..., object]
-    ) -> Iterable[bytes]:
-        """The page as a WSGI application, for any path below the one it is mounted at."""
-        answer = self._answer(environ["REQUEST_METHOD"], environ.get("HTTP_ACCEPT", ""))
-        start_response(f"{answer.status} {answer.reason}", list(answer.headers))
-        return [answer.body]
+    def wsgi(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """The page as a WSGI application, for any path below the one it is mounted at.
+
+        Raises:
+            ImportError: Werkzeug is not installed: ``cleanclose[wsgi]`` brings it.
+        """
+        from cleanclose.integrations.status.on_werkzeug import respond
+
+        return respond(self._show, environ, start_response)
 
     @property
     def tornado(self) -> Any:
         """The page as a `tornado.web.RequestHandler`, for a route of the application's.
 
         Raises:
-            ImportError: Tornado is not installed.
+            ImportError: Tornado is not installed: ``cleanclose[tornado]`` brings it.
         """
-        if self._handler is None:
-            self._handler = _tornado_handler(self._answer)
-        return self._handler
+        from cleanclose.integrations.status.on_tornado import handler_for
+
+        return handler_for(self._show)
 
     # What is shown.
 
     def figures(self) -> dict[str, Any]:
         """Everything that the page shows, as plain values: what a client gets as JSON."""
-        now = self._clock()
-        last = int(now / self._seconds)
+        now, at = self._clock(), self._monotonic()
+        # What the clock would have shown at any moment, had it been right then.
+        set_by = now - at
+        last = int(at / self._seconds)
         with self._lock:
             bars = dict(self._bars)
             surges = list(self._surges)
@@ -157,13 +154,13 @@ class StatusPage:
             "process": {
                 "pid": os.getpid(),
                 "python": platform.python_version(),
-                "since": _iso(self._since),
+                "since": _iso(self._since + set_by),
                 "now": _iso(now),
             },
             "counters": snapshot(),
-            "surges": [self._surge(at, surge) for at, surge in reversed(surges)],
+            "surges": [self._surge(seen + set_by, surge) for seen, surge in reversed(surges)],
             "series": {
-                "from": _iso((last - BARS + 1) * self._seconds),
+                "from": _iso((last - BARS + 1) * self._seconds + set_by),
                 "seconds_each": self._seconds,
                 "departures": {
                     phase.value: [bar[phase.value] for bar in numbers] for phase in PHASES
@@ -182,47 +179,8 @@ class StatusPage:
             fields.pop("network", None)
         return {"at": _iso(at), **fields}
 
-    def _answer(self, method: str, accept: str) -> _Answer:
-        if method not in ("GET", "HEAD"):
-            headers = [("Allow", "GET, HEAD"), ("Content-Length", "0")]
-            return _Answer(405, "Method Not Allowed", headers, b"")
-        figures = self.figures()
-        if _wants_json(accept):
-            content_type = "application/json"
-            body = json.dumps(figures).encode()
-        else:
-            content_type = "text/html; charset=utf-8"
-            body = render(figures).encode()
-        headers = [
-            ("Content-Type", content_type),
-            ("Content-Length", str(len(body))),
-            ("Cache-Control", "no-store"),
-            ("Vary", "Accept"),
-            ("Content-Security-Policy", POLICY),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-        ]
-        return _Answer(200, "OK", headers, b"" if method == "HEAD" else body)
-
-
-def _tornado_handler(answer: Callable[[str, str], _Answer]) -> Any:
-    # Only those who use it have it.
-    from tornado import web
-
-    class StatusHandler(web.RequestHandler):
-        """The status page."""
-
-        def _show(self) -> None:
-            request = self.request
-            shown = answer(request.method or "GET", request.headers.get("Accept", ""))
-            self.set_status(shown.status)
-            for name, value in shown.headers:
-                self.set_header(name, value)
-            self.write(shown.body)  # pyright: ignore[reportUnknownMemberType]
-
-        get = head = post = put = patch = delete = options = _show
-
-    return StatusHandler
+    def _show(self, accept: str) -> Shown:
+        return show(self.figures(), accept)
 
 
 def _check_text(name: str, value: object) -> None:
@@ -249,14 +207,3 @@ def _kernel(figures: KernelFigures) -> dict[str, Any]:
         "counters": dict(figures.counters),
         "listeners": [dataclasses.asdict(listener) for listener in figures.listeners],
     }
-
-
-def _wants_json(accept: str) -> bool:
-    """Whether a client asks for JSON, and not at least as much for HTML (RFC 9110, 12.5.1)."""
-    weights: dict[str, float] = {}
-    for part in accept.split(","):
-        kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        weight = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-        weights[kind] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
-    json_weight = weights.get("application/json", 0.0)
-    return json_weight > 0 and json_weight > weights.get("text/html", 0.0)

@@ -8,7 +8,7 @@ it was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from cleanclose.core.blame.provenance import (
@@ -23,7 +23,7 @@ from cleanclose.core.blame.provenance import (
 from cleanclose.core.blame.upstreams import lost_upstream
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 
-__all__ = ["WRAPPERS", "judge", "mark", "marked", "masked", "unmask"]
+__all__ = ["WRAPPERS", "is_wrapper", "judge", "mark", "marked", "masked", "unmask"]
 
 WRAPPERS: Final = frozenset(
     {
@@ -256,25 +256,47 @@ def masked(error: BaseException) -> BaseException | None:
         seen.add(id(each))
         held = leaves(each)
         waiting.extend(held)
-        # What the server itself has raised it from is of the same connection.
-        if each.__cause__ is not None:
-            waiting.append(each.__cause__)
-        context = each.__context__
-        if context is None or context is each.__cause__ or is_from_before(context):
-            continue
-        if not _is_no_loss(context, each):
-            if not any(context is other for other in found):
-                found.append(context)
-        elif not _is_answer(context):
-            waiting.append(context)
+        for below in (each.__cause__, each.__context__):
+            if below is None or (is_from_before(below) and below is not each.__cause__):
+                continue
+            # What the server itself has raised it from is of the same connection.
+            if not _is_no_loss(below, each) and not _is_servers_cause(below, each):
+                found += [own for own in _own_of(below, each) if not _is_among(own, found)]
+            elif below is each.__cause__ or not _is_answer(below):
+                waiting.append(below)
     if len(found) < 2:
         return found[0] if found else None
     return BaseExceptionGroup("what a client's departure would have hidden", found)
 
 
+def _own_of(error: BaseException, during: BaseException) -> list[BaseException]:
+    """What of an exception was hidden: of a group with one loss that one, else all of it."""
+    lost = [each for each in _flat(error) if not _is_no_loss(each, during)]
+    return lost if len(lost) == 1 else [error]
+
+
+def _flat(error: BaseException) -> Iterator[BaseException]:
+    held = leaves(error)
+    if not held:
+        yield error
+    for each in held:
+        yield from _flat(each)
+
+
+def _is_among(error: BaseException, found: list[BaseException]) -> bool:
+    return any(error is other for other in found)
+
+
+def _is_servers_cause(cause: BaseException, error: BaseException) -> bool:
+    """Whether it is the server itself that raised an exception from another one."""
+    if cause is not error.__cause__:
+        return False
+    return is_of_plumbing(cause) or (_is_marked(error) and not _has_another_cause(error))
+
+
 def _is_no_loss(error: BaseException, during: BaseException) -> bool:
     """Whether nothing is lost if an exception is not told, which was handled when another came."""
-    if _is_marked(error) or _is_wrapper(error) or _is_carried(error):
+    if _is_marked(error) or is_wrapper(error) or _is_carried(error):
         return True
     held = leaves(error)
     if held:
@@ -317,7 +339,7 @@ def _carried(error: BaseException) -> BaseException | None:
     below = first_caught_by(error, _CARRIERS) if raised_by(error, _CARRIERS) else None
     seen = {id(error)}
     while below is not None and id(below) not in seen:
-        if _is_marked(below) or _is_wrapper(below):
+        if _is_marked(below) or is_wrapper(below):
             return below
         seen.add(id(below))
         below = first_caught_by(below, _CARRIERS) if raised_by(below, _CARRIERS) else None
@@ -335,8 +357,10 @@ def _proof(error: BaseException, departure: Verdict | None, exchange: str | None
         seen.add(id(each))
         held = leaves(each)
         if held:
-            # A group that was raised from something else is about that, too.
-            waiting.extend(held if each.__cause__ is None else (*held, each.__cause__))
+            waiting.extend(held)
+            if _may_be_another(each.__cause__, seen):
+                # A group that was raised from something else is about that, too.
+                return None
             continue
         found = _proof_of_one(each, departure, exchange)
         if found is None:
@@ -351,11 +375,13 @@ def _proof_of_one(
     error = _carried(error) or error
     mark_ = marked(error)
     if mark_ is not None:
-        if _has_another_cause(error) or not _is_of(error, exchange):
+        if not _is_of(error, exchange) or (
+            _has_another_cause(error) and _may_be_another(error.__cause__, {id(error)})
+        ):
             return None
         # The exchange may know more: that the process was stopping, or how the peer left.
         return departure or mark_
-    if departure is None or not _is_wrapper(error) or _wraps_another(error):
+    if departure is None or not is_wrapper(error) or _wraps_another(error):
         return None
     return departure
 
@@ -393,7 +419,7 @@ def _wraps_another(error: BaseException) -> bool:
             # What was being handled when the work was cancelled is its context.
             error = below
             continue
-        if not _is_wrapper(below) and (error.__cause__ is not None or _may_be_another(below, seen)):
+        if not is_wrapper(below) and _may_be_another(below, seen):
             return True
         error = below
     return False
@@ -405,14 +431,18 @@ def _is_cancellation(error: BaseException) -> bool:
     return all(map(_is_cancellation, held)) if held else name_of(type(error)) in _CANCELLED
 
 
-def _may_be_another(error: BaseException, seen: set[int]) -> bool:
+def _may_be_another(error: BaseException | None, seen: set[int]) -> bool:
+    """Whether a departure may have been made of an exception that was no departure."""
+    if error is None or id(error) in seen or _is_marked(error):
+        return False
     held = leaves(error)
     if held:
         # Frameworks raise a group's only leaf by itself, and then the group is its context.
-        return any(id(leaf) not in seen and not _is_marked(leaf) for leaf in held)
+        return any(_may_be_another(leaf, seen) for leaf in held)
     # Any OSError may be the reset of something else, time-outs included.
     return isinstance(error, OSError | EOFError)
 
 
-def _is_wrapper(error: BaseException) -> bool:
+def is_wrapper(error: BaseException) -> bool:
+    """Whether an exception is a framework's or a server's own word for a departure."""
     return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__)

@@ -23,6 +23,7 @@ __all__ = [
     "Place",
     "behind",
     "caller",
+    "came_from",
     "caught_by",
     "chain",
     "first_caught_by",
@@ -44,6 +45,7 @@ __all__ = [
     "raise_as_it_is",
     "raised_by",
     "raised_under",
+    "says_lost",
     "was_inside",
 ]
 
@@ -104,6 +106,10 @@ PLUMBING: Final = frozenset(
 )
 """Packages that stand between a server's socket and an application: what they raise and catch
 among themselves (an empty queue, a missing header) is how they work."""
+
+_LAYERS: Final = frozenset({"cleanclose", "eventlet", "gevent", "django"})
+"""Packages between a server and its socket: ourselves, cooperative sockets, and the input of
+Django's development server."""
 
 _NO_PLUMBING: Final = ("django.db.", "django.core.cache.", "django.core.mail.")
 """Parts of them that speak to the application's upstreams."""
@@ -199,6 +205,41 @@ def passed_call(error: BaseException, packages: Container[str], function: str) -
         frame.f_code.co_name == function and package_of(frame) in packages
         for frame in frames_of(error)
     )
+
+
+def says_lost(error: OSError) -> bool:
+    """Whether an error is what a system says, or TLS, of a connection whose other end has left.
+
+    That it was this connection another proof has to say.
+    """
+    # A server in C gives no errno.
+    return (
+        isinstance(error, TimeoutError)
+        or error.errno is None
+        or error.errno in LOST_ERRNOS
+        or any(name_of(cls) == "ssl.SSLError" for cls in type(error).__mro__)
+    )
+
+
+def came_from(error: BaseException, package: str, through: int | None = None) -> bool:
+    """Whether an exception came from nobody but a server and the standard library.
+
+    What stands between the server and a shim may have connections of its own. Of a server that
+    nobody knows, only what has no frames of its own is believed: one written in C.
+
+    Args:
+        error: The exception.
+        package: The server's package.
+        through: The id of an object of the application's own which the server used. What came
+            through that is not the server's.
+    """
+    for frame in frames_of(error):
+        each = package_of(frame)
+        if each != package and each not in _LAYERS and each not in sys.stdlib_module_names:
+            return False
+        if through is not None and id(frame.f_locals.get("self")) == through:
+            return False
+    return True
 
 
 def passed_object(error: BaseException, is_it: Callable[[object], bool]) -> bool:

@@ -263,11 +263,7 @@ class Watch:
             self.progress = STREAMING
 
     def file_broke_off(self, size: int | None) -> None:
-        """The server was sending a file by itself, which has counted as complete so far.
-
-        Args:
-            size: How many bytes of it the server had taken; None if nobody can tell.
-        """
+        """The server sent a file by itself, and had taken so much; None if nobody can tell."""
         if size is None:
             self.sends_unseen = True
         else:

@@ -266,6 +266,11 @@ class Exchange:
                 self._outcome = Outcome.RESET
         return self._happen(Happening.PEER_GONE, now)
 
+    @property
+    def left_while_draining(self) -> bool:
+        """Whether the peer has left while its body was drained: nobody waits for the response."""
+        return self._mechanism is not None
+
     def reading_failed(self, error: Exception, now: float) -> Step:
         """Reading the body raised, whoever read.
 

@@ -13,6 +13,7 @@ __all__ = [
     "ends_chunks",
     "is_multiplexed",
     "needs_length",
+    "plain_length",
     "response_length",
     "wants_continue",
 ]
@@ -48,11 +49,9 @@ def body_length(
     follows may be no body at all; and a length which cannot be trusted: where such a body ends
     is unknown, and reading on could take the next request for a part of it.
 
-    HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1).
-
-    An upgrade to ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before
-    anything else can (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload that
-    is not encrypted, unless told otherwise.
+    HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1). An upgrade to
+    ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before anything else can
+    (RFC 7540 section 3.2). Java's HttpClient asks for it with each upload in plain text.
 
     Args:
         method: The request's method.
@@ -79,9 +78,23 @@ def body_length(
         return CHUNKED if last == "chunked" else NO_BODY
     if content_length is None:
         return NO_BODY
-    # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
-    values = {value.strip() for value in content_length.split(",")}
-    return _decimal(values.pop()) or NO_BODY if len(values) == 1 else NO_BODY
+    return _agreed(content_length) or NO_BODY
+
+
+def plain_length(method: str, http_version: str, content_length: str) -> int | None:
+    """The same for a request with neither Transfer-Encoding nor Upgrade, as nearly all are.
+
+    Args:
+        method: The request's method.
+        http_version: ``1.0``, ``HTTP/1.1`` …
+        content_length: The value of Content-Length.
+
+    Returns:
+        A number of bytes; None where `body_length` has to look closer.
+    """
+    if not http_version.endswith("1.1") or method == "HEAD" or method == "CONNECT":
+        return None
+    return _decimal(content_length)
 
 
 def is_multiplexed(http_version: str) -> bool:
@@ -106,6 +119,12 @@ def awaited_length(method: str, status: int, content_length: str | None) -> int 
         A number of bytes; None if only the response's own end tells (RFC 9112 section 6.3).
     """
     return 0 if method == "HEAD" or status in (204, 304) else response_length(content_length)
+
+
+def _agreed(content_length: str) -> int | None:
+    # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
+    values = {value.strip() for value in content_length.split(",")}
+    return _decimal(values.pop()) if len(values) == 1 else None
 
 
 def _decimal(value: str) -> int | None:

@@ -71,6 +71,11 @@ class Places:
             self._all += 1
             return True
 
+    @property
+    def taken(self) -> int:
+        """How many are taken at this moment."""
+        return self._all
+
     def give_back(self, address: str | None) -> None:
         """Give a place back that `take` gave."""
         key = address or ""

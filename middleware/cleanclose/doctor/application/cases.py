@@ -1,4 +1,4 @@
-"""The client cases: what is sent, from which client, and what is due."""
+"""The client cases: which client sends which request, and which answer is due."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Final, Self
 
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.output import Trouble
@@ -37,12 +37,27 @@ for group in groups:
 """
 
 
+# Registers its own group, and becomes the program: so there is no moment in which a program runs
+# whose group the reaper does not know. It leaves the program the signals as they were.
+_LAUNCHER: Final = """
+import os, signal, sys
+for name in ('SIGPIPE', 'SIGXFSZ'):
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+reaper = int(sys.argv[1])
+os.write(reaper, b'+%d\\n' % os.getpid())
+os.close(reaper)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
 class _Reaper:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def tell(self, sign: Literal["+", "-"], group: int) -> None:
+    def number(self) -> int:
+        """The descriptor to which groups are written."""
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -51,14 +66,16 @@ class _Reaper:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
-                    text=True,
                 )
                 atexit.register(self._finish)
             assert self._process.stdin is not None
-            # Without the reaper only a doctor that is killed leaves something behind.
-            with contextlib.suppress(OSError):
-                self._process.stdin.write(f"{sign}{group}\n")
-                self._process.stdin.flush()
+            return self._process.stdin.fileno()
+
+    def forget(self, group: int) -> None:
+        """A group has ended."""
+        # Without the reaper only a doctor that is killed leaves something behind.
+        with contextlib.suppress(OSError):
+            os.write(self.number(), b"-%d\n" % group)
 
     def _finish(self) -> None:
         if self._process is not None:
@@ -197,7 +214,7 @@ class Program:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            _reaper.tell("-", process.pid)
+            _reaper.forget(process.pid)
 
     def log_text(self) -> str:
         """What it has written so far to its standard output and error."""
@@ -209,9 +226,12 @@ class Program:
         return lines[-1][:300] if lines else "it wrote nothing"
 
     def _spawn(self) -> None:
+        reaper = _reaper.number()
+        launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(reaper)]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - what the user asked for
-                list(self._command(self.port)),
+                [*launched, *self._command(self.port)],
+                pass_fds=(reaper,),
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
                 cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
@@ -219,7 +239,6 @@ class Program:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _reaper.tell("+", self._process.pid)
 
     def _wait(self, is_ready: Callable[[int], bool], seconds: float) -> None:
         assert self._process is not None

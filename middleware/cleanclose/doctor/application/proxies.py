@@ -25,7 +25,7 @@ _SYSTEM_PATHS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin
 
 
 class Proxy(NamedTuple):
-    """A proxy: how it is called, and how it is told what to do."""
+    """A proxy: its program, and its configuration."""
 
     name: str
     program: str

@@ -39,7 +39,7 @@ _QUIET_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 0.5
 """Nothing that a server still has to do is worth more."""
 _SILENT: Final = ("early answer", "proxy", "http2")
-"""The groups of cases in which nobody asks for what is logged."""
+"""The groups of cases whose log nobody asks for."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
 # The request line in quotes with the status behind it; Tornado has them the other way round.
 _ACCESS_STATUS: Final = re.compile(r'"[A-Z]+ /[^"]*" (\d{3}|-)|\b(\d{3}) [A-Z]+ /')

@@ -145,7 +145,7 @@ class _CountingInput:
 
 
 class _Result:
-    """The user's iterable, and what is written down when the server closes it."""
+    """The user's iterable, which notes its figures when the server closes it."""
 
     def __init__(self, inner: Iterable[bytes], over: Any) -> None:
         self._inner = inner

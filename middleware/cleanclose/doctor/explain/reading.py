@@ -65,7 +65,7 @@ def lines_of(
     """The lines of a log, without their ends.
 
     Args:
-        name: Its name, for what is said about it.
+        name: Its name, for the report.
         file: It, opened for bytes.
         progress: Called with how many bytes have been read, now and then.
 

@@ -51,7 +51,7 @@ class NamedReset:
         state: As `Reset.state`.
         reason: As `Reset.reason`.
         role: What this machine's end is.
-        owner: Its process, if it can be told.
+        owner: Its process, if /proc shows it.
         sentence: Who reset which connection, and why.
         event: What cleanclose said of the same client at that time, if its log is read.
     """

@@ -32,7 +32,7 @@ FINDINGS: Final[Sequence[str]] = (
 _INSIDE: Final[Mapping[str, Sequence[str]]] = {
     "ListenDrops": ("ListenOverflows", "TCPReqQFullDrop"),
 }
-"""What else a counter counts, and what is told by its own sentence."""
+"""What else a counter counts: those that have a sentence of their own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -122,7 +122,7 @@ class Tracer:
         self.close()
 
     def close(self) -> None:
-        """Remove the instance, and what is switched on with it. It may be called twice."""
+        """Remove the instance, and with it all that it has switched on. It may be called twice."""
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)

@@ -207,6 +207,33 @@ def test_a_clients_error_raised_again_from_a_bug_is_the_bugs() -> None:
     assert side_of(raised(app)) is Side.UNKNOWN
 
 
+@pytest.mark.parametrize("hiding", [clients, WRAPPER], ids=["marked", "word"])
+def test_a_departure_raised_from_a_bug_is_not_shown_in_its_place(
+    hiding: Callable[[], BaseException],
+) -> None:
+    # As Starlette's BaseHTTPMiddleware raises it again: `raise error from error.__context__`.
+    own = raised(bug)
+    left = hiding()
+
+    def again() -> None:
+        raise left from own
+
+    assert unmask(raised(again), GONE) is own
+    assert side_of(left) is Side.UNKNOWN
+
+
+def test_of_a_group_with_one_bug_the_bug_is_shown() -> None:
+    own = raised(bug)
+
+    def again() -> None:
+        try:
+            raise BaseExceptionGroup("", [own])
+        except* KeyError:
+            raise clients() from None
+
+    assert unmask(raised(again), GONE) is own
+
+
 def test_what_the_server_raised_it_from_is_no_other_cause() -> None:
     def server() -> None:
         raise class_named("uvicorn.protocols.utils.ClientDisconnected", OSError)() from reset()

@@ -1,0 +1,42 @@
+"""The page on ASGI, as an endpoint of Starlette's."""
+
+from __future__ import annotations
+
+from starlette.endpoints import HTTPEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cleanclose.integrations.status.showing import ALLOW, Show
+
+__all__ = ["StatusEndpoint"]
+
+
+class StatusEndpoint(HTTPEndpoint):
+    """One request for the page.
+
+    Args:
+        show: Makes the page for a client that accepts this.
+        scope: The request's scope.
+        receive: Its ``receive``.
+        send: Its ``send``.
+    """
+
+    def __init__(self, show: Show, scope: Scope, receive: Receive, send: Send) -> None:
+        super().__init__(scope, receive, send)
+        self._show = show
+
+    async def get(self, request: Request) -> Response:
+        """The page."""
+        shown = self._show(",".join(request.headers.getlist("Accept")))
+        return Response(shown.body, headers=dict(shown.headers))
+
+    async def head(self, request: Request) -> Response:
+        """Its head: servers differ in whether they leave a body out."""
+        response = await self.get(request)
+        response.body = b""
+        return response
+
+    async def method_not_allowed(self, request: Request) -> Response:
+        """Without a page: Starlette raises an error for its application's handlers."""
+        return Response(status_code=405, headers={"Allow": ALLOW})

@@ -1,0 +1,87 @@
+"""One request with a body: what is known of it, of its reading and of who delivers its response."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cleanclose.core.blame.short_uploads import is_refused
+from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, answer_of, code_of
+
+if TYPE_CHECKING:
+    from cleanclose.wsgi._delivery import Delivery
+
+__all__ = ["UploadWatch"]
+
+
+class Deliverer(Protocol):
+    """Who makes the delivery of a response."""
+
+    def deliver(self, watch: UploadWatch) -> Delivery:
+        """The response begins before the body's end."""
+        ...
+
+
+class UploadWatch(WsgiWatch):
+    """The same for a request with a body."""
+
+    __slots__ = (
+        "body_complete",
+        "bytes_in",
+        "deliverer",
+        "expected_in",
+        "has_read",
+        "left",
+        "serving",
+        "stream",
+    )
+
+    body_complete: bool
+    bytes_in: int
+    expected_in: int | None
+    stream: Any
+    """The server's own ``wsgi.input``."""
+    left: int | None
+    """Bytes of the body that are still to come; None if only its end tells its length."""
+    serving: Deliverer
+    has_read: bool
+    """Whether the application has begun to read."""
+    read_error: Exception | None = None
+    """What its reading raised."""
+    deliverer: Delivery | None
+    """Who delivers it, once it begins before the body's end."""
+
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """What the server's ``start_response`` is called for."""
+        if self._ended_unnoticed and is_refused(code_of(status)):
+            self.refused = True
+            status, headers = answer_of(400)[0]
+        try:
+            return super().start_response(status, headers, exc_info)
+        finally:
+            # PEP 3333: the traceback would be a reference cycle.
+            exc_info = None
+
+    def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """What the application has as ``start_response``."""
+        if self.body_complete:
+            return WsgiWatch.start_response(self, status, headers, exc_info)
+        return self.delivering().start_response(status, headers, exc_info)
+
+    def delivering(self) -> Delivery:
+        """Who delivers the response, now that it begins before the body's end."""
+        if self.deliverer is None:
+            self.deliverer = self.serving.deliver(self)
+        return self.deliverer
+
+    def leave_input(self) -> None:
+        upload = self.input
+        self.deliverer = None
+        if upload is not None:
+            upload.watch = None
+            if self.expected_in is None:
+                upload.finish()
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the application wants its response left alone."""
+        return getattr(self.input, "left_alone", False)

@@ -1,0 +1,1 @@
+"""Whatever can happen, in any order: ``make fuzz``."""
