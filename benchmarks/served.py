@@ -7,6 +7,7 @@ reads what there is, and answers. ``python -m benchmarks.served PORT`` serves To
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable
@@ -56,6 +57,11 @@ class Refuse(RequestHandler):
         self.write(ANSWER)  # pyright: ignore[reportUnknownMemberType]
 
 
+def _instrumentation(name: str) -> Any:
+    # It is in the environment of `make bench-servers` only.
+    return importlib.import_module(f"opentelemetry.instrumentation.{name}")
+
+
 def _wrapped_asgi() -> Any:
     match _way:
         case "cleanclose":
@@ -67,9 +73,7 @@ def _wrapped_asgi() -> Any:
 
             return CorrelationIdMiddleware(_asgi)
         case "OpenTelemetry":
-            from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-
-            return OpenTelemetryMiddleware(_asgi)
+            return _instrumentation("asgi").OpenTelemetryMiddleware(_asgi)
         case _:
             return _asgi
 
@@ -81,18 +85,14 @@ def _wrapped_wsgi() -> Any:
         case "forwarding":
             return requests_wsgi.forwarding(_wsgi)
         case "OpenTelemetry":
-            from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware
-
-            return OpenTelemetryMiddleware(_wsgi)
+            return _instrumentation("wsgi").OpenTelemetryMiddleware(_wsgi)
         case _:
             return _wsgi
 
 
 def _tornado() -> Any:
     if _way == OPENTELEMETRY:
-        from opentelemetry.instrumentation.tornado import TornadoInstrumentor
-
-        TornadoInstrumentor().instrument()
+        _instrumentation("tornado").TornadoInstrumentor().instrument()
     application = Application([(REFUSED, Refuse), (".*", requests_tornado.Page)])
     if _way == WRAPPED:
         return install(application)

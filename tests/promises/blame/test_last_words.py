@@ -30,7 +30,9 @@ def test_a_servers_last_word_to_a_lost_connection_is_part_of_the_departure(modul
     exec(LEAVES_A_WORD, names)
     protocol = names["Protocol"]()
     protocol.send.__func__.__module__ = "gunicorn.asgi.websocket"
-    watch = WebSocketWatch({"type": "websocket"}, protocol.send, protocol.send, 0.0)
+    watch = WebSocketWatch()
+    watch.server_receive = watch.send_to = protocol.send
+    watch.messages = None
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

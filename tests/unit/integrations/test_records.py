@@ -12,7 +12,7 @@ import pytest
 from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.core import Witness
 from cleanclose.core.blame.records import verdict_of_errors
-from cleanclose.core.blame.watch import CURRENT
+from cleanclose.core.blame.watch import CURRENT, OPEN
 from cleanclose.quiet import QuietLogs
 
 IN_VAIN = "socket.send() raised exception."
@@ -53,7 +53,13 @@ def server() -> Any:
 
 @pytest.fixture
 def watch(server: Any) -> Iterator[WebSocketWatch]:
-    watch = WebSocketWatch({"type": "websocket"}, server.receive, server.send, 0.0)
+    watch = WebSocketWatch()
+    watch.started = 0.0
+    watch.progress = OPEN
+    watch.scope = {"type": "websocket"}
+    watch.server_receive = server.receive
+    watch.send_to = server.send
+    watch.ear = watch.messages = watch.emptied = None
     token = CURRENT.set(watch)
     yield watch
     CURRENT.reset(token)
