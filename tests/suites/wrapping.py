@@ -78,7 +78,7 @@ def _around_call(owner: Any, middleware: Any) -> None:
 
     @functools.wraps(original)
     def call(self: Any, *args: Any) -> Any:
-        kept: dict[str, Any] = vars(self)
+        kept: dict[str, Any] = self.__dict__
         if _KEPT not in kept:
             kept[_KEPT] = middleware(functools.partial(original, self))
         return kept[_KEPT](*args)
