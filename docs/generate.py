@@ -13,6 +13,7 @@ import enum
 import inspect
 import logging
 import re
+import runpy
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -244,6 +245,60 @@ def private_attributes() -> str:
     return _table(("package", "attributes", "if one of them is gone"), rows)
 
 
+def _constructs() -> Mapping[str, Any]:
+    """The tables that the tests on real servers run over."""
+    return runpy.run_path(str(FOLDER.parent / "tests" / "harness" / "constructs.py"))
+
+
+def _servers_with(path: str, table: Mapping[str, frozenset[str]]) -> str:
+    """The servers in whose row a path is."""
+    found = [server for server, paths in table.items() if path in paths]
+    for package in ("uvicorn", "hypercorn"):
+        kinds = [server for server in table if server.startswith(package)]
+        if len(kinds) > 1 and set(kinds) <= set(found):
+            found = [package if server == kinds[0] else server for server in found]
+            found = [server for server in found if server not in kinds or server == package]
+    return ", ".join(dict.fromkeys(found)) or "-"
+
+
+def masking_constructs() -> str:
+    """What a bare server does not tell, construct by construct."""
+    tables = _constructs()
+    rows: list[tuple[str, ...]] = []
+    for name, construct in tables["ASYNC"].items():
+        hidden = [
+            _servers_with(f"{prefix}{name}", tables["BARE_HIDES"]) for prefix in ("/", "/ws/")
+        ]
+        untold = _servers_with(f"/ws/{name}", tables["NOT_SHOWN"])
+        rows.append(
+            (construct.code, *hidden, "once" if untold == "-" else f"once; not on {untold}")
+        )
+    heads = ("the application", "body: bare, nobody tells on", "websocket: bare, nobody tells on")
+    return _table((*heads, "with cleanclose"), rows)
+
+
+def masking_frameworks() -> str:
+    """The same for what frameworks add."""
+    tables = _constructs()
+    rows = [
+        (what, _servers_with(path, tables["BARE_HIDES"]), "once")
+        for path, what in tables["FRAMEWORKS"].items()
+    ]
+    return _table(("the application", "bare, nobody tells on", "with cleanclose"), rows)
+
+
+def masking_servers() -> str:
+    """The servers, and how many paths are tried on each."""
+    tables = _constructs()
+    rows: list[tuple[str, ...]] = []
+    for server in tables["ASGI_SERVERS"]:
+        tried = tables["asgi_cases"](server)
+        hidden = tables["BARE_HIDES"][server]
+        untold = tables["NOT_SHOWN"].get(server, frozenset())
+        rows.append((server, str(len(tried)), str(len(hidden)), str(len(untold))))
+    return _table(("server", "tried", "bare, nobody tells", "with cleanclose, nobody tells"), rows)
+
+
 PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
     "surges.md": {"causes": causes, "surge_fields": surge_fields, "thresholds": thresholds},
     "closing-rules.md": {
@@ -254,6 +309,11 @@ PAGES: Final[Mapping[str, Mapping[str, Callable[[], str]]]] = {
         "linger_happenings": linger_happenings,
     },
     "settings.md": {"settings": settings},
+    "a-client-cannot-hide-an-error.md": {
+        "masking_servers": masking_servers,
+        "masking_constructs": masking_constructs,
+        "masking_frameworks": masking_frameworks,
+    },
     "private-attributes.md": {"private_attributes": private_attributes},
     "events-and-counters.md": {
         "common_fields": common_fields,

@@ -193,7 +193,13 @@ def _by_request(
 
 @contextlib.contextmanager
 def observed(
-    stack: Stack, folder: Path, *, wrapped: bool, upstream_port: int = 1, busy: bool = False
+    stack: Stack,
+    folder: Path,
+    *,
+    wrapped: bool,
+    upstream_port: int = 1,
+    busy: bool = False,
+    more: Mapping[str, str] | None = None,
 ) -> Generator[Observed]:
     """A server for the time of a ``with`` block; afterwards, all that it has said.
 
@@ -203,10 +209,16 @@ def observed(
         wrapped: Whether it has the middleware.
         upstream_port: The port of what its handlers fail with.
         busy: Whether handlers hold the loop while their client leaves.
+        more: More of the environment.
     """
     name = "wrapped" if wrapped else "bare"
     path, gate = folder / f"tap-{name}.jsonl", folder / f"gate-{name}"
-    env = {PATH_VARIABLE: str(path), GATE: str(gate), UPSTREAM_PORT: str(upstream_port)}
+    env = {
+        PATH_VARIABLE: str(path),
+        GATE: str(gate),
+        UPSTREAM_PORT: str(upstream_port),
+        **(more or {}),
+    }
     if busy:
         env[BUSY] = "1"
     with stack.process(wrapped=wrapped, env=env) as server:

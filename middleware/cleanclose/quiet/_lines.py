@@ -12,6 +12,7 @@ __all__ = ["LINES", "OWNERS"]
 
 _FRAMEWORKS: Final[Mapping[str, str]] = {
     "django.request": "django",
+    "django.security.csrf": "django",
     "django.server": "django",
     "falcon": "falcon",
     "litestar": "litestar",
@@ -35,8 +36,13 @@ _ASYNCIO: Final = Lines(
 )
 
 
+# CsrfViewMiddleware looks for the token in the body, passes over an UnreadablePostError, and has
+# found none.
+_CSRF: Final = Lines(of_a_cut_body=frozenset({"Forbidden (CSRF token missing.)"}))
+
+
 def _gathered() -> dict[str, Lines]:
-    lines = {"asyncio": _ASYNCIO}
+    lines = {"asyncio": _ASYNCIO, "django.security.csrf": _CSRF}
     for room in ROOMS:
         for name, known in room.loggers.items():
             lines[name] = lines.get(name, Lines()) | known

@@ -25,6 +25,9 @@ _NO_PACKAGE_OF_ITS_OWN: Final = frozenset({"asyncio"})
 _APPS: Final[Mapping[str, str]] = {"flask.app.Flask": "flask", "quart.app.Quart": "quart"}
 """Applications with a logger of their own name, and the package which logs there."""
 
+_AND_CHILDREN: Final = ".*"
+"""How a name ends that stands for its logger and all children of it."""
+
 _INNER: Final = ("app", "wsgi_app", "asgi_app", "application")
 
 
@@ -35,17 +38,22 @@ class _Installation:
         self._lock = Lock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
+        self._families: set[str] = set()
         self._stop_listening: Callable[[], None] | None = None
 
     def add(self, levels: Levels | None, owners: Mapping[str, str | None]) -> None:
         with self._lock:
             self._filter.levels = levels or Levels()
+            families = {name.removesuffix(_AND_CHILDREN) for name in owners if _is_family(name)}
+            self._families |= families
+            owners = {name.removesuffix(_AND_CHILDREN): owner for name, owner in owners.items()}
             self._filter.owners.update(owners)
             self._missing.update(owners)
+            self._attach_children()
             for name in owners:
-                if isinstance(logging.root.manager.loggerDict.get(name), logging.Logger):
+                if _existing(name) is not None:
                     self._attach(name)
-            if self._missing:
+            if self._missing or self._families:
                 self._stop_listening = on_departure(self.attach_missing)
 
     def attach_missing(self) -> None:
@@ -55,9 +63,10 @@ class _Installation:
         by that (``disable_existing_loggers``), with all that is logged there ever after. So
         none is made before, and none of a package that is not in use.
         """
-        if not self._missing:
+        if not self._missing and not self._families:
             return
         with self._lock:
+            self._attach_children()
             for name, package in list(self._missing.items()):
                 if package is None or package in sys.modules:
                     self._attach(name)
@@ -65,13 +74,24 @@ class _Installation:
     def remove(self) -> None:
         with self._lock:
             for name in self._filter.owners:
-                logger = logging.root.manager.loggerDict.get(name)
-                if isinstance(logger, logging.Logger):
+                logger = _existing(name)
+                if logger is not None:
                     logger.removeFilter(self._filter)
             self._filter.owners.clear()
             self._missing.clear()
+            self._families.clear()
             if self._stop_listening is not None:
                 self._stop_listening()
+
+    def _attach_children(self) -> None:
+        if not self._families:
+            return
+        for name, logger in list(logging.root.manager.loggerDict.items()):
+            if not isinstance(logger, logging.Logger) or name in self._filter.owners:
+                continue
+            if any(name.startswith(f"{family}.") for family in self._families):
+                self._filter.owners[name] = None
+                logger.addFilter(self._filter)
 
     def _attach(self, name: str) -> None:
         logging.getLogger(name).addFilter(self._filter)
@@ -96,7 +116,9 @@ def install_quiet_logs(
     Args:
         levels: How loud departures are. Default: the table as it stands.
         loggers: The names of the loggers. A filter does not see what is logged to a logger's
-            children: each has to be named. On the names in `LOGGERS` only the lines of the
+            children: each has to be named, or all of them by ``name.*``, which stands for the
+            logger and for those children that exist when a client leaves. ``root`` is the root
+            logger, for those who log there. On the names in `LOGGERS` only the lines of the
             package that the logger belongs to are looked at, on all others everybody's.
         app: An application whose own logger gets the filter too, for its framework's lines:
             a Flask or Quart object, or what holds one (its ``wsgi_app``, a middleware with an
@@ -118,6 +140,17 @@ def uninstall_quiet_logs() -> None:
 
 def _are_names(value: Collection[object]) -> bool:
     return not isinstance(value, str) and all(isinstance(each, str) for each in value)
+
+
+def _existing(name: str) -> logging.Logger | None:
+    if name == logging.root.name:
+        return logging.root
+    logger = logging.root.manager.loggerDict.get(name)
+    return logger if isinstance(logger, logging.Logger) else None
+
+
+def _is_family(name: str) -> bool:
+    return name.endswith(_AND_CHILDREN)
 
 
 def _owner(name: str) -> str | None:

@@ -26,6 +26,7 @@ reads ahead on a connection. Run as a program it serves by itself:
 ``/refused``          its upstream refuses the connection
 ``/reset-unread``     ``/reset`` without a look at the request's body
 ``/reset-gone``       ``/reset`` when the gate is open: the client may have left
+``/proxy``            sends the body on, by the library that the query names
 ``/hide``             fails, and reads the body meanwhile; the query names the construct
 ``/hide-in-pieces``   the same in the response's iteration
 ====================  ==========================================================================
@@ -51,6 +52,7 @@ from cleanclose.core import client_gone, snapshot
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness import tap
 from tests.harness.hiding import HIDES
+from tests.harness.proxying import PROXIES, URL
 from tests.harness.waiting import until
 
 MIB: Final = 1024 * 1024
@@ -178,6 +180,9 @@ def raw(environ: Any, start_response: Any) -> Iterable[bytes]:
             reset_upstream()
         case "/refused":
             refused_upstream()
+        case "/proxy":
+            PROXIES[gate](os.environ[URL], stream, length)
+            return answer(b"done")
         case "/hide":
             HIDES[gate](stream.read)
         case "/hide-in-pieces":
@@ -206,8 +211,16 @@ def flask() -> Any:
     def read() -> str:
         return str(len(module.request.get_data()))
 
+    def proxy() -> str:
+        length = module.request.content_length or 0
+        PROXIES[module.request.query_string.decode()](
+            os.environ[URL], module.request.stream, length
+        )
+        return "done"
+
     app.get("/")(counters)
     app.post("/read")(read)
+    app.post("/proxy")(proxy)
     return app.wsgi_app
 
 
@@ -221,7 +234,12 @@ def django() -> Any:
     def read(request: Any) -> Any:
         return response(str(len(request.body)))
 
-    urls = (path("", index), path("read", read))
+    def proxy(request: Any) -> Any:
+        length = int(request.META["CONTENT_LENGTH"])
+        PROXIES[request.META["QUERY_STRING"]](os.environ[URL], request, length)
+        return response("done")
+
+    urls = (path("", index), path("read", read), path("proxy", proxy))
     load("django.conf").settings.configure(ROOT_URLCONF=urls, ALLOWED_HOSTS=["*"])
     load("django").setup()
     return load("django.core.handlers.wsgi").WSGIHandler()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import logging
 import logging.config
@@ -255,6 +256,61 @@ UNTOUCHED: dict[str, Log] = {
     "info": lambda logger: logger.info("failed", exc_info=clients()),
     "nothing": lambda logger: logger.error("failed", exc_info=(None, None, None)),
 }
+
+
+def is_filter(each: object) -> bool:
+    return isinstance(each, QuietLogs)
+
+
+def test_a_name_may_stand_for_a_loggers_children() -> None:
+    there = logging.getLogger("test.family.child.grandchild")
+    other = logging.getLogger("test.familiar")
+    install_quiet_logs(loggers=["test.family.*"])
+    later = logging.getLogger("test.family.later")
+    somebody_leaves()
+    named = logging.getLogger("test.family")
+    assert all(any(map(is_filter, each.filters)) for each in (there, later, named))
+    assert not other.filters
+    uninstall_quiet_logs()
+    assert not any(each.filters for each in (there, later, named))
+
+
+def test_the_root_logger_may_be_named() -> None:
+    install_quiet_logs(loggers=["root"])
+    assert any(map(is_filter, logging.root.filters))
+    uninstall_quiet_logs()
+    assert not any(map(is_filter, logging.root.filters))
+
+
+FORBIDDEN = "Forbidden (%s): %s"
+
+
+@pytest.mark.parametrize("reason", ["CSRF token missing.", "CSRF token incorrect."])
+@pytest.mark.parametrize("phase", [Phase.REQUEST_BODY, Phase.HANDLER])
+def test_a_token_that_was_in_the_half_which_never_came(
+    gone: PlainWatch, phase: Phase, reason: str
+) -> None:
+    gone.departure = dataclasses.replace(GONE, phase=phase)
+    record = logging.LogRecord(
+        "django.security.csrf", logging.WARNING, "", 1, FORBIDDEN, (reason, "/form"), None
+    )
+    QuietLogs().filter(record)
+    is_lowered = reason == "CSRF token missing." and phase is Phase.REQUEST_BODY
+    assert (record.levelno < logging.WARNING) is is_lowered
+
+
+def test_a_token_that_a_client_which_is_there_has_not_sent() -> None:
+    record = logging.LogRecord(
+        "django.security.csrf",
+        logging.WARNING,
+        "",
+        1,
+        FORBIDDEN,
+        ("CSRF token missing.", "/form"),
+        None,
+    )
+    QuietLogs().filter(record)
+    assert record.levelno == logging.WARNING
 
 
 @pytest.mark.parametrize("what", UNTOUCHED)

@@ -13,6 +13,7 @@ from typing import Final
 
 from cleanclose.core.blame.provenance import (
     first_caught_by,
+    has_traceback_of,
     is_from_before,
     is_of_plumbing,
     is_settled,
@@ -23,7 +24,7 @@ from cleanclose.core.blame.provenance import (
 from cleanclose.core.blame.upstreams import lost_upstream
 from cleanclose.core.events import Mechanism, Phase, Side, Verdict, Witness
 
-__all__ = ["WRAPPERS", "is_wrapper", "judge", "mark", "marked", "masked", "unmask"]
+__all__ = ["CARRIERS", "WRAPPERS", "is_wrapper", "judge", "mark", "marked", "masked", "unmask"]
 
 WRAPPERS: Final = frozenset(
     {
@@ -97,7 +98,7 @@ _SIGNALS: Final = frozenset(
 _QUESTIONS: Final = (LookupError, AttributeError, TimeoutError)
 """What an application asks for by trying: whether something is there, or has come in time."""
 
-_CARRIERS: Final = frozenset(
+CARRIERS: Final = frozenset(
     {
         "aiobotocore",
         "aiohttp",
@@ -336,14 +337,24 @@ def _carried(error: BaseException) -> BaseException | None:
     says of it is no word about its own connection. It counts only if the library itself caught
     the one and raised the other: what the application was handling when it called is not meant.
     """
-    below = first_caught_by(error, _CARRIERS) if raised_by(error, _CARRIERS) else None
+    below = _carried_by_library(error)
     seen = {id(error)}
     while below is not None and id(below) not in seen:
         if _is_marked(below) or is_wrapper(below):
             return below
         seen.add(id(below))
-        below = first_caught_by(below, _CARRIERS) if raised_by(below, _CARRIERS) else None
+        below = _carried_by_library(below)
     return None
+
+
+def _carried_by_library(error: BaseException) -> BaseException | None:
+    """What a client library had caught when it raised an error of its own."""
+    below = first_caught_by(error, CARRIERS)
+    if below is None or raised_by(error, CARRIERS):
+        return below
+    # urllib3 gives its error the traceback of the one that it has caught.
+    is_its = type(error).__module__.partition(".")[0] in CARRIERS
+    return below if is_its and has_traceback_of(error, below) else None
 
 
 def _proof(error: BaseException, departure: Verdict | None, exchange: str | None) -> Verdict | None:

@@ -12,6 +12,7 @@ import dis
 import errno
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator
 from types import CodeType, FrameType, TracebackType
 from typing import Final, NamedTuple, NoReturn, cast
@@ -23,11 +24,13 @@ __all__ = [
     "Place",
     "behind",
     "caller",
+    "calls_into",
     "came_from",
     "caught_by",
     "chain",
     "first_caught_by",
     "frames_of",
+    "has_traceback_of",
     "is_call_of",
     "is_called_by",
     "is_closed_handle",
@@ -199,6 +202,12 @@ def raised_by(error: BaseException, packages: Container[str]) -> bool:
     return last is not None and package_of(last) in packages
 
 
+def has_traceback_of(error: BaseException, other: BaseException) -> bool:
+    """Whether an exception was given the traceback of another one (`with_traceback`)."""
+    ends = [deque(frames_of(each), maxlen=1) for each in (error, other)]
+    return bool(ends[0]) and bool(ends[1]) and ends[0][0] is ends[1][0]
+
+
 def passed_call(error: BaseException, packages: Container[str], function: str) -> bool:
     """Whether an exception came out of a function of this name in one of these packages."""
     return any(
@@ -250,6 +259,17 @@ def passed_object(error: BaseException, is_it: Callable[[object], bool]) -> bool
         is_it: Says whether it is the object that is meant.
     """
     return any(is_it(frame.f_locals.get("self")) for frame in frames_of(error))
+
+
+def calls_into(packages: Container[str]) -> tuple[FrameType, ...]:
+    """The calls of code of these packages that are under way."""
+    found: list[FrameType] = []
+    frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
+    while frame is not None:
+        if package_of(frame) in packages:
+            found.append(frame)
+        frame = frame.f_back
+    return tuple(found)
 
 
 def first_caught_by(error: BaseException, packages: Container[str]) -> BaseException | None:

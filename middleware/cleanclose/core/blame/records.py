@@ -44,6 +44,8 @@ class Lines:
         in_a_handshake: The packages whose code alone stands between a server and a connection
             that it has just accepted, if the server, or the loop under it, says of its handshake
             what it says of all errors.
+        of_a_cut_body: The beginnings of the messages that a framework says of a request whose body
+            it could not read to its end, without the exception.
         anywhere: Whether it is the logger for what nobody has waited for: Python collects that, and
             has it logged, in the middle of whichever exchange.
     """
@@ -51,6 +53,7 @@ class Lines:
     writes_in_vain: frozenset[str] = frozenset()
     while_handling: frozenset[str] = frozenset()
     in_a_handshake: frozenset[str] = frozenset()
+    of_a_cut_body: frozenset[str] = frozenset()
     anywhere: bool = False
 
     def __or__(self, other: Lines) -> Lines:
@@ -59,6 +62,7 @@ class Lines:
             writes_in_vain=self.writes_in_vain | other.writes_in_vain,
             while_handling=self.while_handling | other.while_handling,
             in_a_handshake=self.in_a_handshake | other.in_a_handshake,
+            of_a_cut_body=self.of_a_cut_body | other.of_a_cut_body,
             anywhere=self.anywhere or other.anywhere,
         )
 
@@ -94,6 +98,8 @@ def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdi
         return None
     if record.msg in lines.writes_in_vain:
         return _verdict_of_write()
+    if lines.of_a_cut_body and record.getMessage().startswith(tuple(lines.of_a_cut_body)):
+        return _verdict_of_cut_body()
     error = sys.exception()
     if error is None:
         return None
@@ -193,6 +199,14 @@ def _is_broken_handshake(error: BaseException, own: frozenset[str]) -> bool:
         if package_of(frame) == ssl.__name__ and frame.f_locals.get("server_side") is True:
             is_server = True
     return is_server
+
+
+def _verdict_of_cut_body() -> Verdict | None:
+    """The verdict about the body of this exchange, if its own client has cut that off."""
+    watch = current()
+    if watch is None or watch.ended or watch.departure is None:
+        return None
+    return watch.departure if watch.departure.phase is Phase.REQUEST_BODY else None
 
 
 def _verdict_of_write() -> Verdict | None:

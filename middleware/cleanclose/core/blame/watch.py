@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
-from cleanclose.core.blame.judge import judge, mark, marked, masked, unmask
-from cleanclose.core.blame.provenance import chain
+from cleanclose.core.blame.departures import DEPARTURE_LISTENERS, on_departure
+from cleanclose.core.blame.judge import CARRIERS, judge, mark, marked, masked, unmask
+from cleanclose.core.blame.provenance import calls_into, chain, frames_of, raised_by
 from cleanclose.core.blame.upstreams import library_of, likely_cause_of
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
 from cleanclose.core.counters import count_outlet_error
@@ -31,7 +32,6 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.listening import DEPARTURE_LISTENERS, on_departure
 from cleanclose.core.outside import contained
 from cleanclose.core.stop import Stops
 
@@ -118,6 +118,7 @@ class Watch:
     _bytes_out_before: int | None = 0
     _completed_in_vain: bool = False
     _truncated: bool = False
+    _broken_calls: tuple[FrameType, ...] = ()
 
     def __init__(self, now: float) -> None:
         self.started = now
@@ -325,6 +326,8 @@ class Watch:
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
         if error is not None:
             mark(error, self.departure, self.key, at_home=current() is self)
+            if witness is Witness.INPUT:
+                self._broken_calls = calls_into(CARRIERS)
         self._announce(mechanism, now)
 
     def _announce(self, mechanism: Mechanism, now: float) -> None:
@@ -400,6 +403,19 @@ class Watch:
             for each in chain(error, lambda _: True):
                 if marked(each) is None:
                     self.find_witness(each)
+                    self._find_broken_call(each)
+
+    def _find_broken_call(self, error: BaseException) -> None:
+        """Whether a client library raised it in a call under which the client's body broke off.
+
+        Some (urllib3) take that for their own connection's, wait for an answer to half a request,
+        and say at last that there was none.
+        """
+        departure = self.departure
+        if departure is None or not self._broken_calls or not raised_by(error, CARRIERS):
+            return
+        if any(frame is call for frame in frames_of(error) for call in self._broken_calls):
+            mark(error, departure, self.key)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
         """What the server would make of an exception of the application's: the shim's to say.
@@ -437,6 +453,8 @@ class Watch:
         if self.departure is not None and not self.ended and not self._is_delivered:
             events.append(self._departed(self.departure, now, failed=error is not None))
         self.ended = True
+        # Frames hold all of their locals.
+        self._broken_calls = ()
         return End(events=tuple(events), conduct=conduct, error=error)
 
     def _hidden_by_cancelling(self, error: BaseException, now: float) -> Iterator[UpstreamReset]:

@@ -509,7 +509,7 @@ def test_without_an_exchange_only_what_was_met_in_one_of_its_own_counts() -> Non
 
 
 def library_module(
-    package: str, catches: str = "Exception"
+    package: str, catches: str = "Exception", behind: str = ""
 ) -> Callable[[Callable[[], None]], None]:
     """A library's function, which makes an error of its own of what it reads."""
     code = f"""
@@ -521,7 +521,7 @@ def send(read):
     try:
         read()
     except {catches} as error:
-        raise LibraryError(error)
+        raise LibraryError(error){behind}
 """
     namespace: dict[str, object] = {"__name__": f"{package}.client"}
     exec(code, namespace)
@@ -533,6 +533,13 @@ def test_what_a_library_makes_of_a_clients_error_is_the_clients() -> None:
     error = raised(lambda: outer(lambda: inner(leave)))
     assert side_of(error) is Side.CLIENT
     assert side_of(raised(lambda: inner(in_finally))) is Side.UNKNOWN
+
+
+def test_a_library_may_give_its_own_error_the_others_traceback() -> None:
+    # As urllib3's Retry.increment does it.
+    send = library_module("urllib3", behind=".with_traceback(error.__traceback__)")
+    assert side_of(raised(lambda: send(leave))) is Side.CLIENT
+    assert side_of(raised(lambda: send(bug))) is Side.UNKNOWN
 
 
 def test_what_it_makes_of_anything_else_is_not() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -269,6 +270,46 @@ def test_an_error_without_a_departure_is_no_event() -> None:
     error = ValueError()
     end = PlainWatch().app_ended(102.0, error)
     assert end == End(events=(), conduct=Conduct(), error=error)
+
+
+SWALLOWS = """
+class NoAnswerError(Exception):
+    pass
+
+
+def send(read):
+    try:
+        read()
+    except OSError:
+        pass
+    raise NoAnswerError
+
+
+def ask():
+    raise NoAnswerError
+"""
+
+
+@pytest.mark.parametrize("package", ["urllib3", "an_application"])
+def test_a_library_that_swallows_it_and_gets_no_answer_to_half_a_request(package: str) -> None:
+    names: dict[str, Any] = {"__name__": f"{package}.connection"}
+    exec(SWALLOWS, names)
+    watch = upload()
+
+    def read() -> None:
+        error = ConnectionResetError()
+        watch.peer_gone(Witness.INPUT, 1.0, error)
+        raise error
+
+    def side_of(call: Callable[[], None]) -> Side:
+        with pytest.raises(Exception) as raised:  # noqa: PT011 - the library's, made above
+            call()
+        return watch.judge(raised.value).side
+
+    is_librarys = package == "urllib3"
+    assert side_of(lambda: names["send"](read)) is (Side.CLIENT if is_librarys else Side.UNKNOWN)
+    # Another call is another matter, even if it is the same library's.
+    assert side_of(names["ask"]) is Side.UNKNOWN
 
 
 def test_what_passed_where_nothing_of_ours_stood_is_looked_for_in_all_of_the_chain() -> None:

@@ -1,0 +1,143 @@
+"""Applications that send an upload on as it comes: whose fault it is when one of the ends breaks.
+
+What a client library raises because its caller's client has stopped sending is the client's; what
+it raises because the upstream broke off stays an error.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.harness.asgi_noise import HOWS, Observed, module_stack, observed
+from tests.harness.leavers import connected, leave_at, request
+from tests.harness.proxying import ASYNC_PROXIES, PROXIES, URL
+from tests.harness.quitter import quitter
+from tests.harness.stacks import Stack, gunicorn
+from tests.harness.upload_sink import upload_sink
+
+pytestmark = pytest.mark.stacks
+
+APP: Final = "noise_wsgi"
+
+
+def _own(name: str) -> Stack:
+    command = (sys.executable, "-m", f"tests.harness.apps.{APP}", name, "{port}")
+    return Stack(name=f"proxying-{name}", interface="wsgi", command=command, loses="always")
+
+
+SYNC: Final = gunicorn("proxying-sync", APP, "--worker-class=sync", threads=False)
+GTHREAD: Final = gunicorn("proxying-gthread", APP, "--threads=4", threads=True)
+GEVENT: Final = gunicorn("proxying-gevent", APP, "--worker-class=gevent", threads=True)
+CHEROOT: Final = _own("cheroot")
+WERKZEUG: Final = _own("werkzeug")
+WSGIREF: Final = _own("wsgiref")
+PYWSGI: Final = _own("gevent")
+
+STACKS: Final = (SYNC, GTHREAD, GEVENT, CHEROOT, WERKZEUG, WSGIREF, PYWSGI)
+ASGI: Final = ("uvicorn-h11", "uvicorn-uvloop", "hypercorn", "gunicorn", "granian")
+ENDLESS: Final = (WERKZEUG, WSGIREF)
+"""Servers whose input does not end with the body: who reads on waits for his client, bare too."""
+CLIENTS: Final = frozenset({"client_departed", "truncated_upload"})
+
+
+def cut_all(seen: Observed, paths: dict[str, str]) -> None:
+    """Cut an upload off in both ways, on each of the paths."""
+    for name, path in paths.items():
+        for how in HOWS:
+            headers = (("X-Request-ID", f"{name}-{how}"),)
+            head = request("POST", path, length=1000, headers=headers)
+            leave_at(seen.port, head, how, body=b"abcd")
+
+
+def each_is_the_clients(seen: Observed, names: set[str]) -> None:
+    """Each upload was one departure, and nobody has said another word."""
+    told = seen.events_by_request()
+    assert told.keys() == names
+    for name, events in told.items():
+        assert [event["event"] in CLIENTS for event in events] == [True], (name, events)
+        assert events[0]["side"] == "client"
+        assert not events[0].get("accepted", False), (name, events)
+    assert seen.records == []
+    assert "Traceback" not in seen.server.log_text()
+
+
+def wait_for(seen: Observed, names: set[str]) -> None:
+    seen.until(
+        lambda: seen.events_now().keys() >= names,
+        f"untold: {sorted(names - seen.events_now().keys())}",
+    )
+
+
+@pytest.mark.parametrize(
+    ("stack", "framework"),
+    [*((stack, "raw") for stack in STACKS), (GTHREAD, "flask"), (GTHREAD, "django")],
+    ids=str,
+)
+def test_a_cut_upload_is_not_the_upstreams_fault(
+    stack: Stack, framework: str, tmp_path: Path
+) -> None:
+    names = {f"{library}-{how}" for library in PROXIES for how in HOWS}
+    with upload_sink() as sink:
+        env = {URL: sink.url, "TEST_FRAMEWORK": framework}
+        with observed(stack, tmp_path, wrapped=True, more=env) as seen:
+            cut_all(seen, {library: f"/proxy?{library}" for library in PROXIES})
+            wait_for(seen, names)
+    each_is_the_clients(seen, names)
+
+
+@pytest.mark.parametrize("server", ASGI)
+def test_a_cut_upload_is_not_the_upstreams_fault_on_asgi(server: str, tmp_path: Path) -> None:
+    names = {f"{library}-{how}" for library in ASYNC_PROXIES for how in HOWS}
+    stack = module_stack(server, "proxying_asgi")
+    with (
+        upload_sink() as sink,
+        observed(stack, tmp_path, wrapped=True, more={URL: sink.url}) as seen,
+    ):
+        cut_all(seen, {library: f"/proxy/{library}" for library in ASYNC_PROXIES})
+        wait_for(seen, names)
+    each_is_the_clients(seen, names)
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("stack", [GTHREAD, WERKZEUG], ids=str)
+def test_the_control_bare_it_is_an_error_of_the_library(stack: Stack, tmp_path: Path) -> None:
+    with (
+        upload_sink() as sink,
+        observed(stack, tmp_path, wrapped=False, more={URL: sink.url}) as seen,
+    ):
+        cut_all(seen, {"requests": "/proxy?requests"})
+        seen.until(lambda: "requests.exceptions.ConnectionError" in seen.server.log_text(), "none")
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [
+        *(stack for stack in STACKS if stack not in ENDLESS),
+        *(module_stack(server, "proxying_asgi") for server in ASGI),
+    ],
+    ids=str,
+)
+def test_an_upstream_that_breaks_off_stays_an_error(stack: Stack, tmp_path: Path) -> None:
+    libraries = PROXIES if stack.interface == "wsgi" else ASYNC_PROXIES
+    between = "?" if stack.interface == "wsgi" else "/"
+    with (
+        quitter() as upstream,
+        observed(stack, tmp_path, wrapped=True, more={URL: upstream.url}) as seen,
+    ):
+        for library in libraries:
+            headers = (("X-Request-ID", library), ("Connection", "close"))
+            head = request("POST", f"/proxy{between}{library}", length=1000, headers=headers)
+            with connected(seen.port) as client:
+                client.sendall(head + bytes(1000))
+                assert client.recv(65536)[9:12] == b"500", library
+        wait_for(seen, set(libraries))
+    told = seen.events_by_request()
+    for library in libraries:
+        (event,) = told[library]
+        assert (event["event"], event["side"]) == ("upstream_reset", "upstream"), event
+    assert {record["level"] for record in seen.records} == {logging.ERROR}
