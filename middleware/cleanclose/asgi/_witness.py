@@ -460,6 +460,8 @@ class UploadWatch(HttpWatch):
         if (
             not self.whole
             and message["type"] == "http.response.start"
+            # Then nobody is uploading any more: the connection can be used again as it is.
+            and not self.body_arrived
             and self.length != NO_BODY
             and not self.is_stopped
         ):
@@ -477,6 +479,7 @@ class UploadWatch(HttpWatch):
         return (
             isinstance(error, Exception)
             and self.status is None
+            and not self.body_arrived
             and not self.body_complete
             and not self.is_stopped
         )

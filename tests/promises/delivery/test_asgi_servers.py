@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
@@ -151,6 +152,26 @@ def test_the_next_request_is_served(serve: Serve, row: Stack, chunked: bool) -> 
     assert outcome.second is not None, str(outcome)
     assert (outcome.second.status, outcome.second.body) == (200, routes.OK_BODY)
     assert_clean([outcome])
+
+
+@pytest.mark.parametrize("row", [UVICORN, GUNICORN, HYPERCORN], ids=str)
+def test_a_body_that_came_with_its_head_needs_no_delivery(serve: Serve, row: Stack) -> None:
+    """Nobody is uploading any more: the connection is used again, and there is nothing to tell."""
+    server = serve(row)
+    before = early_responses(server)
+    request = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1024\r\n\r\n" % (
+        routes.REFUSE.encode()
+    )
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    answers = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=GUARD) as client:
+        client.sendall(request + bytes(1024))
+        answers += client.recv(64 * KIB)
+        client.sendall(last + bytes(1024))
+        while data := client.recv(64 * KIB):
+            answers += data
+    assert answers.count(b"HTTP/1.1 413 ") == 2, answers
+    assert early_responses(server) == before
 
 
 @pytest.mark.parametrize(
@@ -539,6 +560,11 @@ def test_without_the_middleware_it_is_lost_through_tls(
     delivered = sum(outcome.body == routes.REFUSAL for outcome in outcomes)
     tally(f"{row} 64", "tls", wrapped=False, delivered=delivered, tries=len(outcomes))
     assert delivered < len(outcomes)
+
+
+def early_responses(server: ServerProcess) -> dict[str, int]:
+    counts = get_counts(server)
+    return {name: count for name, count in counts.items() if "early_responses" in name}
 
 
 def get_counts(server: ServerProcess) -> dict[str, int]:

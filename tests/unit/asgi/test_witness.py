@@ -382,6 +382,31 @@ def test_the_moment_is_known_to_those_who_waited_for_it(waits: bool) -> None:
 POST: Final = {**SCOPE, "method": "POST", "headers": [(b"content-length", b"2")]}
 
 
+@pytest.mark.parametrize("has_arrived", [True, False])
+@pytest.mark.parametrize("kind", [Uvicorn, Queued])
+def test_a_body_that_has_arrived_needs_no_delivery(kind: type[Server], has_arrived: bool) -> None:
+    """Its connection can be used again as it is, and there is nothing to tell."""
+    server = kind()
+    if has_arrived:
+        server.arrives()
+    elif isinstance(server, Uvicorn):
+        server.more_body = True
+    answer = [
+        {**START, "status": 413, "headers": [(b"content-length", b"2")]},
+        piece(b"no", more=False),
+    ]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        for message in answer:
+            await send(message)
+
+    events, error = serve(app, server, POST)
+    assert error is None
+    assert [event.name for event in events] == ([] if has_arrived else ["upload_drained"])
+    if has_arrived:
+        assert server.sent == answer
+
+
 @pytest.mark.parametrize("kind", [Uvicorn, Gunicorn, Queued])
 def test_a_post_whose_body_nobody_has_read_is_undelivered_if_its_client_left(
     kind: type[Server],
