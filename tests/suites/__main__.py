@@ -98,7 +98,9 @@ class Environment:
             wrapped: Whether its applications are wrapped.
         """
         environment = dict(os.environ)
-        environment["PYTHONPATH"] = str(_HERE / "site")
+        # Where pytest finds them, so does whatever imports the framework before it.
+        path = (_HERE / "site", source / suite.folder)
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, path))
         if wrapped:
             environment["CLEANCLOSE_SUITE"] = name
         report = self.folder / f"{name}-{'wrapped' if wrapped else 'bare'}.xml"
