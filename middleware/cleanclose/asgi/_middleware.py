@@ -140,11 +140,7 @@ class CleanCloseMiddleware:
         outer = _around()
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
-        try:
-            kind = scope["type"]
-        except KeyError:
-            # Against the specification, and for the application to say.
-            kind = None
+        kind = scope.get("type")
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
             # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
