@@ -123,8 +123,8 @@ class Delivery:
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
                     exchange.leave_alone()
-                # Any iterable will do, and it may be for one reading only.
-                headers: list[tuple[bytes, bytes]] = list(message.get("headers", ()))
+                # Any iterables will do, and they may be for one reading only.
+                headers = [(name, value) for name, value in message.get("headers", ())]
                 message = {**message, "headers": headers}
                 length = response_length(header(headers, b"content-length"))
                 step = exchange.response_started(message["status"], length, now)

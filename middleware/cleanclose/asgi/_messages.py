@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any, Final
 
 from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed
@@ -14,6 +14,8 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "can_be_read_again",
+    "client_address",
     "framing_headers",
     "header",
     "request_length",
@@ -23,11 +25,38 @@ _FRAMING: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via"}
 )
 
+_PAIRS: Final = (tuple, list)
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[Any]]
+
+
+def can_be_read_again(headers: Any) -> bool:
+    """Whether headers, or those who come behind, lose nothing when they are read.
+
+    ASGI wants iterables of iterables, which may be for one reading only; what servers give are
+    lists of pairs. The first pair speaks for all of them.
+
+    Args:
+        headers: The headers of a request or of a response.
+    """
+    kind = type(headers)
+    if kind is not list and kind is not tuple and not isinstance(headers, Sequence):
+        return False
+    return not headers or type(headers[0]) in _PAIRS or isinstance(headers[0], Sequence)
+
+
+def client_address(scope: Scope) -> str | None:
+    """The client's address; None where the server does not know it, or it can be read only once.
+
+    Args:
+        scope: The request's scope.
+    """
+    client: Any = scope.get("client")
+    return str(client[0]) if client and isinstance(client, Sequence) else None
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

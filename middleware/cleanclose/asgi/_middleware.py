@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Unpack
 
 from cleanclose.asgi._delivery import Delivery
-from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send, framing_headers
+from cleanclose.asgi._messages import (
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    can_be_read_again,
+    client_address,
+    framing_headers,
+)
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
 from cleanclose.asgi._witness import HttpWatch, UploadWatch
@@ -132,7 +140,11 @@ class CleanCloseMiddleware:
         outer = _around()
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
-        kind = scope["type"]
+        try:
+            kind = scope["type"]
+        except KeyError:
+            # Against the specification, and for the application to say.
+            kind = None
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
             # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
@@ -178,10 +190,8 @@ class CleanCloseMiddleware:
 
     def _begin_upload(self, watch: UploadWatch, scope: Scope) -> Scope:
         """Begin a watch for a request that may have a body; return its scope."""
-        headers = scope["headers"]
-        if type(headers) is not list and not isinstance(headers, Sequence):
-            # Any iterable will do, and it may be for one reading only.
-            scope = {**scope, "headers": list(headers)}
+        if not can_be_read_again(scope["headers"]):
+            scope = {**scope, "headers": [(name, value) for name, value in scope["headers"]]}
         watch.begin_delivery = self._delivery
         watch.whole = False
         watch.pending = 0
@@ -214,7 +224,7 @@ class CleanCloseMiddleware:
             watch.stand_alone()
 
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
-        if scope["type"] in _EXCHANGES and outer.is_for(scope):
+        if scope.get("type") in _EXCHANGES and outer.is_for(scope):
             # One departure is one event: the middleware that stands outside tells of it.
             return await self._parts.served(scope, receive, send)
         _enter(None)
@@ -258,13 +268,12 @@ class CleanCloseMiddleware:
         headers = framing_headers(scope["headers"])
         caddy = names_caddy(headers.get(b"via"))
         multiplexed = is_multiplexed(scope["http_version"])
-        client = scope.get("client")
         exchange = Exchange(
             self._settings,
             self._places,
             server=server,
             connection=Connection(
-                address=str(client[0]) if client else None,
+                address=client_address(scope),
                 lingers=not multiplexed and can_linger() and asgi_socket(receive, send) is not None,
                 proxied=not _PROXY_FIELDS.isdisjoint(name for name, _ in scope["headers"]),
                 multiplexed=multiplexed,

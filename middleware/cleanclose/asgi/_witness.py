@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._ear import Ear
-from cleanclose.asgi._messages import Message, Receive, Scope, Send, header, request_length
+from cleanclose.asgi._messages import (
+    Message,
+    Receive,
+    Scope,
+    Send,
+    can_be_read_again,
+    client_address,
+    header,
+    request_length,
+)
 from cleanclose.asgi._probe import SETTLED, probe_of
 from cleanclose.core import Facts, Mechanism, Phase, Side, Watch, Witness
 from cleanclose.core.blame.provenance import (
@@ -167,15 +176,15 @@ class AsgiWatch(Watch):
 
     def facts(self) -> Facts:
         scope = self.scope
-        client = scope.get("client")
         route: object = scope.get("route")
         pattern: object = getattr(route, "path_format", None) or getattr(route, "path", None)
-        headers = dict(scope.get("headers", ()))
+        found: Any = scope.get("headers", ())
+        headers: dict[bytes, bytes] = dict(found) if can_be_read_again(found) else {}
         return Facts(
             framework="asgi",
             server=self.server.name,
             method=scope.get("method", "WEBSOCKET"),
-            client=str(client[0]) if client else None,
+            client=client_address(scope),
             route=pattern if isinstance(pattern, str) else None,
             request_id=_text(headers.get(b"x-request-id")),
             trace_id=trace_id(_text(headers.get(b"traceparent"))),
@@ -334,7 +343,8 @@ class HttpWatch(AsgiWatch):
 
     def awaited_out(self) -> int | None:
         head = self._head
-        length = header(head.get("headers", ()), b"content-length")
+        headers = head.get("headers", ())
+        length = header(headers, b"content-length") if can_be_read_again(headers) else None
         return awaited_length(self.scope["method"], head["status"], length)
 
     async def _send_last(self, message: Message) -> None:

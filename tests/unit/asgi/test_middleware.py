@@ -630,17 +630,17 @@ def test_the_opt_out_without_the_middleware() -> None:
 
 
 @pytest.mark.anyio
-async def test_other_scopes_pass_through() -> None:
-    kind = "lifespan"
+@pytest.mark.parametrize("own", [{"type": "lifespan"}, {}])
+async def test_other_scopes_pass_through(own: dict[str, Any]) -> None:
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.extend((scope, receive, send))
 
     server = Server()
-    server.scope = {"type": kind}
+    server.scope = dict(own)
     await server.serve(wrap(app))
-    assert seen == [{"type": kind}, server.receive, server.send]
+    assert seen == [own, server.receive, server.send]
 
 
 @pytest.mark.anyio
@@ -742,19 +742,50 @@ async def test_what_the_application_returns_is_handed_on() -> None:
     assert await server.serve(wrap(app)) == "a mistake, and the server's to tell of"
 
 
+def readable_once(headers: Any) -> Any:
+    """As Falcon's test client has them."""
+    return iter([iter(pair) for pair in headers])
+
+
 @pytest.mark.anyio
-async def test_the_requests_headers_may_be_for_one_reading() -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_the_requests_headers_and_their_pairs_may_be_for_one_reading(method: str) -> None:
     seen: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        seen.extend(scope["headers"])
-        await refuse(scope, receive, send)
+        seen.extend((name, value) for name, value in scope["headers"])
+        seen.append(list(scope["client"]))
+        await send({**START, "headers": readable_once(START["headers"])})
+        await send(dict(BODY))
 
-    server = Server(length=0)
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
     headers = [*server.scope["headers"], (b"x", b"y")]
-    server.scope["headers"] = iter(headers)
+    server.scope |= {
+        "method": method,
+        "headers": readable_once(headers),
+        "client": iter(["192.0.2.1", 1234]),
+    }
     await server.serve(wrap(app))
-    assert seen == headers
+    assert seen == [*headers, ["192.0.2.1", 1234]]
+    head, body = server.sent
+    assert [tuple(pair) for pair in head["headers"]] == START["headers"]
+    assert body == BODY
+
+
+@pytest.mark.anyio
+async def test_a_departure_is_told_where_headers_were_for_one_reading() -> None:
+    events: list[Event] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        list(scope["headers"])
+        await receive()
+
+    server = Server(length=None)
+    server.scope |= {"method": "GET", "headers": readable_once(server.scope["headers"])}
+    server.client_sends(dict(DISCONNECT))
+    await server.serve(wrap(app, events))
+    assert [event.name for event in events] == ["client_departed"]
 
 
 @pytest.mark.anyio
