@@ -257,17 +257,25 @@ class Delivery:
                 case Read(seconds):
                     step = await self._discard(seconds)
                 case Respond():
-                    await self._respond(step)
+                    with self._undisturbed():
+                        await self._respond(step)
                     exchange.responded(time.monotonic())
                     return
                 case Done(in_one_piece):
-                    await self._flush(whole=True, in_one_piece=in_one_piece)
+                    with self._undisturbed():
+                        await self._flush(whole=True, in_one_piece=in_one_piece)
                     return
                 case Forward():
                     await self._flush()
                     return
                 case Keep():
                     return
+
+    def _undisturbed(self) -> contextlib.AbstractContextManager[object]:
+        """What ends a drain ends its reading: a message that is on its way out would be lost."""
+        if self._scope is None:
+            return contextlib.nullcontext()
+        return anyio.CancelScope(shield=True)
 
     async def _discard(self, seconds: float) -> Step:
         exchange = self.exchange

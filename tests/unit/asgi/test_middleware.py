@@ -7,6 +7,7 @@ when a message comes, which no real one lets it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import gc
 import inspect
@@ -246,6 +247,30 @@ async def test_who_waits_for_a_100_is_answered_at_once_and_never_read_from(
     await server.serve(wrap(app))
     assert server.closes
     assert server.calls == 0
+
+
+@pytest.mark.parametrize("turns", range(1, 30))
+def test_a_complete_response_goes_out_wherever_its_drain_is_cancelled(turns: int) -> None:
+    """Also where the server's own send is waiting before it has written anything."""
+
+    async def cancelled() -> None:
+        server = Server()
+        server.client_sends(piece(), piece(), piece(more=False))
+        completed: list[bool] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await refuse(scope, receive, send)
+            completed.append(True)
+
+        task = asyncio.ensure_future(server.serve(wrap(app)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert not completed or (server.has_ended() and server.body == b"no")
+
+    asyncio.run(cancelled())
 
 
 @pytest.mark.anyio

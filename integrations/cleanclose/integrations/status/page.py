@@ -109,7 +109,7 @@ class StatusPage:
             ImportError: Starlette is not installed: ``cleanclose[asgi]`` brings it.
             ValueError: The scope is none of HTTP.
         """
-        from cleanclose.integrations.status.on_starlette import StatusEndpoint
+        from cleanclose.integrations.status._on_starlette import StatusEndpoint
 
         if scope["type"] != "http":
             raise ValueError(f"the status page speaks HTTP, not {scope['type']}")
@@ -121,7 +121,7 @@ class StatusPage:
         Raises:
             ImportError: Werkzeug is not installed: ``cleanclose[wsgi]`` brings it.
         """
-        from cleanclose.integrations.status.on_werkzeug import respond
+        from cleanclose.integrations.status._on_werkzeug import respond
 
         return respond(self._show, environ, start_response)
 
@@ -132,7 +132,7 @@ class StatusPage:
         Raises:
             ImportError: Tornado is not installed: ``cleanclose[tornado]`` brings it.
         """
-        from cleanclose.integrations.status.on_tornado import handler_for
+        from cleanclose.integrations.status._on_tornado import handler_for
 
         return handler_for(self._show)
 
