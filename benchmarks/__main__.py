@@ -26,8 +26,8 @@ __all__ = ["BARS", "FULL", "QUICK", "Effort", "Report", "main", "run"]
 BARS: Final[Mapping[str, float]] = {
     "ASGI GET": 1.9,
     "ASGI POST": 3.0,
-    "WSGI GET": 4.3,
-    "WSGI POST": 6.8,
+    "WSGI GET": 2.2,
+    "WSGI POST": 4.1,
     "Tornado GET": 9.0,
     "Tornado POST": 30.0,
 }

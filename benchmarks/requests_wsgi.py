@@ -1,4 +1,4 @@
-"""Requests to gunicorn's own parser, environ and response, on a pair of sockets."""
+"""Requests to gunicorn's own parser, environ and response, over a connection."""
 
 from __future__ import annotations
 
@@ -61,6 +61,16 @@ def forwarding(app: WSGIApp) -> WSGIApp:
     return wrapper
 
 
+def _tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Both ends of a connection, as servers have it: `socket.socketpair` gives none of TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, _ = listener.accept()
+        # As gunicorn has it.
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return client, server
+
+
 class _Batch:
     """Some requests, one after the other on one connection, as gunicorn's gthread serves them."""
 
@@ -71,7 +81,7 @@ class _Batch:
 
     def prepare(self, requests: int) -> Callable[[], None]:
         """Make a connection; return what serves that many requests on it."""
-        client, server = socket.socketpair()
+        client, server = _tcp_pair()
         parser: Any = RequestParser(self._config, server, ("127.0.0.1", 50000))
 
         def serve() -> None:
@@ -79,7 +89,12 @@ class _Batch:
                 for _ in range(requests):
                     client.sendall(self._request)
                     self._serve(next(parser), server)
-                    assert client.recv(4096).endswith(ANSWER)
+                    # gunicorn sends the head by itself.
+                    answer = client.recv(4096)
+                    while not answer.endswith(ANSWER):
+                        more = client.recv(4096)
+                        assert more
+                        answer += more
 
         return serve
 

@@ -10,8 +10,10 @@ import pytest
 from benchmarks import __main__ as command
 from benchmarks import in_process
 from benchmarks.__main__ import BARS, Effort, main
+from benchmarks.in_process import count_garbage
 from benchmarks.instructions import can_count
 from benchmarks.memory import CAN_MEASURE, SERVERS
+from benchmarks.requests import WRAPPED, Method
 
 LEAST = Effort(rounds=2, requests=2, uploads=1, uploads_at_once=1)
 
@@ -37,3 +39,24 @@ def test_where_nothing_counts_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> No
     measured = in_process.compare(rounds=1, requests=2)
     assert not measured.counted
     assert set(measured.costs) == set(BARS)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_reference_cycles_per_request(method: Method) -> None:
+    for left in count_garbage(method, requests=50).values():
+        # Other threads of the test process may leave something, but not once per request.
+        assert left[WRAPPED] < 1
+
+
+def test_a_cycle_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cyclic:
+        def __init__(self, app: object, **_: object) -> None:
+            self.app = app
+
+        def __call__(self, *arguments: object) -> object:
+            cycle: list[object] = []
+            cycle.append(cycle)
+            return self.app(*arguments)  # type: ignore[operator]
+
+    monkeypatch.setattr("benchmarks.requests_asgi.CleanCloseMiddleware", Cyclic)
+    assert count_garbage("GET", requests=50)["ASGI"][WRAPPED] >= 1

@@ -255,10 +255,10 @@ def is_surely_there(environ: Mapping[str, Any]) -> bool:
     for key in _SOCKET_KEYS:
         if key in environ:
             try:
-                state: int = environ[key].getsockopt(_LEVEL, _OPTION)
+                state: int = environ[key].getsockopt(_LEVEL, _OPTION) & TCP_STATE_MASK
             except (OSError, AttributeError):
                 return False
-            return state & TCP_STATE_MASK == TCP_ESTABLISHED
+            return state == TCP_ESTABLISHED
     return False
 
 

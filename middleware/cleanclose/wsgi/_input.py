@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from cleanclose.core.blame.provenance import module_outside
 from cleanclose.core.blame.short_uploads import is_raised
 from cleanclose.core.deliver.framing import ends_chunks
 
@@ -58,18 +59,19 @@ class WitnessedInput:
         if watch is None or watch.deliverer is not None or watch.left is None:
             return self._read(size)
         watch.has_read = True
-        stream = watch.stream
         try:
-            data: bytes = stream.read() if size is _NO_SIZE else stream.read(size)
+            data: bytes = watch.stream.read() if size is _NO_SIZE else watch.stream.read(size)
         except Exception as error:
             self._failed(watch, error)
             raise
-        if len(data) != watch.left:
+        left = len(data)
+        if left != watch.left:
             return self._judged(watch, data, size)
-        # As nearly always: all of it, at once.
-        watch.bytes_in += watch.left
+        # As nearly always: all of it, at once. There is nothing more to hear of.
+        watch.bytes_in += left
         watch.left = 0
         watch.body_complete = True
+        watch.input = self.watch = None
         return data
 
     def _read(self, size: Any) -> bytes:
@@ -222,7 +224,7 @@ class WitnessedInput:
                 is_raised(
                     asked=asked,
                     left=left,
-                    reader=_reader(),
+                    reader=module_outside(__name__),
                     begun=watch.has_begun_well,
                     failing=sys.exception() is not None,
                     reset=watch.is_reset,
@@ -305,11 +307,3 @@ def _size(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
 def _wanted(args: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
     wanted: Any = args[0] if args else keywords.get("size")
     return wanted if wanted is None or isinstance(wanted, int) else len(wanted)
-
-
-def _reader() -> str:
-    """The module that has called the reading."""
-    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
-    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
-        frame = frame.f_back
-    return str(frame.f_globals.get("__name__"))

@@ -122,9 +122,10 @@ class Serving:
             result = self.answer_or_raise(error, watch)
         if type(result) is list:
             watch.listener = self
-            watch.result = cast("Sequence[bytes]", result)
+            watch.result = result
             watch.pieces = None
-            watch.outer = exception() is not None
+            if exception() is not None:
+                watch.outer = True
             return watch
         return self._hand_over(watch, result)
 
@@ -192,7 +193,7 @@ class Serving:
         if watch.body_complete:
             # Nothing to deliver any more.
             if type(result) is list:
-                return watch.respond_with(self, cast("Sequence[bytes]", result))
+                return watch.respond_with(self, result)  # pyright: ignore[reportUnknownArgumentType]
             return self._hand_over(watch, result)
         result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:
@@ -235,9 +236,10 @@ class Serving:
         own = end.error or error
         answer = self._answer(own, watch, end.conduct)
         if answer is None:
-            delivery = watch.delivering() if isinstance(own, Exception) else None
-            if delivery is not None and not watch.body_complete:
-                delivery.make_way()
+            if isinstance(own, Exception) and not watch.body_complete:
+                delivery = watch.delivering()
+                if delivery is not None:
+                    delivery.make_way()
             return None if own is error else own
         return answer
 

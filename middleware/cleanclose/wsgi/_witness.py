@@ -13,7 +13,7 @@ from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, W
 from cleanclose.core.blame.judge import is_wrapper
 from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
 from cleanclose.core.blame.short_uploads import is_refused
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN
+from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
 from cleanclose.core.conduct import Treatment, wsgi_treatment
 from cleanclose.core.deliver.framing import needs_length, response_length
 from cleanclose.core.kernel import is_established, tcp_info
@@ -97,7 +97,6 @@ class WsgiWatch(Watch):
         "input",
         "is_sample",
         "listener",
-        "outer",
         "pieces",
         "result",
         "server_start_response",
@@ -123,7 +122,7 @@ class WsgiWatch(Watch):
     """Where the response is a list: who hears of its end, until it has come."""
     result: Sequence[bytes]
     pieces: Iterator[bytes] | None
-    outer: bool
+    outer: bool = False
     """Whether an exception was being handled when the application had returned."""
 
     def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
@@ -170,7 +169,7 @@ class WsgiWatch(Watch):
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
-        if self.progress == OPEN and not is_surely_there(self.environ):
+        if not self.progress and not is_surely_there(self.environ):
             # Whoever has left by now will not get this response.
             self.ask()
         # Handed on at once: a server may need it before the first piece.
@@ -184,8 +183,9 @@ class WsgiWatch(Watch):
                 exc_info = None
         self._status = status
         self._headers = headers
-        # Flask takes it out of the environ before the response goes out.
-        self._request = self.environ.get("werkzeug.request")
+        if "werkzeug.request" in self.environ:
+            # Flask takes it out of the environ before the response goes out.
+            self._request = self.environ["werkzeug.request"]
         return self.write
 
     def declare_length(self, size: int, response: object) -> None:
@@ -411,8 +411,10 @@ class WsgiWatch(Watch):
         self.listener = listener
         self.result = result
         self.pieces = None
-        # What was being handled when the application was called says nothing about its response.
-        self.outer = exception() is not None
+        if exception() is not None:
+            # What was being handled when the application was called says nothing about its
+            # response.
+            self.outer = True
         return self
 
     def __bool__(self) -> bool:
@@ -435,10 +437,10 @@ class WsgiWatch(Watch):
         if listener is None:
             return
         self.listener = None
-        error = None if self.outer else exception()
+        error = exception()
         pieces = self.pieces
         left = len(self.result) if pieces is None else length_hint(pieces)
-        if left == 0 and error is None and self.progress == OPEN:
+        if not left and error is None and not self.progress:
             # As nearly always: there is nothing to say.
             self.progress = COMPLETE
             if self.is_sample:
@@ -448,6 +450,8 @@ class WsgiWatch(Watch):
             if _current() is self:
                 _enter(None)
             return
+        if self.outer:
+            error = None
         if not self.ended:
             for piece in self.result[: len(self.result) - left]:
                 self.response_piece(_size(piece))

@@ -7,30 +7,9 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.__main__ import BARS, Cost, Garbage, Report
-from benchmarks.in_process import INTERFACES, count_garbage
-from benchmarks.requests import BARE, FORWARDING, METHODS, WRAPPED, Method
+from benchmarks.in_process import INTERFACES
+from benchmarks.requests import BARE, FORWARDING, METHODS, WRAPPED
 from benchmarks.rounds import Costs, take_turns
-
-
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_no_reference_cycles_per_request(method: Method) -> None:
-    for left in count_garbage(method, requests=50).values():
-        # Other threads of the test process may leave something, but not once per request.
-        assert left[WRAPPED] < 1
-
-
-def test_a_cycle_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Cyclic:
-        def __init__(self, app: object, **_: object) -> None:
-            self.app = app
-
-        def __call__(self, *arguments: object) -> object:
-            cycle: list[object] = []
-            cycle.append(cycle)
-            return self.app(*arguments)  # type: ignore[operator]
-
-    monkeypatch.setattr("benchmarks.requests_asgi.CleanCloseMiddleware", Cyclic)
-    assert count_garbage("GET", requests=50)["ASGI"][WRAPPED] >= 1
 
 
 def test_variants_take_turns() -> None:

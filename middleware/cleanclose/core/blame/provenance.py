@@ -39,6 +39,7 @@ __all__ = [
     "is_of_plumbing",
     "is_settled",
     "leaves",
+    "module_outside",
     "name_of",
     "package_of",
     "passed_call",
@@ -418,6 +419,21 @@ class Place(NamedTuple):
 def caller() -> FrameType | None:
     """The frame that has called the function which asks; None where there is none."""
     return sys._getframe(1).f_back  # pyright: ignore[reportPrivateUsage]
+
+
+def module_outside(module: str) -> str:
+    """The name of the module that has called into another one.
+
+    Args:
+        module: The other one's name; the calls in progress that are its own do not count.
+
+    Returns:
+        The module of the innermost call that is not its own, but for this one.
+    """
+    frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and _module_of(frame) == module:
+        frame = frame.f_back
+    return _module_of(frame)
 
 
 def is_called_by(place: Place) -> bool:

@@ -24,6 +24,10 @@ CHUNKED: Final = -1
 NO_BODY: Final = 0
 """No body, or none that can be told apart from what follows it on the connection."""
 
+_WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
+_TOO_LONG: Final = 20
+"""Digits that no length has."""
+
 
 def ends_chunks(end: bytes) -> bool:
     """Whether a chunked body that was handed on as it came is whole.
@@ -92,9 +96,15 @@ def plain_length(method: str, http_version: str, content_length: str) -> int | N
     Returns:
         A number of bytes; None where `body_length` has to look closer.
     """
-    if not http_version.endswith("1.1") or method == "HEAD" or method == "CONNECT":
+    if (
+        http_version[-3:] != "1.1"
+        or method in _WITHOUT_UPLOAD
+        or not content_length.isdecimal()
+        or not content_length.isascii()
+        or len(content_length) >= _TOO_LONG
+    ):
         return None
-    return _decimal(content_length)
+    return int(content_length)
 
 
 def is_multiplexed(http_version: str) -> bool:
@@ -130,7 +140,7 @@ def _agreed(content_length: str) -> int | None:
 def _decimal(value: str) -> int | None:
     # int() alone would take "+5", "1_000" and digits of other scripts, which no server should,
     # and raise for thousands of digits.
-    return int(value) if len(value) < 20 and value.isascii() and value.isdigit() else None
+    return int(value) if len(value) < _TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:

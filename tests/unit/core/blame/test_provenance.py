@@ -11,6 +11,7 @@ from cleanclose.core.blame.provenance import (
     caller,
     is_called_by,
     is_method_of,
+    module_outside,
     passed_method,
     raised_under,
 )
@@ -74,3 +75,8 @@ def test_who_has_raised_it_is_the_last_one() -> None:
     assert not raised_under(error, HERE, "error_of")
     assert not raised_under(error, "elsewhere", "Stream")
     assert not raised_under(ConnectionResetError(), HERE, "")
+
+
+def test_the_module_outside_is_the_one_that_calls_in() -> None:
+    assert module_outside("cleanclose.core.blame.provenance") == __name__
+    assert module_outside(__name__) != __name__
