@@ -23,6 +23,9 @@ pytestmark = pytest.mark.stacks
 SERVERS: Final = ("uvicorn-h11", "uvicorn-httptools", "uvicorn-uvloop", "gunicorn", "hypercorn")
 TAKES_ALL: Final = frozenset({"hypercorn"})
 """Servers which take what they cannot send: nothing fails there."""
+CUTS_OFF: Final = frozenset({"uvicorn-uvloop"})
+"""Servers which raise what they say of another's connection from that one's error: Python then
+prints no context, and an error which was being handled is not shown, bare neither."""
 WAYS: Final = ("raw", "starlette")
 LOST: Final = frozenset({"ClientDisconnected", "WebSocketDisconnect", "WebSocketDisconnected"})
 
@@ -57,7 +60,7 @@ def test_who_posts_is_told_of_its_own_error(server: str, path: str, tmp_path: Pa
     assert {event["phase"] for event in seen.events} == {"websocket"}
     fails = server not in TAKES_ALL
     assert len(errors) == len(WAYS) * (fails or path == "/post-hiding")
-    if path == "/post-hiding":
+    if path == "/post-hiding" and server not in CUTS_OFF:
         assert all("KeyError: 'order'" in record["traceback"] for record in seen.records)
     else:
         assert all(error in LOST for _, error in errors)

@@ -137,7 +137,12 @@ def test_an_upstream_that_breaks_off_stays_an_error(stack: Stack, tmp_path: Path
                 assert client.recv(65536)[9:12] == b"500", library
         wait_for(seen, set(libraries))
     told = seen.events_by_request()
+    hidden = 0
     for library in libraries:
         (event,) = told[library]
         assert (event["event"], event["side"]) == ("upstream_reset", "upstream"), event
-    assert {record["level"] for record in seen.records} == {logging.ERROR}
+        hidden += event["restored"]
+    # Starlette answers 500 before it raises. gunicorn says nothing of what comes behind a
+    # response: there the event alone tells.
+    assert hidden in (0, len(libraries))
+    assert {record["level"] for record in seen.records} == (set() if hidden else {logging.ERROR})
