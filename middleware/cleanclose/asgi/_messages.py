@@ -25,7 +25,7 @@ _FRAMING: Final = frozenset(
     {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via"}
 )
 
-_PAIRS: Final = (tuple, list)
+_SEQUENCES: Final = (tuple, list)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,10 +43,7 @@ def can_be_read_again(headers: Any) -> bool:
     Args:
         headers: The headers of a request or of a response.
     """
-    kind = type(headers)
-    if kind is not list and kind is not tuple and not isinstance(headers, Sequence):
-        return False
-    return not headers or type(headers[0]) in _PAIRS or isinstance(headers[0], Sequence)
+    return _is_sequence(headers) and (not headers or _is_sequence(headers[0]))
 
 
 def client_address(scope: Scope) -> str | None:
@@ -56,7 +53,12 @@ def client_address(scope: Scope) -> str | None:
         scope: The request's scope.
     """
     client: Any = scope.get("client")
-    return str(client[0]) if client and isinstance(client, Sequence) else None
+    return str(client[0]) if client and _is_sequence(client) else None
+
+
+def _is_sequence(value: object) -> bool:
+    kind: type = type(value)
+    return kind in _SEQUENCES or issubclass(kind, Sequence)
 
 
 def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
