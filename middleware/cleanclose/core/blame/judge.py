@@ -13,6 +13,7 @@ from typing import Final
 
 from cleanclose.core.blame.provenance import (
     first_caught_by,
+    frames_of,
     has_traceback_of,
     is_from_before,
     is_of_plumbing,
@@ -73,6 +74,9 @@ _ANSWERS: Final[Mapping[str, str]] = {
 """What an application raises in order to answer, and which attribute says with what: below 500
 that is no error of its own. (Where there is no attribute, it always is.)"""
 _SERVER_ERROR: Final = 500
+
+_NO_REQUEST: Final = "WSGI wrapper received a non-HTTP-request message"
+"""What asgiref's WsgiToAsgi raises when it gets ``http.disconnect`` instead of the body."""
 
 _SIGNALS: Final = frozenset(
     {
@@ -456,4 +460,12 @@ def _may_be_another(error: BaseException | None, seen: set[int]) -> bool:
 
 def is_wrapper(error: BaseException) -> bool:
     """Whether an exception is a framework's or a server's own word for a departure."""
-    return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__)
+    return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__) or _is_in_words(error)
+
+
+def _is_in_words(error: BaseException) -> bool:
+    """Whether a framework has said it by a plain ValueError, and raised that itself."""
+    if type(error) is not ValueError or str(error) != _NO_REQUEST:
+        return False
+    frames = list(frames_of(error))
+    return bool(frames) and frames[-1].f_globals.get("__name__") == "asgiref.wsgi"
