@@ -46,9 +46,7 @@ Pool = psycopg_pool.ConnectionPool[psycopg.Connection]
 def pool(postgresql_port: int) -> Iterator[Pool]:
     """A pool of psycopg's with one connection, and room for one who waits."""
     info = f"host=127.0.0.1 port={postgresql_port} user=postgres dbname=postgres"
-    with psycopg_pool.ConnectionPool(
-        info, min_size=1, max_size=1, max_waiting=1, timeout=SHORT, open=False
-    ) as made:
+    with Pool(info, min_size=1, max_size=1, max_waiting=1, timeout=SHORT, open=False) as made:
         made.wait(30)
         yield made
 
