@@ -48,12 +48,21 @@ class CleanCloseMiddleware:
         stop_work: bool | Callable[[Environ], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
-        self.app = app
         self._settings = Settings(**settings)
         self.reporter: Reporter = make_reporter(outlets, self._settings)
-        self._quieten()
         # An object without a __getattr__: with one, every look-up costs.
-        self._serve = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work)).serve
+        self._serving = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work))
+        self._serve = self._serving.serve
+        self._quieten()
+
+    @property
+    def app(self) -> WSGIApp:
+        """The wrapped application. Another one may be put in its place, as with other wrappers."""
+        return self._serving.app
+
+    @app.setter
+    def app(self, app: WSGIApp) -> None:
+        self._serving.app = app
 
     def _quieten(self) -> None:
         if self._settings.quiet_logs:
@@ -65,7 +74,7 @@ class CleanCloseMiddleware:
         self._quieten()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "app" or name in COPYING:
+        if name in ("app", "_serving") or name in COPYING:
             # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
             # application one of this.
             raise AttributeError(name)

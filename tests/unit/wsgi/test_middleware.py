@@ -9,7 +9,7 @@ import gc
 import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
-from wsgiref.util import FileWrapper
+from wsgiref.util import FileWrapper, setup_testing_defaults
 
 import pytest
 
@@ -256,3 +256,22 @@ def test_attributes_of_the_application_stay_in_reach() -> None:
 def test_bad_settings_are_refused_where_they_are_given() -> None:
     with pytest.raises(ValueError, match="idle_seconds"):
         CleanCloseMiddleware(refuse, idle_seconds=-1)
+
+
+def test_another_application_may_be_put_in_the_place_of_the_first() -> None:
+    """Tools that instrument an application look for ``app`` in what stands around it."""
+
+    def answer(text: bytes) -> Any:
+        def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", [("Content-Length", str(len(text)))])
+            return [text]
+
+        return app
+
+    first, second = answer(b"first"), answer(b"second")
+    middleware = CleanCloseMiddleware(first)
+    middleware.app = second
+    assert middleware.app is second
+    environ: dict[str, Any] = {}
+    setup_testing_defaults(environ)
+    assert b"".join(middleware(environ, lambda *_: lambda _: None)) == b"second"
