@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from tests.harness.beside import install_beside
 from tests.harness.stacks import Stack, gunicorn
 
 __all__ = ["INSTALLED", "OLDER", "install", "of_version"]
@@ -41,34 +38,9 @@ def install(version: str, folder: Path) -> Path:
     Raises:
         RuntimeError: It could not be installed; the message ends with what pip wrote.
     """
-    site = folder / version
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"lock-{version}").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not site.exists():
-            _install(version, folder / f"unfinished-{version}", site)
-    return site
-
-
-def _install(version: str, unfinished: Path, site: Path) -> None:
-    shutil.rmtree(unfinished, ignore_errors=True)
     # gunicorn 20 imports pkg_resources, which later ones of setuptools do not have.
     more = ("setuptools<81",) if version.startswith("20.") else ()
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
-            *("--no-deps", "--target", str(unfinished), f"gunicorn=={version}", *more),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"gunicorn {version} could not be installed:\n{done.stdout[-4000:]}")
-    unfinished.rename(site)
+    return install_beside((f"gunicorn=={version}", *more), folder / version, seconds=_SECONDS)
 
 
 def of_version(version: str, app: str, worker: str, folder: Path) -> Stack:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from tests.harness.beside import install_beside
 from tests.harness.processes import find_program
 
 __all__ = ["VERSION", "build", "require"]
@@ -44,29 +41,4 @@ def build(folder: Path) -> Path:
     Raises:
         RuntimeError: It could not be built; the message ends with what pip wrote.
     """
-    site = folder / "site"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not site.exists():
-            _install(folder / "unfinished", site)
-    return site
-
-
-def _install(unfinished: Path, site: Path) -> None:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "install", "-qq", "--disable-pip-version-check"),
-            *("--no-deps", "--target", str(unfinished), f"mod_wsgi=={VERSION}"),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"mod_wsgi {VERSION} could not be built:\n{done.stdout[-4000:]}")
-    unfinished.rename(site)
+    return install_beside((f"mod_wsgi=={VERSION}",), folder / "site", seconds=_SECONDS)
