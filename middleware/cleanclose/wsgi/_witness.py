@@ -15,7 +15,7 @@ from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
 from cleanclose.core.conduct import Treatment, wsgi_treatment
-from cleanclose.core.deliver.framing import needs_length, response_length
+from cleanclose.core.deliver.framing import awaited_length, needs_length
 from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tcp_info import idle_before
@@ -57,7 +57,6 @@ _ANSWERS: Final = {
     400: ("400 Bad Request", b""),
     500: ("500 Internal Server Error", b"Internal Server Error\n"),
 }
-_WITHOUT_BODY: Final = frozenset({"204", "304"})
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
 _enter: Final = CURRENT.set
@@ -386,22 +385,16 @@ class WsgiWatch(Watch):
 
         It need not ask for what the client does not want, or what the length has no room for.
         """
-        if self.environ["REQUEST_METHOD"] == "HEAD" or self._is_sent_whole():
+        if self._is_sent_whole():
             self.response_completed()
         else:
             self.peer_gone(Witness.CLOSE, time.monotonic())
 
     def _is_sent_whole(self) -> bool:
-        status: str | None = getattr(self, "_status", None)
-        if status is None:
-            return False
-        if status[:3] in _WITHOUT_BODY:
-            return True
-        length = next(
-            (value for name, value in self._headers if name.lower() == "content-length"), None
-        )
-        expected = response_length(length)
-        return expected is not None and self.bytes_out >= expected
+        headers: Headers = getattr(self, "_headers", [])
+        length = next((value for name, value in headers if name.lower() == "content-length"), None)
+        awaited = awaited_length(self.environ["REQUEST_METHOD"], self.status or 0, length)
+        return awaited is not None and self.bytes_out >= awaited
 
     # The response's iterable, where it is a list: it cannot raise, and the server goes through it
     # alone. How far it has come, its own iterator tells.
