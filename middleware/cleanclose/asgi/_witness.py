@@ -37,13 +37,10 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
-from cleanclose.servers import asgi_server, asgi_socket, has_arrived, is_asgi_stopping
+from cleanclose.servers import ASGI_CALLS, asgi_server, asgi_socket, has_arrived, is_asgi_stopping
 
 __all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
 
-_CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
-"""The names of the servers' own methods behind the callables. One of them is looked for by its
-object, because a middleware around us may have wrapped the other."""
 _AT_ONCE: Final = 0.0005
 """Seconds in which a call returns that has nothing to wait for."""
 _clock: Final = time.monotonic
@@ -230,7 +227,7 @@ class AsgiWatch(Watch):
             for call in (self.server_receive, self.server_send())
             if (owner := getattr(call, "__self__", None)) is not None
         ]
-        return passed_methods(error, _CALLS, owners)
+        return passed_methods(error, ASGI_CALLS, owners)
 
 
 class HttpWatch(AsgiWatch):

@@ -5,7 +5,7 @@ To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
-from cleanclose.servers._callers import is_called_by_server, is_called_by_wsgi_server
+from cleanclose.servers._callers import ASGI_CALLS, is_called_by_server, is_called_by_wsgi_server
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -34,6 +34,7 @@ from cleanclose.servers._wsgi import (
 )
 
 __all__ = [
+    "ASGI_CALLS",
     "MISSING",
     "PRIVATE",
     "ROOMS",

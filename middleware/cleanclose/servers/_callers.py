@@ -8,7 +8,11 @@ from typing import Final
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._lookup import ASGI, asgi_package
 
-__all__ = ["is_called_by_server", "is_called_by_wsgi_server"]
+__all__ = ["ASGI_CALLS", "is_called_by_server", "is_called_by_wsgi_server"]
+
+ASGI_CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
+"""The names of the servers' own methods behind an application's callables. One of them is looked
+for by its object, because a middleware around ours may have wrapped the other."""
 
 
 def is_called_by_server(frame: FrameType | None, receive: object, send: object) -> bool:
