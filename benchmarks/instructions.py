@@ -10,7 +10,6 @@ A process asks valgrind for something by a sequence of instructions that does no
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 import os
@@ -108,8 +107,8 @@ def count(module: str, arguments: Sequence[str]) -> dict[str, int]:
         counted: dict[str, int] = {}
         for file in Path(folder).iterdir():
             text = file.read_text()
-            with contextlib.suppress(AttributeError):
-                # The one that is written at the end has no request's name.
-                name = _NAME.search(text).group(1)  # type: ignore[union-attr]
-                counted[name] = int(_TOTAL.search(text).group(1))  # type: ignore[union-attr]
+            name, total = _NAME.search(text), _TOTAL.search(text)
+            # The one that is written at the end has no request's name.
+            if name is not None and total is not None:
+                counted[name[1]] = int(total[1])
         return counted

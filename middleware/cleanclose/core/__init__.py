@@ -23,9 +23,6 @@ from typing import TYPE_CHECKING, Any
 from cleanclose.core._old_names import look_up
 from cleanclose.core.about import version
 from cleanclose.core.asking import client_gone, raise_if_gone
-
-# An old name that its module's own name would hide.
-from cleanclose.core.blame.judge import judge  # noqa: F401 # pyright: ignore[reportUnusedImport]
 from cleanclose.core.blame.records import errors_in, fields_of, verdict_of_errors
 from cleanclose.core.blame.watch import Watch, current, on_departure
 from cleanclose.core.counters import (
