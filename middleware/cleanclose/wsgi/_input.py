@@ -225,7 +225,7 @@ class WitnessedInput:
                     asked=asked,
                     left=left,
                     reader=module_outside(__name__),
-                    begun=watch.has_begun_well,
+                    begun=watch.has_begun_as_no_error,
                     failing=sys.exception() is not None,
                     reset=watch.is_reset,
                 )

@@ -227,8 +227,8 @@ class WsgiWatch(Watch):
         """The exchange is over: what is read from now on nobody hears of."""
 
     @property
-    def has_begun_well(self) -> bool:
-        """Whether the response has begun with a success."""
+    def has_begun_as_no_error(self) -> bool:
+        """Whether the response has begun, and takes the body for whole: it is no error."""
         status = self.status
         return status is not None and is_refused(status)
 
