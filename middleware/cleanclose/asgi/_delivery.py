@@ -19,7 +19,7 @@ from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, St
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
 from cleanclose.linger import LINGERER, Handover, descriptor_of
-from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping
+from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping, stop_reading
 
 __all__ = ["Delivery"]
 
@@ -397,6 +397,9 @@ class Delivery:
                 self._join()
             while kept:
                 await self.server_send(kept.pop(0))
+            if whole and self.exchange.handed_over:
+                # At once: the application may go on for long behind its response.
+                stop_reading(self._server_receive, self.server_send)
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]

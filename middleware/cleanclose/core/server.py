@@ -63,6 +63,9 @@ class Server:
             socket, or an asyncio transport. The first one that is there counts.
         closes: The attribute of the object behind ASGI's ``receive`` that, once false, makes the
             server close the connection when the response is complete.
+        stops_reading: The method, as attributes with dots of the object behind ASGI's ``receive``,
+            that has the server read no more of the connection: where it parses what comes while the
+            application ends behind its response, and answers what it cannot parse.
         stopping: What tells that an ASGI server is stopping and waits for this exchange: an
             attribute with dots of the object behind ``receive`` (or behind ``send`` if ``receive``
             has none), which may be a method without arguments, and its value then.
@@ -128,6 +131,7 @@ class Server:
     ends_at_upgrade: bool = False
     connection: tuple[str, ...] = ()
     closes: str | None = None
+    stops_reading: str | None = None
     stopping: tuple[str, bool] | None = None
     gone_key: str | None = None
     input_socket: str | None = None

@@ -32,6 +32,7 @@ __all__ = [
     "is_servers_own",
     "is_surely_there",
     "plain_socket",
+    "stop_reading",
     "waiting_messages",
     "wsgi_response",
     "wsgi_server",
@@ -190,6 +191,21 @@ def close_asgi(receive: object, send: object) -> None:
         setattr(owner, attribute, False)
     else:
         gone(owner, attribute)
+
+
+def stop_reading(receive: object, send: object) -> None:
+    """Have the server read no more of a connection that somebody else reads on, where it would.
+
+    Args:
+        receive: The callable as the server gave it.
+        send: The other one.
+    """
+    path = asgi_server(receive, send).stops_reading
+    stop = None if path is None else find(getattr(receive, "__self__", None), path)
+    if callable(stop):
+        # asyncio's for a transport that is closing, and uvloop's for one that is closed.
+        with contextlib.suppress(RuntimeError):
+            stop()
 
 
 def asgi_package(receive: object, send: object) -> str:

@@ -68,6 +68,8 @@ ROOM: Final = Room(
         hides_after_end=True,
         heeds_close=False,
         connection=("protocol.transport",),
+        # ASGIProtocol._feed_callback_parser sends a 400 of its own until the application returns.
+        stops_reading="protocol.transport.pause_reading",
         stopping=("protocol.worker.alive", False),
     ),
     environ_key="gunicorn.socket",

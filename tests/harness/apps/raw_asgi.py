@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
+
+import anyio
 
 from tests.harness.apps import routes
 
@@ -51,7 +52,7 @@ async def refuse_streaming(send: Send) -> None:
     await send({"type": "http.response.start", "status": 413, "headers": []})
     for number, chunk in enumerate(routes.CHUNKS):
         if number:
-            await asyncio.sleep(routes.CHUNK_PAUSE)
+            await anyio.sleep(routes.CHUNK_PAUSE)
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body"})
 
@@ -101,10 +102,10 @@ async def respond(path: str, receive: Receive, send: Send) -> None:
             await answer(send, 413, routes.REFUSAL, length=False)
         case routes.REFUSE_BACKGROUND:
             await answer(send, 413, routes.REFUSAL)
-            await asyncio.sleep(routes.WORK_SECONDS)
+            await anyio.sleep(routes.WORK_SECONDS)
             seen.count_background()
         case routes.REFUSE_LATE:
-            await asyncio.sleep(routes.LATE_SECONDS)
+            await anyio.sleep(routes.LATE_SECONDS)
             await answer(send, 413, routes.REFUSAL)
         case routes.REDIRECT:
             await answer(send, 303, b"", (b"location", b"/"))
@@ -117,7 +118,7 @@ async def respond(path: str, receive: Receive, send: Send) -> None:
         case routes.ECHO:
             await echo(receive, send)
         case routes.SLEEP:
-            await asyncio.sleep(routes.LATE_SECONDS)
+            await anyio.sleep(routes.LATE_SECONDS)
             await answer(send, 200, routes.OK_BODY)
         case routes.COUNTERS:
             await answer(send, 200, routes.counters_json())

@@ -44,12 +44,16 @@ def rest(client: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.parametrize("path", [routes.REFUSE, routes.REFUSE_BACKGROUND])
 @pytest.mark.parametrize("stack", ROWS, ids=str)
-def test_a_bad_chunk_behind_the_answer_makes_no_second_one(serve: Serve, stack: Stack) -> None:
+def test_a_bad_chunk_behind_the_answer_makes_no_second_one(
+    serve: Serve, stack: Stack, path: str
+) -> None:
+    """Nor while the application goes on behind its answer."""
     server = serve(stack)
     watch = Watch(server)
     with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
-        client.sendall(head(routes.REFUSE) + b"5\r\nhello\r\n")
+        client.sendall(head(path) + b"5\r\nhello\r\n")
         received = client.recv(65536)
         while not received.endswith(routes.REFUSAL):
             received += client.recv(65536)
