@@ -684,7 +684,10 @@ def test_a_websockets_client_cannot_hide_an_error(
     leave(client.sock, how)
     app.until(lambda: bool(app.settled()[0]))
     records, events = app.settled()
-    assert told_errors(records) == [("KeyError", "bug")]
+    # Tornado 6.4 says of a callback's error twice what it is, be the client there or not:
+    # WebSocketProtocol._run_callback has the loop raise it as well.
+    twice = path == "/ws/hides" and tornado.version_info < (6, 5)
+    assert told_errors(records) == [("KeyError", "bug")] * (1 + twice)
     assert [event["event"] for event in events] == ["client_departed"]
 
 

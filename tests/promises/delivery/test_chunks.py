@@ -20,6 +20,9 @@ from tests.harness.stacks import SERVERS, Stack
 from tests.harness.waiting import LIMIT, until
 from tests.harness.watching import Watch
 
+# The lowest versions have no hypercorn.
+pytestmark = pytest.mark.stacks
+
 ROWS: Final = tuple(
     servers_asgi.raw(row) for row in (UVICORN, UVICORN_H11, HYPERCORN, HYPERCORN_TRIO, GUNICORN)
 )
