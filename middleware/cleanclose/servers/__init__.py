@@ -23,6 +23,7 @@ from cleanclose.servers._lookup import (
     wsgi_server,
 )
 from cleanclose.servers._private import PRIVATE
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._wsgi import (
@@ -39,6 +40,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "Program",
     "Room",
     "asgi_server",
     "asgi_socket",

@@ -228,12 +228,14 @@ def test_which_findings_make_a_check_fail() -> None:
         ),
         (("granian", "a:b", "--backlog", "many"), ("granian", 1024, None, ("backlog",))),
         (("waitress-serve", "a:b"), ("waitress", 1024, 120, ("backlog", "keep_alive"))),
+        (("uwsgi", "--http-socket=:80", "--listen", "7"), ("uwsgi", 7, None, ())),
+        (("/v/bin/daphne", "a:b"), ("daphne", None, None, ())),
         (("python", "manage.py", "runserver", "x", "uvicorn"), None),
         ((), None),
     ],
 )
 def test_settings_on_a_command_line(
-    command: tuple[str, ...], settings: tuple[str, int, float, tuple[str, ...]] | None
+    command: tuple[str, ...], settings: tuple[str, int | None, float | None, tuple[str, ...]] | None
 ) -> None:
     found = settings_of(command)
     if settings is None:

@@ -200,7 +200,7 @@ def _run_side(
     side.start(plan.start_seconds)
     plain = side.run(plain_case(plan.endpoint))
     _check_answer(plan, server, plain)
-    cases = [case for case in server_cases() if server.hands_out_chunks or not case.chunked]
+    cases = [case for case in server_cases() if server.program.hands_out_chunks or not case.chunked]
     if http2.speaks(side.port):
         cases.append(http2_case())
     cases += endpoint_cases(plan.endpoint)
@@ -236,7 +236,7 @@ def _check_answer(plan: Plan, server: Server, plain: Result) -> None:
         raise Trouble(f"The application did not answer {what} within {plan.endpoint.timeout:g} s.")
     if answer.kind == "lost":
         raise Trouble(f"{server.name} closed the connection without an answer to {what}.")
-    if (answer.status or 0) >= _SERVER_ERROR and not server.runs_lifespan:
+    if (answer.status or 0) >= _SERVER_ERROR and not server.program.runs_lifespan:
         raise Trouble(
             f"The application answers {what} with {answer.status} on {server.name}, which runs no"
             " lifespan: if it needs one, take another server."

@@ -83,7 +83,7 @@ class RunningSide:
         self._was_silent = False
         self.program: Program = Program(
             server.name,
-            lambda port: [sys.executable, *server.command(port, interface, options)],
+            lambda port: [sys.executable, *server.words(port, interface, options)],
             folder=folder,
             environment={
                 JOURNAL: path,
