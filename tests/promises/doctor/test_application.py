@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from tests.harness.processes import run_python
 from tests.harness.waiting import until
 
 ROOT: Final = Path(__file__).parents[3]
@@ -40,7 +41,7 @@ class Ran(NamedTuple):
         return report
 
 
-def doctor(*arguments: str) -> Ran:
+def doctor(*arguments: str, **env: str) -> Ran:
     began = time.monotonic()
     finished = subprocess.run(
         [*CLEANCLOSE, "doctor", PATIENTLY, *arguments],
@@ -49,6 +50,7 @@ def doctor(*arguments: str) -> Ran:
         capture_output=True,
         text=True,
         timeout=100,
+        env={**os.environ, **env},
     )
     return Ran(finished.returncode, finished.stdout, finished.stderr, time.monotonic() - began)
 
@@ -232,6 +234,8 @@ TROUBLES: Final = [
     (f"{HELLO}.on_flask:application", (), "has no application"),
     ("on_flask.py:app", (), "write module:app, without .py"),
     (f"{HELLO}.fails_to_import:app", (), "RuntimeError: the settings are wrong"),
+    # It is told at once, and what it has started is gone with it.
+    (f"{HELLO}.starts_another:app", (), "RuntimeError: the other one runs"),
     (f"{HELLO}.needs_another:app", (), "needs the module no_such_module_anywhere"),
     (f"{HELLO}.leaves_python:app", (), "ended Python"),
     (f"{HELLO}.troubles:no_application", (), "neither an ASGI, nor a WSGI, nor a Tornado"),
@@ -272,6 +276,45 @@ def test_a_port_in_use_is_told() -> None:
         port = taken.getsockname()[1]
         ran = doctor(f"{HELLO}.on_flask:app", f"--port={port}")
     assert (ran.status, ran.err) == (2, f"Error: Port {port} is in use.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such ports")
+def test_a_port_that_only_root_may_have() -> None:
+    if os.geteuid() != 0:
+        ran = doctor(f"{HELLO}.on_flask:app", "--port=1")
+        assert (ran.status, ran.err) == (
+            2,
+            "Error: Port 1 cannot be had here: Permission denied.\n",
+        )
+        return
+    # As another user, but what Python itself still has to open may be where only root can read.
+    taken = run_python(
+        """
+        import os
+        from cleanclose.doctor.application.process import why_taken
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        limit = int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read())
+        print(why_taken(1) if limit > 1 else "Port 1 cannot be had here: Permission denied.")
+        """
+    )
+    assert taken.stdout == "Port 1 cannot be had here: Permission denied.\n"
+
+
+@pytest.mark.full
+def test_a_proxy_that_does_not_start_is_told_and_left_out(tmp_path: Path) -> None:
+    """Whatever stands there by its name: the application is examined all the same."""
+    broken = tmp_path / "haproxy"
+    broken.write_text("#!/bin/sh\necho no such setting >&2\nexit 1\n")
+    broken.chmod(0o755)
+    ran = doctor(
+        f"{HELLO}.on_tornado:app",
+        "--json",
+        "--run=wrapped",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert ran.status == 0, ran.err
+    note = "Not tried behind HAProxy: HAProxy ended before it was ready: no such setting"
+    assert note in ran.report["notes"]
 
 
 def test_an_application_that_needs_its_lifespan_gets_it() -> None:
