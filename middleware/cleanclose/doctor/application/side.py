@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,6 +82,8 @@ class RunningSide:
         self._journal = JournalReader(Path(path))
         self._pending: list[Entry] = []
         self._was_silent = False
+        self._began: list[float] = []
+        """When each case began, in seconds of `time.monotonic`."""
         self.program: Program = Program(
             server.name,
             lambda port: [sys.executable, *server.words(port, interface, options)],
@@ -142,7 +145,7 @@ class RunningSide:
         self._was_silent = not quiet
         self._journal.new()
         written = len(self.program.log_text())
-        began = time.monotonic()
+        self._began.append(time.monotonic())
         answers: list[Answer] = []
         for _ in range(case.tries):
             try:
@@ -157,20 +160,29 @@ class RunningSide:
         text = self.program.log_text()[written:]
         if not self.program.alive:
             raise Trouble(f"{self.server.name} has ended: {self.program.last_words()}")
-        resets = self._resets.sent_from(self.port, began) if self._resets else ()
-        return _result(case, self.side, tuple(answers), entries, text, resets)
+        return _result(case, self.side, tuple(answers), entries, text)
 
     def report(self, results: Sequence[Result]) -> SideReport:
-        """Sum up: the results, and the counters of a wrapped application.
+        """Sum up: the results with the kernel's words, and the counters of a wrapped application.
 
         Args:
-            results: What the cases had for results.
+            results: What the cases had for results, all of them, in their order.
         """
         return SideReport(
             side=self.side,
-            results=tuple(results),
+            results=tuple(self._with_resets(results)),
             counters=self._counters() if self.side == "wrapped" else None,
         )
+
+    def _with_resets(self, results: Sequence[Result]) -> Iterator[Result]:
+        if self._resets is None:
+            yield from results
+            return
+        # Once for all cases: each would have to wait for what the kernel says of it.
+        self._resets.catch_up()
+        ended = (*self._began[1:], float("inf"))
+        for result, began, end in zip(results, self._began, ended, strict=True):
+            yield replace(result, resets=self._resets.sent_from(self.port, began, end))
 
     def _counters(self) -> dict[str, Any] | None:
         url = f"http://127.0.0.1:{self.port}{routes.COUNTERS}"
@@ -223,7 +235,6 @@ def _result(
     answers: tuple[Answer, ...],
     entries: Sequence[Entry],
     text: str,
-    resets: tuple[str, ...],
 ) -> Result:
     lines = tuple(
         Line(**{key: value for key, value in entry.items() if key != "kind"})
@@ -241,7 +252,6 @@ def _result(
         where=case.where,
         expected=case.expected,
         answers=answers,
-        resets=resets,
         lines=lines,
         # An exception's causes have tracebacks of their own below the same record.
         tracebacks=0 if logged else text.count(_TRACEBACK),
