@@ -287,8 +287,9 @@ class Program:
 
     def last_words(self) -> str:
         """The last line of its output that says something, for a message."""
-        lines = [line.strip() for line in self.log_text().splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "it wrote nothing"
+        # The tracebacks of exception groups have a frame of lines around them.
+        lines = [line.strip(" \t|+-") for line in self.log_text().splitlines()]
+        return next((line[:300] for line in reversed(lines) if line), "it wrote nothing")
 
     def _spawn(self) -> None:
         with self._log.open("wb") as log:

@@ -39,6 +39,9 @@ _OVER_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 0.5
 """Nothing that a server still has to do is worth more."""
+_END_SECONDS: Final = 3.0
+"""How long a server may take to end with its worker."""
+_MOST_RESTARTS: Final = 3
 _SILENT: Final = ("early answer", "proxy", "http2")
 """The groups of cases whose log nobody asks for."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
@@ -82,8 +85,10 @@ class RunningSide:
         self._journal = JournalReader(Path(path))
         self._pending: list[Entry] = []
         self._was_silent = False
-        self._began: list[float] = []
-        """When each case began, in seconds of `time.monotonic`."""
+        self._began: list[tuple[float, int]] = []
+        """When each case began, in seconds of `time.monotonic`, and on which port."""
+        self._start_seconds = 0.0
+        self._restarts = 0
         self.program: Program = Program(
             server.name,
             lambda port: [sys.executable, *server.words(port, interface, options)],
@@ -111,6 +116,7 @@ class RunningSide:
         Raises:
             Trouble: It does not.
         """
+        self._start_seconds = seconds
         try:
             self.program.start(serves, seconds)
         except Trouble:
@@ -145,7 +151,7 @@ class RunningSide:
         self._was_silent = not quiet
         self._journal.new()
         written = len(self.program.log_text())
-        self._began.append(time.monotonic())
+        self._began.append((time.monotonic(), self.port))
         answers: list[Answer] = []
         for _ in range(case.tries):
             try:
@@ -158,9 +164,26 @@ class RunningSide:
                 break
         entries = self._settle(quiet=quiet)
         text = self.program.log_text()[written:]
-        if not self.program.alive:
-            raise Trouble(f"{self.server.name} has ended: {self.program.last_words()}")
-        return _result(case, self.side, tuple(answers), entries, text)
+        result = _result(case, self.side, tuple(answers), entries, text)
+        return result if self._goes_on(result) else self._after_its_end(result)
+
+    def _goes_on(self, result: Result) -> bool:
+        """Whether the server still runs behind a case."""
+        # Where a worker that fails takes the server with it, that takes a moment.
+        until = time.monotonic() + (_END_SECONDS if result.group == "http2" and result.lost else 0)
+        while self.program.alive and time.monotonic() < until and not serves(self.port):
+            time.sleep(0.02)
+        return self.program.alive
+
+    def _after_its_end(self, result: Result) -> Result:
+        """Start a server again that a case has ended: the other cases are of interest too."""
+        words = self.program.last_words()
+        if result.group == "plain" or self._restarts == _MOST_RESTARTS:
+            raise Trouble(f"{self.server.name} has ended: {words}")
+        self._restarts += 1
+        self.program.stop()
+        self.start(self._start_seconds)
+        return replace(result, ended=words)
 
     def report(self, results: Sequence[Result]) -> SideReport:
         """Sum up: the results with the kernel's words, and the counters of a wrapped application.
@@ -180,9 +203,9 @@ class RunningSide:
             return
         # Once for all cases: each would have to wait for what the kernel says of it.
         self._resets.catch_up()
-        ended = (*self._began[1:], float("inf"))
-        for result, began, end in zip(results, self._began, ended, strict=True):
-            yield replace(result, resets=self._resets.sent_from(self.port, began, end))
+        ended = (*(began for began, _ in self._began[1:]), float("inf"))
+        for result, (began, port), end in zip(results, self._began, ended, strict=True):
+            yield replace(result, resets=self._resets.sent_from(port, began, end))
 
     def _counters(self) -> dict[str, Any] | None:
         url = f"http://127.0.0.1:{self.port}{routes.COUNTERS}"
