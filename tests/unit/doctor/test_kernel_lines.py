@@ -279,6 +279,8 @@ def test_what_is_no_tracefs(tmp_path: Path) -> None:
 def test_why_there_is_no_tracing(
     number: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "instances").mkdir()
+
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, "refused")
 
