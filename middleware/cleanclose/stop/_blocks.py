@@ -9,7 +9,15 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
 from cleanclose.core.stop import Stops
-from cleanclose.stop._tasks import current_scope, holder, is_shielded, is_waiting_in, worker_of
+from cleanclose.stop._tasks import (
+    current_scope,
+    has_ended,
+    holder,
+    is_shielded,
+    is_waiting_in,
+    wait_of,
+    worker_of,
+)
 
 __all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]
 
@@ -120,10 +128,24 @@ class AsyncioBlock:
     def _cancel(self, worker: asyncio.Task[Any]) -> None:
         if worker is self._task:
             self._cancels += 1
+        wait = wait_of(worker)
         worker.cancel(_WORD)
+        if wait is not None:
+            # Behind the task's own next step.
+            self._loop.call_soon(self._see_it_arrive, wait)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._cleanup_seconds, self._clean_up_hangs, worker)
+
+    def _see_it_arrive(self, wait: object) -> None:
+        """Cancel again what has met no cancellation: its wait was over at the same moment.
+
+        A wait that heeds it takes longer than one step of its task, because it first cancels what
+        it waits for.
+        """
+        if has_ended(wait):
+            self._worker = None
+            self._stop()
 
     def _clean_up_hangs(self, worker: asyncio.Task[Any]) -> None:
         if not self._over:

@@ -17,7 +17,15 @@ from typing import Any, Final
 
 from cleanclose.servers import MISSING, find
 
-__all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
+__all__ = [
+    "current_scope",
+    "has_ended",
+    "holder",
+    "is_shielded",
+    "is_waiting_in",
+    "wait_of",
+    "worker_of",
+]
 
 _HOSTS: Final = frozenset(
     {
@@ -105,6 +113,30 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         if len(tasks) == 1:
             found = tasks[0]
     return found
+
+
+def wait_of(task: asyncio.Task[Any]) -> object | None:
+    """The call of `asyncio.wait_for` that a suspended task is in, if it may swallow a cancellation.
+
+    That of Python 3.11 returns its result where what it waits for ends at the moment in which it
+    is cancelled (python/cpython#86296). Its successors are of other code.
+
+    Args:
+        task: The task.
+
+    Returns:
+        What `has_ended` is asked about; None where it is in no such call.
+    """
+    calls = list(_chain(task.get_coro()))
+    frame = _frame_of(calls[-1]) if calls else None
+    if frame is None or frame.f_code is not asyncio.wait_for.__code__:
+        return None
+    return calls[-1] if "waiter" in frame.f_locals else None
+
+
+def has_ended(call: Any) -> bool:
+    """Whether a call that `wait_of` has found is over."""
+    return _frame_of(call) is None
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
