@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from cleanclose.core.stop import Stops
 from cleanclose.stop._tasks import (
     current_scope,
+    has_begun,
     has_ended,
     holder,
     is_shielded,
@@ -105,8 +106,13 @@ class AsyncioBlock:
         if self._over or self._worker is not None:
             return
         worker = worker_of(self._task)
-        if self._is_elsewhere() or is_shielded(worker, self._scope):
-            self._look_again(worker)
+        if (
+            worker is None
+            or self._is_elsewhere()
+            or not has_begun(worker)
+            or is_shielded(worker, self._scope)
+        ):
+            self._look_again(worker or self._task)
             return
         self._worker = worker
         self._cancel(worker)
@@ -182,7 +188,9 @@ class AsyncioBlock:
             self._stops.ended(cut=error is not None, overdue=self._overdue)
         elif self._worker is not None:
             ours = self._worker.cancelled() and _is_of_the_worker(error)
-            self._stops.ended(cut=self._worker.cancelled(), overdue=self._overdue)
+            # An error that it raised meanwhile comes out of the block as well.
+            cut = self._worker.cancelled() or (self._worker.done() and error is not None)
+            self._stops.ended(cut=cut, overdue=self._overdue)
         self._stops.over()
         return ours
 
@@ -262,7 +270,8 @@ class TrioBlock:
         try:
             self._scope.__exit__(kind, error, traceback)
         finally:
-            self._stops.ended(cut=self._scope.cancelled_caught)
+            cut = self._scope.cancelled_caught
+            self._stops.ended(cut=cut or (self._scope.cancel_called and error is not None))
             self._stops.over()
         # It also returns True where there was nothing to swallow.
         caught: bool = self._scope.cancelled_caught

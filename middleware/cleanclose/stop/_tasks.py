@@ -19,6 +19,7 @@ from cleanclose.servers import MISSING, find
 
 __all__ = [
     "current_scope",
+    "has_begun",
     "has_ended",
     "holder",
     "is_shielded",
@@ -87,14 +88,33 @@ def is_waiting_in(coroutine: object, frame_id: int) -> bool:
     return any(id(_frame_of(each)) == frame_id for each in _chain(coroutine))
 
 
-def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """The task that does the application's work for a suspended one: most often itself."""
+def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """The task that does the application's work for a suspended one: most often itself.
+
+    Args:
+        task: The suspended one.
+
+    Returns:
+        None while the work has raised an error that is on its way out of another task: who
+        cancels now loses it.
+    """
     for _ in range(_DEEPEST):
+        if any(_hands_an_error_on(each) for each in _chain(task.get_coro())):
+            return None
         below = _worker_below(task)
         if below is None:
             return task
         task = below
     return task
+
+
+def _hands_an_error_on(each: Any) -> bool:
+    """Whether a call is ``BaseHTTPMiddleware``'s, with an error that it has still to raise."""
+    frame = _frame_of(each)
+    if frame is None or frame.f_globals.get("__name__") != "starlette.middleware.base":
+        return False
+    known = frame.f_locals
+    return known.get("app_exc") is not None and known.get("exception_already_raised") is False
 
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
@@ -113,6 +133,19 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         if len(tasks) == 1:
             found = tasks[0]
     return found
+
+
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has made its first step.
+
+    Who cancels it before, in a group of anyio's, has Python warn of a coroutine that was never
+    awaited.
+    """
+    coroutine = task.get_coro()
+    return not (
+        isinstance(coroutine, CoroutineType)
+        and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    )
 
 
 def wait_of(task: asyncio.Task[Any]) -> object | None:
