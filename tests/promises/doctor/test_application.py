@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -139,17 +139,11 @@ SERVERS: Final = [
 ]
 
 
-def each_once() -> Iterator[object]:
-    """The rows; `make test` has each server once, here or with its usual applications above."""
-    seen = {server for _, server, _ in APPS.values()}
-    for row in SERVERS:
-        framework, server, *_ = row
-        marks = [pytest.mark.full] if server[0] in seen else []
-        seen.add(server[0])
-        yield pytest.param(*row, marks=marks, id="-".join((framework, *server)))
-
-
-@pytest.mark.parametrize(("framework", "server", "known", "loses"), list(each_once()))
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("framework", "server", "known", "loses"),
+    [pytest.param(*row, id="-".join((row[0], *row[1]))) for row in SERVERS],
+)
 def test_each_server_has_its_own_defects(
     framework: str, server: tuple[str, ...], known: set[str], loses: set[str]
 ) -> None:
@@ -216,7 +210,13 @@ def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) 
 
 
 @pytest.mark.parametrize(
-    ("fail_on", "status"), [("never", 0), ("error", 1), ("warning", 1)], ids=str
+    ("fail_on", "status"),
+    [
+        ("never", 0),
+        pytest.param("error", 1, marks=pytest.mark.full),
+        pytest.param("warning", 1, marks=pytest.mark.full),
+    ],
+    ids=str,
 )
 def test_fail_on_decides_the_exit_status(fail_on: str, status: int) -> None:
     target = f"{HELLO}.on_bottle:app"
