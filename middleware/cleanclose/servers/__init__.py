@@ -24,6 +24,7 @@ from cleanclose.servers._lookup import (
     wsgi_server,
 )
 from cleanclose.servers._private import PRIVATE
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._wsgi import (
@@ -40,6 +41,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "Program",
     "Room",
     "asgi_server",
     "asgi_socket",
