@@ -78,6 +78,8 @@ class Server:
         hides: Whether the server takes such an exception of a WSGI application for its
             client's: it says nothing of it, or lays it at the client's door, and sends no 500.
             None where that is not known.
+        breaks_off: Whether an exception which is no `OSError` is what a WSGI server's input raises
+            for a body that ends too early, if its client has left. None where there is no such.
         masks: Whether a WSGI server sends the head behind an application's exception, in a
             ``finally``: to a client that has left it cannot, and that error hides the other one.
         answers: Whether it answers 500 to the other exceptions of that kind.
@@ -137,6 +139,7 @@ class Server:
     input_socket: str | None = None
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
+    breaks_off: Callable[[Exception], bool] | None = None
     masks: bool = False
     answers: bool = True
     reads_from: tuple[str, ...] = ()

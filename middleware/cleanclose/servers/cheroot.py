@@ -39,6 +39,11 @@ def _hides(error: OSError) -> bool:
     return first in timeouts or first in _IGNORED
 
 
+def _breaks_off(error: Exception) -> bool:
+    # ChunkedRFile._fetch: no size, or less than the two bytes that end a chunk.
+    return type(error) is ValueError and str(error).endswith((": b''", "got b'')", "got b'\\r')"))
+
+
 def _close(gateway: Any, body: Any) -> None:
     # HTTPRequest.send_headers says it in the head, and otherwise reads all that is left of a
     # body with a Content-Length, in one piece, before it sends anything.
@@ -80,6 +85,7 @@ ROOM: Final = Room(
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hides,
+        breaks_off=_breaks_off,
         replaces_head=True,
         # WSGIGateway.respond: `finally: self.req.ensure_headers_sent()`.
         masks=True,

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -208,16 +208,8 @@ def test_what_a_server_is_known_to_lose_is_what_the_matrix_has(known: Known) -> 
     assert lost | (others if left else set()) == known.loses
 
 
-def each_once() -> Iterator[object]:
-    """The rows; `make test` has each server once, here or with its usual applications above."""
-    seen = {server for _, server, _ in APPS.values()} | {"uwsgi", "gevent", "werkzeug", "wsgiref"}
-    for row in SERVERS:
-        marks = [pytest.mark.full] if row.server[0] in seen else []
-        seen.add(row.server[0])
-        yield pytest.param(row, marks=marks, id=str(row))
-
-
-@pytest.mark.parametrize("known", list(each_once()))
+@pytest.mark.full
+@pytest.mark.parametrize("known", SERVERS, ids=str)
 def test_each_server_has_its_own_defects(known: Known) -> None:
     """The rows of the matrix: what a bare server loses there, it loses here."""
     target = f"{HELLO}.on_{known.framework}:app"
@@ -283,7 +275,13 @@ def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) 
 
 
 @pytest.mark.parametrize(
-    ("fail_on", "status"), [("never", 0), ("error", 1), ("warning", 1)], ids=str
+    ("fail_on", "status"),
+    [
+        ("never", 0),
+        pytest.param("error", 1, marks=pytest.mark.full),
+        pytest.param("warning", 1, marks=pytest.mark.full),
+    ],
+    ids=str,
 )
 def test_fail_on_decides_the_exit_status(fail_on: str, status: int) -> None:
     target = f"{HELLO}.on_bottle:app"

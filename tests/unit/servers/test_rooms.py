@@ -84,3 +84,21 @@ def test_what_eventlet_could_not_write_does_not_end_in_a_traceback() -> None:
     when_closing(handler, lambda: None)
     with pytest.raises(OSError, match="said by the kernel"):
         handler.finish()
+
+
+def test_a_server_whose_length_may_not_be_the_bodys_is_known_by_its_key() -> None:
+    # Every POST asks for that key alone, before it is known which server it is.
+    assert all(
+        room.environ_key is not None
+        for room in ROOMS
+        if room.wsgi is not None and not room.wsgi.declares_length
+    )
+    plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
+    assert servers.plain_length(plain, "5") == 5
+    assert servers.plain_length({**plain, "mod_wsgi.version": (5, 0)}, "5") is None
+
+
+@pytest.mark.parametrize("length", ["+5", "1_0", "٣", "5, 5", "9" * 20, "9" * 5000, " 5"])
+def test_an_unusual_length_is_looked_at_closer(length: str) -> None:
+    plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
+    assert servers.plain_length(plain, length) is None
