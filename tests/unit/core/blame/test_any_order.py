@@ -142,10 +142,6 @@ def _scripts(names: tuple[str, ...]) -> st.SearchStrategy[Script]:
     )
 
 
-def _is_marked_for_this(error: BaseException) -> bool:
-    return judge(error, None, Phase.HANDLER, _KEY).side is Side.CLIENT
-
-
 def _reachable(error: BaseException) -> list[BaseException]:
     return list(chain(error, lambda _: True))
 
