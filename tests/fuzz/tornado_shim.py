@@ -260,13 +260,14 @@ async def _play(conversation: Conversation, played: _Played, events: list[Event]
     try:
         client = _Client(conversation, sockets[0].getsockname()[1])
         played.transcript = await client.converse()
+        # The client has gone, which ends each connection's task.
+        left = asyncio.all_tasks() - mine
+        if left:
+            _, left = await asyncio.wait(left, timeout=_PATIENCE)
+        assert not left, f"tasks are left: {left}"
     finally:
         server.stop()
         await asyncio.wait_for(server.close_all_connections(), _PATIENCE)
-    left = asyncio.all_tasks() - mine
-    if left:
-        _, left = await asyncio.wait(left, timeout=_PATIENCE)
-    assert not left, f"tasks are left: {left}"
 
 
 def check(conversation: Conversation, runner: asyncio.Runner) -> None:
