@@ -35,7 +35,7 @@ _SETTINGS: Final[Mapping[str, Any]] = {
     "quiet_logs": False,
     "surge": False,
 }
-_PATIENCE: Final = 5.0
+_PATIENCE: Final = 30.0
 """Seconds for anything that has to come."""
 _SILENCE: Final = 0.05
 """Seconds for which a client waits for an answer that need not come."""
