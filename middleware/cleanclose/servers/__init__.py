@@ -1,7 +1,7 @@
 """What is special about each server: one module for each, and the look-up that the shims call.
 
-Nothing about a server stands elsewhere: how it is recognised, what it hides, where its socket is.
-To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
+Everything about a server is here: how it is recognised, what it hides, where its socket is. To add
+one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
