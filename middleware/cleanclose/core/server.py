@@ -76,6 +76,9 @@ class Server:
             gathers the headers, if a second call adds to them. (PEP 3333 wants it to replace them.)
         hides: Whether the server takes such an exception of a WSGI application for its client's: it
             logs nothing, or blames the client, and sends no 500. None if that is not known.
+        breaks_off: A function that tells whether an exception, not an `OSError`, is what a WSGI
+            server's input raises for a body that ends too early because its client has left. None
+            if there is no such exception.
         masks: Whether a WSGI server sends the head after an application's exception, in a
             ``finally``. If the client has left, that fails, and the new error hides the
             application's.
@@ -136,6 +139,7 @@ class Server:
     input_socket: str | None = None
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
+    breaks_off: Callable[[Exception], bool] | None = None
     masks: bool = False
     answers: bool = True
     reads_from: tuple[str, ...] = ()

@@ -11,11 +11,17 @@ from cleanclose.servers import ROOMS
 __all__ = ["LINES", "OWNERS"]
 
 _FRAMEWORKS: Final[Mapping[str, str]] = {
+    "blacksheep.server": "blacksheep",
+    # And a logger for each mounted application.
+    "cherrypy.error.*": "cherrypy",
     "django.request": "django",
     "django.security.csrf": "django",
     "django.server": "django",
     "falcon": "falcon",
     "litestar": "litestar",
+    # Each of its modules has its own; what reads requests is in several.
+    "mcp.server.*": "mcp",
+    "radicale": "radicale",
 }
 
 OWNERS: Final[Mapping[str, str]] = {
@@ -23,7 +29,7 @@ OWNERS: Final[Mapping[str, str]] = {
     **{name: room.package for room in ROOMS for name in room.loggers},
     "asyncio": "asyncio",
 }
-"""Each logger, with the package whose own lines are examined.
+"""Each logger, with the package whose own lines are examined; ``name.*`` includes its children.
 
 Some of these loggers are used by applications as well. An application decides itself how to log a
 departure in its own words.

@@ -39,16 +39,19 @@ class _Installation:
         self._lock = Lock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
-        self._families: set[str] = set()
+        self._families: dict[str, str | None] = {}
+        self._children: set[str] = set()
         self._stop_listening: Callable[[], None] | None = None
 
     def add(self, levels: Levels | None, owners: Mapping[str, str | None]) -> None:
         with self._lock:
             self._filter.levels = levels or Levels()
-            families = {name.removesuffix(_AND_CHILDREN) for name in owners if _is_family(name)}
-            self._families |= families
-            owners = {name.removesuffix(_AND_CHILDREN): owner for name, owner in owners.items()}
+            self._families |= {
+                _parent(name): owner for name, owner in owners.items() if _is_family(name)
+            }
+            owners = {_parent(name): owner for name, owner in owners.items()}
             self._filter.owners.update(owners)
+            self._children.difference_update(owners)
             self._missing.update(owners)
             self._attach_children()
             for name in owners:
@@ -69,7 +72,7 @@ class _Installation:
         with self._lock:
             self._attach_children()
             for name, package in list(self._missing.items()):
-                if package is None or package in sys.modules:
+                if _is_in_use(package):
                     self._attach(name)
 
     def remove(self) -> None:
@@ -81,17 +84,25 @@ class _Installation:
             self._filter.owners.clear()
             self._missing.clear()
             self._families.clear()
+            self._children.clear()
             if self._stop_listening is not None:
                 self._stop_listening()
 
     def _attach_children(self) -> None:
-        if not self._families:
+        families = {
+            f"{family}.": package
+            for family, package in self._families.items()
+            if _is_in_use(package)
+        }
+        if not families:
             return
         for name, logger in list(logging.root.manager.loggerDict.items()):
-            if not isinstance(logger, logging.Logger) or name in self._filter.owners:
-                continue
-            if any(name.startswith(f"{family}.") for family in self._families):
-                self._filter.owners[name] = None
+            owners = {package for family, package in families.items() if name.startswith(family)}
+            is_named = name in self._filter.owners and name not in self._children
+            if owners and not is_named and isinstance(logger, logging.Logger):
+                # Where a user says so, everybody's lines count.
+                self._filter.owners[name] = None if None in owners else owners.pop()
+                self._children.add(name)
                 logger.addFilter(self._filter)
 
     def _attach(self, name: str) -> None:
@@ -152,6 +163,14 @@ def _existing(name: str) -> logging.Logger | None:
 
 def _is_family(name: str) -> bool:
     return name.endswith(_AND_CHILDREN)
+
+
+def _parent(name: str) -> str:
+    return name.removesuffix(_AND_CHILDREN)
+
+
+def _is_in_use(package: str | None) -> bool:
+    return package is None or package in sys.modules
 
 
 def _owner(name: str) -> str | None:

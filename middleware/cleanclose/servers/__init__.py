@@ -16,6 +16,7 @@ from cleanclose.servers._lookup import (
     is_asgi_stopping,
     is_servers_own,
     is_surely_there,
+    plain_length,
     plain_socket,
     stop_reading,
     waiting_messages,
@@ -23,6 +24,7 @@ from cleanclose.servers._lookup import (
     wsgi_server,
 )
 from cleanclose.servers._private import PRIVATE
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._wsgi import (
@@ -39,6 +41,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "Program",
     "Room",
     "asgi_server",
     "asgi_socket",
@@ -58,6 +61,7 @@ __all__ = [
     "is_socket_gone",
     "is_surely_there",
     "number",
+    "plain_length",
     "plain_socket",
     "reader_below",
     "stop_reading",

@@ -9,6 +9,7 @@ from typing import Final
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Server
+from cleanclose.servers._program import Program
 
 __all__ = ["Room"]
 
@@ -31,6 +32,7 @@ class Room:
             they wait with greenlets: then nothing else may block either.
         loggers: The loggers on which this package reports what happens to a request, and what we
             know about its lines there.
+        program: How `cleanclose doctor` starts it, if it can.
         private: The attributes that we use and that it does not promise.
     """
 
@@ -41,4 +43,5 @@ class Room:
     environ_key: str | None = None
     inner_socket: str | None = None
     loggers: Mapping[str, Lines] = dataclasses.field(default_factory=lambda: _NO_LINES)
+    program: Program | None = None
     private: tuple[Private, ...] = ()

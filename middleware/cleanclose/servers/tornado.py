@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from cleanclose.core.blame.provenance import Place
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = [
@@ -105,8 +107,25 @@ def _private() -> Iterator[Private]:
         )
 
 
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    import asyncio
+
+    httpserver: Any = importlib.import_module("tornado.httpserver")
+    log: Any = importlib.import_module("tornado.log")
+
+    async def serve() -> None:
+        application = make()
+        # As `tornado.options.parse_command_line` does it in almost every program.
+        log.enable_pretty_logging()
+        httpserver.HTTPServer(application).listen(port, host)
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
 ROOM: Final = Room(
     package="tornado",
+    program=Program(distribution="tornado", serve=_serve),
     loggers={
         # TCPServer._handle_connection lets out what comes of a client that has reset its
         # connection before it was accepted: asyncio logs that as its callback's.

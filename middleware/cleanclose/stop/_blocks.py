@@ -9,7 +9,16 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
 from cleanclose.core.stop import Stops
-from cleanclose.stop._tasks import current_scope, holder, is_shielded, is_waiting_in, worker_of
+from cleanclose.stop._tasks import (
+    current_scope,
+    has_begun,
+    has_ended,
+    holder,
+    is_shielded,
+    is_waiting_in,
+    wait_of,
+    worker_of,
+)
 
 __all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]
 
@@ -98,8 +107,13 @@ class AsyncioBlock:
         if self._over or self._worker is not None:
             return
         worker = worker_of(self._task)
-        if self._is_elsewhere() or is_shielded(worker, self._scope):
-            self._look_again(worker)
+        if (
+            worker is None
+            or self._is_elsewhere()
+            or not has_begun(worker)
+            or is_shielded(worker, self._scope)
+        ):
+            self._look_again(worker or self._task)
             return
         self._worker = worker
         self._cancel(worker)
@@ -121,10 +135,24 @@ class AsyncioBlock:
     def _cancel(self, worker: asyncio.Task[Any]) -> None:
         if worker is self._task:
             self._cancels += 1
+        wait = wait_of(worker)
         worker.cancel(_WORD)
+        if wait is not None:
+            # Behind the task's own next step.
+            self._loop.call_soon(self._see_it_arrive, wait)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._cleanup_seconds, self._clean_up_hangs, worker)
+
+    def _see_it_arrive(self, wait: object) -> None:
+        """Cancel again what has met no cancellation: its wait was over at the same moment.
+
+        A wait that heeds it takes longer than one step of its task, because it first cancels what
+        it waits for.
+        """
+        if has_ended(wait):
+            self._worker = None
+            self._stop()
 
     def _clean_up_hangs(self, worker: asyncio.Task[Any]) -> None:
         if not self._over:
@@ -161,7 +189,9 @@ class AsyncioBlock:
             self._stops.ended(cut=error is not None, overdue=self._overdue)
         elif self._worker is not None:
             ours = self._worker.cancelled() and _is_of_the_worker(error)
-            self._stops.ended(cut=self._worker.cancelled(), overdue=self._overdue)
+            # An error that it raised meanwhile comes out of the block as well.
+            cut = self._worker.cancelled() or (self._worker.done() and error is not None)
+            self._stops.ended(cut=cut, overdue=self._overdue)
         self._stops.over()
         return ours
 
@@ -241,7 +271,8 @@ class TrioBlock:
         try:
             self._scope.__exit__(kind, error, traceback)
         finally:
-            self._stops.ended(cut=self._scope.cancelled_caught)
+            cut = self._scope.cancelled_caught
+            self._stops.ended(cut=cut or (self._scope.cancel_called and error is not None))
             self._stops.over()
         # It also returns True where there was nothing to swallow.
         caught: bool = self._scope.cancelled_caught

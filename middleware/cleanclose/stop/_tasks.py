@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from cleanclose.servers import MISSING, find
 
-__all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
+__all__ = [
+    "current_scope",
+    "has_begun",
+    "has_ended",
+    "holder",
+    "is_shielded",
+    "is_waiting_in",
+    "wait_of",
+    "worker_of",
+]
 
 _HOSTS: Final = frozenset(
     {
@@ -79,14 +88,33 @@ def is_waiting_in(coroutine: object, frame_id: int) -> bool:
     return any(id(_frame_of(each)) == frame_id for each in _chain(coroutine))
 
 
-def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """The task that does the application's work for a suspended one; most often the task itself."""
+def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """The task that does the application's work for a suspended one: most often itself.
+
+    Args:
+        task: The suspended one.
+
+    Returns:
+        None while the work has raised an error that is on its way out of another task: who
+        cancels now loses it.
+    """
     for _ in range(_DEEPEST):
+        if any(_hands_an_error_on(each) for each in _chain(task.get_coro())):
+            return None
         below = _worker_below(task)
         if below is None:
             return task
         task = below
     return task
+
+
+def _hands_an_error_on(each: Any) -> bool:
+    """Whether a call is ``BaseHTTPMiddleware``'s, with an error that it has still to raise."""
+    frame = _frame_of(each)
+    if frame is None or frame.f_globals.get("__name__") != "starlette.middleware.base":
+        return False
+    known = frame.f_locals
+    return known.get("app_exc") is not None and known.get("exception_already_raised") is False
 
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
@@ -105,6 +133,43 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         if len(tasks) == 1:
             found = tasks[0]
     return found
+
+
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has made its first step.
+
+    Who cancels it before, in a group of anyio's, has Python warn of a coroutine that was never
+    awaited.
+    """
+    coroutine = task.get_coro()
+    return not (
+        isinstance(coroutine, CoroutineType)
+        and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    )
+
+
+def wait_of(task: asyncio.Task[Any]) -> object | None:
+    """The call of `asyncio.wait_for` that a suspended task is in, if it may swallow a cancellation.
+
+    That of Python 3.11 returns its result where what it waits for ends at the moment in which it
+    is cancelled (python/cpython#86296). Its successors are of other code.
+
+    Args:
+        task: The task.
+
+    Returns:
+        What `has_ended` is asked about; None where it is in no such call.
+    """
+    calls = list(_chain(task.get_coro()))
+    frame = _frame_of(calls[-1]) if calls else None
+    if frame is None or frame.f_code is not asyncio.wait_for.__code__:
+        return None
+    return calls[-1] if "waiter" in frame.f_locals else None
+
+
+def has_ended(call: Any) -> bool:
+    """Whether a call that `wait_of` has found is over."""
+    return _frame_of(call) is None
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:

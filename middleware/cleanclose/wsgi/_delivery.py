@@ -120,7 +120,7 @@ class Delivery:
             # PEP 3333: what is written must not wait for more.
             exchange.response_piece(len(data), time.monotonic())
             exchange.turn_over(time.monotonic())
-        return self.watch.write(data)
+        return self.watch(data)
 
     # What it reads.
 
@@ -271,7 +271,7 @@ class Delivery:
 
     def _write_pending(self) -> None:
         while self.pending and self.watch.status is not None:
-            self.watch.write(self.pending.popleft())
+            self.watch(self.pending.popleft())
 
     # The steps.
 

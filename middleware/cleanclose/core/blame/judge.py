@@ -32,6 +32,9 @@ WRAPPERS: Final = frozenset(
         "starlette.requests.ClientDisconnect",
         "starlette.websockets.WebSocketDisconnect",
         "starlette.websockets.WebSocketDisconnected",
+        "blacksheep.exceptions.MessageAborted",
+        "lilya._internal._connection.ClientDisconnect",
+        "lilya.websockets.WebSocketDisconnect",
         "werkzeug.exceptions.ClientDisconnected",
         "django.http.request.UnreadablePostError",
         "django.core.exceptions.RequestAborted",
@@ -76,8 +79,15 @@ Below 500 such an exception is not an error of the application's. (Without an at
 one.)"""
 _SERVER_ERROR: Final = 500
 
-_NO_REQUEST: Final = "WSGI wrapper received a non-HTTP-request message"
-"""What asgiref's WsgiToAsgi raises when it gets ``http.disconnect`` instead of the body."""
+_WORDS: Final[Mapping[str, tuple[type[Exception], str]]] = {
+    # WsgiToAsgi gets http.disconnect instead of the body.
+    "asgiref.wsgi": (ValueError, "WSGI wrapper received a non-HTTP-request message"),
+    # read_raw_request_body compares lengths.
+    "radicale.httputils": (RuntimeError, "Request body too short: "),
+}
+"""What modules raise for a client that has left which is no class of their own: its class, and how
+its text begins."""
+_BY_WORDS: Final = frozenset(kind for kind, _ in _WORDS.values())
 
 _SIGNALS: Final = frozenset(
     {
@@ -468,8 +478,10 @@ def is_wrapper(error: BaseException) -> bool:
 
 
 def _is_in_words(error: BaseException) -> bool:
-    """Whether a framework has raised a plain ValueError itself that means a departure."""
-    if type(error) is not ValueError or str(error) != _NO_REQUEST:
+    """Whether a framework reports a departure by raising one of Python's own classes itself."""
+    if type(error) not in _BY_WORDS:
         return False
     frames = list(frames_of(error))
-    return bool(frames) and frames[-1].f_globals.get("__name__") == "asgiref.wsgi"
+    module = str(frames[-1].f_globals.get("__name__")) if frames else ""
+    kind, text = _WORDS.get(module, (None, ""))
+    return type(error) is kind and str(error).startswith(text)

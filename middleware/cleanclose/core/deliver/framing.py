@@ -8,12 +8,13 @@ from typing import Final
 __all__ = [
     "CHUNKED",
     "NO_BODY",
+    "TOO_LONG",
+    "WITHOUT_UPLOAD",
     "awaited_length",
     "body_length",
     "ends_chunks",
     "is_multiplexed",
     "needs_length",
-    "plain_length",
     "response_length",
     "wants_continue",
 ]
@@ -24,8 +25,10 @@ CHUNKED: Final = -1
 NO_BODY: Final = 0
 """No body, or a body that cannot be told apart from what follows it on the connection."""
 
-_WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
-_TOO_LONG: Final = 20
+WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
+"""Methods whose requests bring nothing that is left unread."""
+
+TOO_LONG: Final = 20
 """A length has fewer digits than this."""
 
 
@@ -68,7 +71,7 @@ def body_length(
     Returns:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
-    if method in ("HEAD", "CONNECT"):
+    if method in WITHOUT_UPLOAD:
         return NO_BODY
     if is_multiplexed(http_version):
         length = None if content_length is None else _decimal(content_length.strip())
@@ -83,28 +86,6 @@ def body_length(
     if content_length is None:
         return NO_BODY
     return _agreed(content_length) or NO_BODY
-
-
-def plain_length(method: str, http_version: str, content_length: str) -> int | None:
-    """The same for a request with neither Transfer-Encoding nor Upgrade, as nearly all are.
-
-    Args:
-        method: The request's method.
-        http_version: ``1.0``, ``HTTP/1.1`` …
-        content_length: The value of Content-Length.
-
-    Returns:
-        A number of bytes; None where `body_length` has to look closer.
-    """
-    if (
-        http_version[-3:] != "1.1"
-        or method in _WITHOUT_UPLOAD
-        or not content_length.isdecimal()
-        or not content_length.isascii()
-        or len(content_length) >= _TOO_LONG
-    ):
-        return None
-    return int(content_length)
 
 
 def is_multiplexed(http_version: str) -> bool:
@@ -140,7 +121,7 @@ def _agreed(content_length: str) -> int | None:
 def _decimal(value: str) -> int | None:
     # int() alone would accept "+5", "1_000" and digits of other scripts, which no server should,
     # and would raise for thousands of digits.
-    return int(value) if len(value) < _TOO_LONG and value.isascii() and value.isdigit() else None
+    return int(value) if len(value) < TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:

@@ -11,7 +11,6 @@ from cleanclose.core.deliver.framing import (
     NO_BODY,
     body_length,
     is_multiplexed,
-    plain_length,
     response_length,
     wants_continue,
 )
@@ -151,37 +150,3 @@ def test_response_length(value: str | None, expected: int | None) -> None:
 )
 def test_wants_continue(value: str | None, expected: bool) -> None:
     assert wants_continue(value) is expected
-
-
-@pytest.mark.parametrize(
-    ("method", "version", "content_length", "expected"),
-    [
-        ("POST", "1.1", "5", 5),
-        ("GET", "HTTP/1.1", "0", 0),
-        ("PUT", "HTTP/1.1", "9" * 19, int("9" * 19)),
-        ("PUT", "HTTP/1.1", "9" * 20, None),
-        ("POST", "1.0", "5", None),
-        ("POST", "HTTP/2", "5", None),
-        ("HEAD", "1.1", "5", None),
-        ("CONNECT", "1.1", "5", None),
-        ("POST", "1.1", "", None),
-        ("POST", "1.1", "+5", None),
-        ("POST", "1.1", "5, 5", None),
-        ("POST", "1.1", "\u0665", None),
-    ],
-)
-def test_the_quick_look_knows_plain_lengths_only(
-    method: str, version: str, content_length: str, expected: int | None
-) -> None:
-    assert plain_length(method, version, content_length) == expected
-
-
-@given(
-    st.sampled_from(["GET", "POST", "HEAD", "CONNECT"]),
-    st.sampled_from(["1.0", "1.1"]),
-    st.one_of(st.integers(0, 10**21).map(str), st.text(max_size=3)),
-)
-def test_the_quick_look_agrees_with_the_long_one(method: str, version: str, value: str) -> None:
-    quick = plain_length(method, version, value)
-    if quick is not None:
-        assert max(length(value, method=method, http_version=version), 0) == quick
