@@ -1,11 +1,16 @@
 """What is special about each server: one module for each, and the look-up that the shims call.
 
-Nothing about a server stands elsewhere: how it is recognised, what it hides, where its socket is.
-To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
+Everything about a server is here: how it is recognised, what it hides, where its socket is. To add
+one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
-from cleanclose.servers._callers import ASGI_CALLS, is_called_by_server, is_called_by_wsgi_server
+from cleanclose.servers._callers import (
+    ASGI_CALLS,
+    is_called_by_server,
+    is_called_by_wsgi_server,
+    wants_answer,
+)
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -66,6 +71,7 @@ __all__ = [
     "reader_below",
     "stop_reading",
     "waiting_messages",
+    "wants_answer",
     "wsgi_response",
     "wsgi_server",
 ]

@@ -53,8 +53,8 @@ def _close(gateway: Any, body: Any) -> None:
 
 
 def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
-    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
-    # still comes with a reset then, whoever else has a descriptor.
+    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel then answers
+    # further bytes with a reset, even if somebody else has a descriptor.
     if find(gateway, "req.conn._close_kernel_socket") is not MISSING:
         gateway.req.conn._close_kernel_socket = let_go
 

@@ -76,8 +76,8 @@ ROOM: Final = Room(
         keep_alive=2,
         keep_alive_options=("--keep-alive",),
     ),
-    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. What receive() itself
-    # takes note of is no sign: whoever gives up a call of it leaves it closed.
+    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. The state that receive()
+    # itself keeps is no sign: giving up a call of it leaves it closed.
     # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
     # exception. BodyReceiver.receive sends the 100, and a response's start takes that back.
     # ASGIProtocol._will_close looks at the request's headers, not at the response's.

@@ -33,10 +33,10 @@ TORNADO: Final = Server("tornado", Continue.LAZY)
 it off the wire when the response is complete by then."""
 
 STREAMS: Final = "tornado.iostream"
-"""The module whose methods close a stream for what its socket said, or for limits of their own."""
+"""The module whose methods close a stream because of its socket, or because of their own limits."""
 
 HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
-"""``RequestHandler._execute`` calls it with whatever a handler has raised and nobody has caught."""
+"""``RequestHandler._execute`` calls it with an exception of a handler that nobody has caught."""
 
 CLOSES_ALL: Final = Place("tornado.http1connection", frozenset({"HTTP1ServerConnection.close"}))
 """How a server that stops closes its connections: ``HTTPServer.close_all_connections``."""
@@ -81,7 +81,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
         "writing",
     ),
 }
-"""By class: without one of these a request goes as if nothing were installed."""
+"""By class: without one of these, a request goes as if nothing were installed."""
 
 _USEFUL: Final[Mapping[str, str]] = {
     "_read_buffer_size": "An early response lingers without what has been read of the body "

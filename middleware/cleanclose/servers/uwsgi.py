@@ -44,8 +44,8 @@ ROOM: Final = Room(
         closes_anyway=True,
         keeps_quiet=True,
         descriptor="uwsgi.connection_fd",
-        # plugins/http: with the end of what the worker sends all is over. The router, and other
-        # proxies, tell their client's port; http-socket has no REMOTE_PORT.
+        # plugins/http: it ends everything when the worker has sent its last byte. The router, and
+        # other proxies, tell their client's port; http-socket has no REMOTE_PORT.
         relays=True,
         threads=_threads,
     ),
