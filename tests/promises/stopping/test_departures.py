@@ -19,7 +19,7 @@ from tests.harness.waiting import until
 pytestmark = [pytest.mark.stacks, pytest.mark.slow]
 
 SOON: Final = 15.0
-"""Seconds: half of what the work would take by itself. How soon it really ends is a benchmark's."""
+"""Seconds: far less than the work would take by itself. How soon it ends is a benchmark's."""
 AT_ONCE: Final = 3
 WHERE: Final = (
     "/handler",

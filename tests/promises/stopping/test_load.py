@@ -6,6 +6,7 @@ import socket
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -25,7 +26,22 @@ AT_ONCE: Final = 250
 STAYING: Final = 10_000
 CONNECTIONS: Final = 10
 UVICORN: Final = ASGI[0]
-OTHERS: Final = tuple(pytest.param(row, marks=pytest.mark.full) for row in ASGI[1:])
+
+
+def patient(row: Stack) -> Stack:
+    """The same server, which waits for a request that it has no time to read.
+
+    hypercorn closes a connection that has been idle for so long, bare as well, and sees too late
+    that a request was in it.
+    """
+    command = tuple(each.replace("--keep-alive=1", "--keep-alive=60") for each in row.command)
+    return replace(row, command=command)
+
+
+ROWS: Final = (*map(patient, ASGI), TORNADO_ROW)
+OTHERS: Final = tuple(
+    pytest.param(row, marks=pytest.mark.full) for row in ROWS if row not in (UVICORN, TORNADO_ROW)
+)
 
 
 def observed(serve: Serve, row: Stack, tmp_path: Path, base: int = 0) -> Observed:
@@ -53,7 +69,7 @@ def test_a_thousand_departures(serve: Serve, row: Stack, tmp_path: Path) -> None
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("row", [*ASGI, TORNADO_ROW], ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_ten_thousand_that_stay(serve: Serve, row: Stack, tmp_path: Path) -> None:
     server = observed(serve, row, tmp_path, base=1)
     each = STAYING // CONNECTIONS
