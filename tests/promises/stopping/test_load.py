@@ -6,7 +6,6 @@ import socket
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -27,18 +26,7 @@ STAYING: Final = 10_000
 CONNECTIONS: Final = 10
 UVICORN: Final = ASGI[0]
 
-
-def patient(row: Stack) -> Stack:
-    """The same server, which waits for a request that it has no time to read.
-
-    hypercorn closes a connection that has been idle for so long, bare as well, and sees too late
-    that a request was in it.
-    """
-    command = tuple(each.replace("--keep-alive=1", "--keep-alive=60") for each in row.command)
-    return replace(row, command=command)
-
-
-ROWS: Final = (*map(patient, ASGI), TORNADO_ROW)
+ROWS: Final = (*ASGI, TORNADO_ROW)
 OTHERS: Final = tuple(
     pytest.param(row, marks=pytest.mark.full) for row in ROWS if row not in (UVICORN, TORNADO_ROW)
 )
