@@ -23,6 +23,7 @@ from starlette.routing import Route
 
 from cleanclose.asgi import CleanCloseMiddleware, Stoppable, stop_work
 from cleanclose.core import ClientDeparted, Event
+from cleanclose.core.blame.provenance import leaves
 
 STEPS: Final = 25
 MOST_TURNS: Final = 80
@@ -170,9 +171,10 @@ class Passing(BaseHTTPMiddleware):
 
 def on_asyncio() -> bool:
     try:
-        return asyncio.get_running_loop() is not None
+        asyncio.get_running_loop()
     except RuntimeError:
         return False
+    return True
 
 
 async def served(work: Work, where: str, turns: int) -> list[Exception]:
@@ -243,8 +245,8 @@ async def test_an_error_of_the_clean_up_is_raised(where: str, base: int) -> None
 
 
 def innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        (error,) = error.exceptions
+    while held := leaves(error):
+        error = held[0]
     return error
 
 
