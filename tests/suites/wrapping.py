@@ -30,7 +30,7 @@ def _asgi(app: Any) -> Any:
     """An ASGI 3 application wrapped; whatever else it is, as it is."""
     if isinstance(app, _WRAPPERS) or not _is_asgi_3(app):
         return app
-    return AsgiMiddleware(app, stop_work=_stopped)
+    return AsgiMiddleware(app, stop_work=_stopped or False)
 
 
 def _is_asgi_3(app: Any) -> bool:

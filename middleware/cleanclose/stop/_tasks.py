@@ -1,8 +1,8 @@
-"""Which task is to be cancelled, and whether it may be at this moment.
+"""Which task to cancel, and whether it may be cancelled at this moment.
 
-Both questions are about the insides of others: coroutines that wait for each other, and the task
-groups of Starlette and anyio. Where a version of theirs shows nothing of it, the block's own task
-is cancelled, at once.
+Both questions depend on other people's internals: coroutines that wait for each other, and the task
+groups of Starlette and anyio. If a version of theirs does not show these, the block's own task is
+cancelled at once.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _HOSTS: Final = frozenset(
         ("starlette.responses", "StreamingResponse.__call__"),
     }
 )
-"""Functions that have the application's own code run by a task of the anyio group which is their
-``task_group``, and only wait meanwhile. If they were cancelled themselves the group would cancel
+"""Functions that run the application's code in a task of the anyio group that is their
+``task_group``, and only wait meanwhile. If these functions were cancelled, the group would cancel
 that task at every await, and so cut its clean-up short."""
 
 _WAITS_FOR: Final[dict[type, str]] = {
@@ -53,10 +53,10 @@ _DEEPEST: Final = 1000
 
 
 def holder(frame: FrameType | None) -> FrameType | None:
-    """The async generator in which a block was entered, if it hands out values from inside of it.
+    """The async generator in which a block was entered, if it yields values inside the block.
 
     While such a generator waits for its next reader, its task is at work elsewhere. A generator
-    that contextlib makes a context manager of hands out nothing: whoever entered it is meant.
+    that contextlib turns into a context manager yields no values: the code that entered it counts.
 
     Args:
         frame: The frame that entered the block.
@@ -79,7 +79,7 @@ def holder(frame: FrameType | None) -> FrameType | None:
 
 
 def is_waiting_in(coroutine: object, frame_id: int) -> bool:
-    """Whether a suspended task waits for something inside of a frame.
+    """Whether a suspended task waits for something inside a frame.
 
     Args:
         coroutine: The task's.
@@ -204,10 +204,11 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
 
 
 def _chain(each: Any) -> Iterator[Any]:
-    """What a suspended task's coroutine waits for, from the outside in."""
+    """The chain of what a suspended task's coroutine waits for, from the outside in."""
     for _ in range(_DEEPEST):
         if not isinstance(each, _SUSPENDED):
-            # What `async for` and `__await__` put in between shows what it holds to nobody else.
+            # The objects that `async for` and `__await__` put in between show their content to
+            # nobody else.
             held = (one for one in gc.get_referents(each) if isinstance(one, _SUSPENDED))
             each = next(held, None)
         if each is None:
