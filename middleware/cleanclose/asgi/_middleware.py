@@ -19,10 +19,11 @@ from cleanclose.asgi._messages import (
 )
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
-from cleanclose.asgi._witness import HttpWatch, UploadWatch
+from cleanclose.asgi._witness import NO_SCOPE, HttpWatch, UploadWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
+from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
@@ -32,7 +33,7 @@ from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
-from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
+from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server, wants_answer
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
@@ -43,7 +44,6 @@ _enter: Final = CURRENT.set
 _around: Final = CURRENT.get
 # inspect.currentframe() would have to be kept in a local, which is a cycle.
 _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
-_NO_SCOPE: Final[Scope] = {}
 # Type checkers would not see that the application's calls change these.
 _BEGUN: Final = int(OPEN)
 _NOTHING: Final[Any] = None
@@ -58,17 +58,22 @@ class _Parts:
     In one place, because a class with ``__getattr__`` pays for each look at an attribute.
     """
 
-    __slots__ = ("app", "reporter", "stoppable")
+    __slots__ = ("app", "reporter", "serve", "stoppable")
+
+    app: ASGIApp
+    """The wrapped application."""
+    serve: ASGIApp
+    """The same, with requests that end when nobody waits for them if a user wants that."""
 
     def __init__(self, app: ASGIApp, stoppable: Stoppable | None, reporter: Reporter) -> None:
-        self.app = app
         self.stoppable = stoppable
         self.reporter = reporter
+        self.wrap(app)
 
-    @property
-    def served(self) -> ASGIApp:
-        """The application, with requests that end when nobody waits for them if a user wants it."""
-        return self.app if self.stoppable is None else StoppedApp(self.app, self.stoppable)
+    def wrap(self, app: ASGIApp) -> None:
+        """Wrap this application."""
+        self.app = app
+        self.serve = app if self.stoppable is None else StoppedApp(app, self.stoppable)
 
 
 class CleanCloseMiddleware:
@@ -117,7 +122,7 @@ class CleanCloseMiddleware:
 
     @app.setter
     def app(self, app: ASGIApp) -> None:
-        self._parts.app = app
+        self._parts.wrap(app)
 
     def _quieten(self) -> None:
         if self._settings.quiet_logs:
@@ -140,7 +145,10 @@ class CleanCloseMiddleware:
         outer = _around()
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
-        kind = scope.get("type")
+        try:
+            kind = scope["type"]
+        except KeyError:
+            kind = None
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
             # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
@@ -158,28 +166,27 @@ class CleanCloseMiddleware:
         watch.scope = scope
         watch.server_receive = receive
         watch.send_to = send
-        watch.ear = watch.messages = watch.emptied = _NOTHING
+        watch.plain = True
+        watch.emptied = _NOTHING
         parts = self._parts
-        is_due = now >= parts.reporter.sample_at
-        if is_due:
+        if now >= parts.reporter.sample_at:
+            watch.plain = False
             parts.reporter.request_begins(watch)
         _enter(watch)
-        app = parts.app if parts.stoppable is None else parts.served
+        serve = parts.serve
         try:
-            result = await app(scope, watch.receive, watch.send)
+            result = await serve(scope, watch.receive, watch.send)
         except BaseException as error:
             if watch.is_unanswered(error) and is_called_by_server(_frame(1), receive, send):
                 await watch.deliver().fail()
             if not await self._failed(watch, error):
                 raise
             return None
-        if watch.progress == COMPLETE and watch.messages is None and watch.ear is None:
-            if is_due and watch.is_sample:
-                parts.reporter.request_over(watch)
+        if watch.progress == COMPLETE and watch.plain:
             if watch.emptied is not None:
                 # Timers and callbacks have copied the context, and outlive the request.
                 watch.server_receive, watch.send_to = watch.emptied
-                watch.scope = _NO_SCOPE
+                watch.scope = NO_SCOPE
         else:
             await self._see_through(watch)
         return result
@@ -198,7 +205,12 @@ class CleanCloseMiddleware:
         return scope
 
     async def _see_through(self, watch: HttpWatch | WebSocketWatch) -> None:
-        """The application has returned, and there is something to say or to finish."""
+        """The application has returned, and there may be something to say or to finish."""
+        if watch.progress == COMPLETE and watch.messages is None and watch.ear is None:
+            if watch.is_sample:
+                self._reporter.request_over(watch)
+            watch.let_go()
+            return
         try:
             if watch.messages is not None:
                 await watch.messages.close(failed=False)
@@ -222,7 +234,7 @@ class CleanCloseMiddleware:
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope.get("type") in _EXCHANGES and outer.is_for(scope):
             # One departure is one event: the middleware that stands outside tells of it.
-            return await self._parts.served(scope, receive, send)
+            return await self._parts.serve(scope, receive, send)
         _enter(None)
         try:
             return await self(scope, receive, send)
@@ -248,14 +260,18 @@ class CleanCloseMiddleware:
             self._reporter.report(event)
         if watch.is_sample:
             self._reporter.request_over(watch)
-        quiet = end.conduct.quiet
+        quiet = ends_quietly(
+            end.conduct,
+            begun=watch.status is not None,
+            wants_answer=wants_answer(watch.server_receive),
+        )
         try:
             if end.error is not None and end.error is not error:
                 raise_as_it_is(end.error)
         finally:
             # Its traceback refers to this frame.
             del end
-        return quiet and watch.may_end_without_response
+        return quiet
 
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from cleanclose.asgi._messages import Message, Receive, Send
 from cleanclose.core import Witness
@@ -36,9 +36,9 @@ class Probe:
 
 PROBES: Final[dict[object, Probe | None]] = {}
 """By the function behind ``receive``. A memo, and no state."""
-SETTLED: Final[dict[object, tuple[Callable[[object], object], tuple[Receive, Send] | None]]] = {}
-"""Those of them that stay "no" behind the response, as every request asks them: `Probe.gone`
-and `Probe.emptied`."""
+SETTLED: Final[dict[type, tuple[Callable[[Any], object], tuple[Receive, Send] | None]]] = {}
+"""Those of them that stay "no" behind the response, as every request asks them, by the class of
+the object behind ``receive``: what tells it of that object, and `Probe.emptied`."""
 _MOST_PROBES: Final = 64
 
 
@@ -56,7 +56,10 @@ def probe_of(receive: Receive) -> Probe | None:
         SETTLED.clear()
     probe = PROBES[function] = None if function is None else _find_probe(receive)
     if probe is not None and probe.settled:
-        SETTLED[function] = (probe.gone, probe.emptied)
+        owner: object = getattr(receive, "__self__", None)
+        sign = gone_sign(owner, asgi_server(receive))
+        if sign is not None:
+            SETTLED[type(owner)] = (sign, probe.emptied)
     return probe
 
 
@@ -64,11 +67,15 @@ def _find_probe(receive: Receive) -> Probe | None:
     owner: object = getattr(receive, "__self__", None)
     if isinstance(owner, asyncio.Queue):
         return Probe(_last_word, Witness.RECEIVE, is_queue=True)
-    sign = gone_sign(receive)
+    server = asgi_server(receive)
+    sign = gone_sign(owner, server)
     if sign is None:
         return None
-    server = asgi_server(receive)
-    return Probe(sign, Witness.SERVER, settled=server.gone_is_settled, emptied=server.after_end)
+
+    def gone(receive: Any) -> object:
+        return sign(receive.__self__)
+
+    return Probe(gone, Witness.SERVER, settled=server.gone_is_settled, emptied=server.after_end)
 
 
 def _last_word(receive: object) -> Message | None:

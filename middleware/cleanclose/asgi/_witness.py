@@ -32,15 +32,17 @@ from cleanclose.core.blame.provenance import (
 )
 from cleanclose.core.blame.short_uploads import is_said_to_application
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
-from cleanclose.core.conduct import Treatment, asgi_treatment
+from cleanclose.core.conduct import Treatment, asgi_treatment, is_unanswered
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import ASGI_CALLS, asgi_server, asgi_socket, has_arrived, is_asgi_stopping
 
-__all__ = ["AsgiWatch", "HttpWatch", "UploadWatch"]
+__all__ = ["NO_SCOPE", "AsgiWatch", "HttpWatch", "UploadWatch"]
 
+NO_SCOPE: Final[Scope] = {}
+"""The scope of a request that is over."""
 _AT_ONCE: Final = 0.0005
 """Seconds in which a call returns that has nothing to wait for."""
 _clock: Final = time.monotonic
@@ -55,16 +57,20 @@ class AsgiWatch(Watch):
     of what a GET costs.
     """
 
-    __slots__ = ("_head", "ear", "emptied", "messages", "scope", "send_to", "server_receive")
+    __slots__ = ("_head", "emptied", "plain", "scope", "send_to", "server_receive")
+
+    plain: bool
+    """Whether nothing but the application has to do with this exchange, as with nearly all of
+    them: no ear, no delivery, no sample."""
 
     scope: Scope
     server_receive: Receive
     send_to: Send
     """What the application's messages go to: the server, or a delivery."""
     _head: Message
-    ear: Ear | None
+    ear: Ear | None = None
     """What looks out for the departure, where somebody asked for that."""
-    messages: Delivery | None
+    messages: Delivery | None = None
     """What the application's calls go through, while there is something to deliver."""
     emptied: tuple[Receive, Send] | None
     """What the server's callables are as good as once the response is complete."""
@@ -85,6 +91,15 @@ class AsgiWatch(Watch):
     def deliver(self) -> Delivery:
         """Let the application's calls go through a delivery, from here on."""
         raise NotImplementedError
+
+    def let_go(self) -> None:
+        """The response is complete: refer to the request's objects no longer.
+
+        Timers and callbacks have copied the context, and outlive the request.
+        """
+        if self.emptied is not None:
+            self.server_receive, self.send_to = self.emptied
+            self.scope = NO_SCOPE
 
     def stand_alone(self) -> None:
         """The exchange is over: what refers to this watch is a cycle."""
@@ -132,6 +147,7 @@ class AsgiWatch(Watch):
         if self.ear is None and not self.ended:
             # Some servers' sign is also that of a connection which will not be used again.
             self._was_stopping = is_asgi_stopping(self.server_receive, self.server_send())
+            self.plain = False
             self.ear = Ear(self)
             # From here on it is looked at.
             self.ask()
@@ -187,15 +203,6 @@ class AsgiWatch(Watch):
             trace_id=trace_id(_text(headers.get(b"traceparent"))),
             idempotency_key=_text(headers.get(b"idempotency-key")),
         )
-
-    @property
-    def may_end_without_response(self) -> bool:
-        """Whether whoever has called the application takes that for an end.
-
-        Starlette's BaseHTTPMiddleware would raise an error of its own.
-        """
-        caller: object = getattr(self.server_receive, "__module__", None)
-        return self.status is not None or caller != "starlette.middleware.base"
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
         return asgi_treatment(self.server, error, side, complete=self.progress == COMPLETE)
@@ -290,25 +297,28 @@ class HttpWatch(AsgiWatch):
         kind = message["type"]
         if kind == "http.response.start":
             try:
-                gone, self.emptied = SETTLED[self.server_receive.__func__]  # type: ignore[attr-defined]
+                owner = self.server_receive.__self__  # type: ignore[attr-defined]
+                gone, self.emptied = SETTLED[type(owner)]
             except (AttributeError, KeyError):
                 self._begin()
             else:
-                if gone(self.server_receive):
+                if gone(owner):
                     self.ask()
             self._head = message
         elif kind == "http.response.body":
             if "more_body" in message and message["more_body"]:  # noqa: RUF019 - cheaper than get()
                 return self._send_piece(message)
-            if self.progress == OPEN:
-                # Before it is sent: while it is, the server may tell of the end, and that is
-                # then no departure.
+            if not self.progress:
+                # As nearly always: `OPEN`. Before it is sent: while it is, the server may tell of
+                # the end, and that is then no departure.
                 self.progress = COMPLETE
             else:
                 return self._send_last(message)
         elif kind == "http.response.pathsend":
             self.response_completed()
-        return self.send_to(message)
+        # Not `self.send_to(message)`: the interpreter looks for a method first, in all classes.
+        send = self.send_to
+        return send(message)
 
     def _begin(self) -> None:
         self.ask()
@@ -414,28 +424,29 @@ class UploadWatch(HttpWatch):
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
         asked = _clock()
-        if self.messages is not None:
+        if not self.plain and self.messages is not None:
             message = await self.messages.receive()
             self.took(message, asked)
             return message
         self.has_read = True
         self.pending += 1
+        receive = self.server_receive if self.plain or self.ear is None else self.ear.next
         try:
-            message = await (self.server_receive() if self.ear is None else self.ear.next())
+            message = await receive()
         except BaseException:
             self._came(None)
             raise
         self.pending -= 1
-        if self.messages is not None:
+        if not self.plain and self.messages is not None:
             # The response has begun meanwhile.
-            self.messages.came(message)  # type: ignore[unreachable]
+            self.messages.came(message)
         if message["type"] == "http.request":
             self.bytes_in += len(message.get("body", b""))
             if not message.get("more_body"):
                 self.whole = True
         else:
             self.took(message, asked)
-        if self.ear is not None:
+        if not self.plain and self.ear is not None:
             await self._pass_on(self.ear, message)
         return message
 
@@ -473,17 +484,17 @@ class UploadWatch(HttpWatch):
         return self.stops is not None and self.stops.stopped
 
     def is_unanswered(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, Exception)
-            and self.status is None
-            and not self.body_arrived
-            and not self.body_complete
-            and not self.is_stopped
+        return is_unanswered(
+            error,
+            begun=self.status is not None,
+            body_complete=self.body_arrived or self.body_complete,
+            stopped=self.is_stopped,
         )
 
     def deliver(self) -> Delivery:
         if self.messages is None:
             self.ask()
+            self.plain = False
             self.messages = self.begin_delivery(self)
             self.delivery = self.messages.exchange
             self.send_to = self.messages.send

@@ -1,11 +1,16 @@
 """What is special about each server: one module for each, and the look-up that the shims call.
 
-Nothing about a server stands elsewhere: how it is recognised, what it hides, where its socket is.
-To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
+Everything about a server is here: how it is recognised, what it hides, where its socket is. To add
+one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
-from cleanclose.servers._callers import ASGI_CALLS, is_called_by_server, is_called_by_wsgi_server
+from cleanclose.servers._callers import (
+    ASGI_CALLS,
+    is_called_by_server,
+    is_called_by_wsgi_server,
+    wants_answer,
+)
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -16,6 +21,7 @@ from cleanclose.servers._lookup import (
     is_asgi_stopping,
     is_servers_own,
     is_surely_there,
+    plain_length,
     plain_socket,
     stop_reading,
     waiting_messages,
@@ -23,6 +29,7 @@ from cleanclose.servers._lookup import (
     wsgi_server,
 )
 from cleanclose.servers._private import PRIVATE
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._wsgi import (
@@ -39,6 +46,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "Program",
     "Room",
     "asgi_server",
     "asgi_socket",
@@ -58,10 +66,12 @@ __all__ = [
     "is_socket_gone",
     "is_surely_there",
     "number",
+    "plain_length",
     "plain_socket",
     "reader_below",
     "stop_reading",
     "waiting_messages",
+    "wants_answer",
     "wsgi_response",
     "wsgi_server",
 ]

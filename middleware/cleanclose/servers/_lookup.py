@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
+from cleanclose.core.deliver.framing import TOO_LONG, WITHOUT_UPLOAD
 from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
@@ -31,6 +32,7 @@ __all__ = [
     "is_asgi_stopping",
     "is_servers_own",
     "is_surely_there",
+    "plain_length",
     "plain_socket",
     "stop_reading",
     "waiting_messages",
@@ -53,6 +55,8 @@ _WSGI_BY_KEY: Final[Mapping[str, Server]] = {
     if room.wsgi is not None and room.environ_key is not None
 }
 _WSGI_KEYS: Final = tuple(_WSGI_BY_KEY.items())
+_FILTERING_KEYS: Final = tuple(key for key, server in _WSGI_KEYS if not server.declares_length)
+"""Those of servers whose Content-Length may not be that of the body."""
 _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
@@ -96,21 +100,21 @@ def asgi_socket(receive: object, send: object) -> Any:
     return ask("socket") if callable(ask) else found
 
 
-def gone_sign(receive: object) -> Callable[[object], object] | None:
-    """What tells of a server's ``receive``, by the object behind it, whether the peer has left.
+def gone_sign(owner: object, server: Server) -> Callable[[object], object] | None:
+    """A function that tells, from a server's object for an exchange, whether the peer has left.
 
     Args:
-        receive: The callable as the server gave it.
+        owner: The object behind ASGI's ``receive``.
+        server: The server, as it was recognised.
 
     Returns:
-        A function of any such callable; None if nothing does.
+        A function of any such object; None if nothing does.
     """
-    owner: object = getattr(receive, "__self__", None)
-    paths = asgi_server(receive).gone_attributes
+    paths = server.gone_attributes
     for path in paths:
-        getter = operator.attrgetter(f"__self__.{path}")
+        getter = operator.attrgetter(path)
         try:
-            getter(receive)
+            getter(owner)
         except AttributeError:
             # Another kind of connection, or another version of the server.
             continue
@@ -142,8 +146,8 @@ def has_arrived(receive: object, send: object) -> bool:
 def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
     """The messages in a server's queue, where ``receive`` is the ``get`` of one.
 
-    They are only looked at, not taken: the application may wait for them. In every Python so far
-    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+    They stay in the queue, because the application may wait for them. In every Python so far (and
+    by the documented `asyncio.Queue._get`) the queue is a deque of this name.
 
     Args:
         receive: The callable as the server gave it.
@@ -177,7 +181,7 @@ def is_asgi_stopping(receive: object, send: object) -> bool:
 
 
 def close_asgi(receive: object, send: object) -> None:
-    """Have the server close the connection behind the response, where it has a way to say so.
+    """Make the server close the connection after the response, if there is a way.
 
     Args:
         receive: The callable as the server gave it.
@@ -194,7 +198,7 @@ def close_asgi(receive: object, send: object) -> None:
 
 
 def stop_reading(receive: object, send: object) -> None:
-    """Have the server read no more of a connection that somebody else reads on, where it would.
+    """Stop the server from reading a connection that somebody else goes on reading.
 
     Args:
         receive: The callable as the server gave it.
@@ -262,6 +266,33 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
     return UNKNOWN
 
 
+def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
+    """How long the body of a WSGI request is, where that is as plain as nearly always.
+
+    `cleanclose.core.deliver.framing.body_length` in short, because every POST asks.
+
+    Args:
+        environ: The environ, without a Transfer-Encoding.
+        content_length: Its Content-Length.
+
+    Returns:
+        A number of bytes; None where somebody has to look closer.
+    """
+    for key in _FILTERING_KEYS:
+        if key in environ:
+            return None
+    if (
+        "HTTP_UPGRADE" in environ
+        or environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
+        or environ["REQUEST_METHOD"] in WITHOUT_UPLOAD
+        or not content_length.isdecimal()
+        or not content_length.isascii()
+        or len(content_length) >= TOO_LONG
+    ):
+        return None
+    return int(content_length)
+
+
 def is_surely_there(environ: Mapping[str, Any]) -> bool:
     """Whether the client is known to be there, which costs a normal request next to nothing.
 
@@ -289,7 +320,7 @@ def wsgi_response(start_response: object, server: Server) -> object:
         server: The server, as it was recognised.
 
     Returns:
-        None where there is none, or where it is hidden too well.
+        None if there is none, or if it is hidden too well.
     """
     for call in _through_wrappers(start_response):
         owner: object = getattr(call, "__self__", None)
@@ -307,7 +338,7 @@ _MOST_WRAPPERS: Final = 64
 
 
 def _through_wrappers(call: object) -> Iterator[object]:
-    """A callable, and what it hands on to, as far as that can be seen; the nearest first."""
+    """A callable, and the callables behind it as far as they are visible; the nearest first."""
     waiting, seen = [call], 0
     while waiting and seen < _MOST_WRAPPERS:
         each = waiting.pop(0)
@@ -338,7 +369,7 @@ def _cells(function: object) -> Iterator[object]:
 
 
 def cooperates_with(sock: object) -> str | None:
-    """The package whose greenlets a socket waits for: nothing else may wait either.
+    """The package whose greenlets a socket waits with: nothing else may block there either.
 
     Args:
         sock: The client's socket.
@@ -351,7 +382,7 @@ def cooperates_with(sock: object) -> str | None:
 
 
 def plain_socket(sock: Any) -> Any:
-    """The socket itself, below what would wait for a greenlet's turn.
+    """The plain socket below one that would wait for a greenlet's turn.
 
     Args:
         sock: The client's socket.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import MISSING, find, number
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -51,8 +53,8 @@ def _close(gateway: Any, body: Any) -> None:
 
 
 def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
-    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
-    # still comes with a reset then, whoever else has a descriptor.
+    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel then answers
+    # further bytes with a reset, even if somebody else has a descriptor.
     if find(gateway, "req.conn._close_kernel_socket") is not MISSING:
         gateway.req.conn._close_kernel_socket = let_go
 
@@ -67,8 +69,15 @@ _CUT_OFF: Final = (
 )
 _TWO_THREADS: Final = "As many requests are drained at once as in a server with two threads."
 
+
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    server: Any = importlib.import_module("cheroot.wsgi").Server((host, port), make())
+    server.start()
+
+
 ROOM: Final = Room(
     package="cheroot",
+    program=Program(distribution="cheroot", serve=_serve),
     wsgi=Server(
         "cheroot",
         # HTTPRequest.read_request_headers sends it.

@@ -1,7 +1,12 @@
 """The connection which the application has: tornado's own, which tells the watch what it writes.
 
-It goes on as tornado's, until a response begins while the request's body is incomplete: only then
-is there anything to deliver, and the response's end is in our hands.
+Most requests have no body. Their connection stays what it is but for four methods, in whose place
+the watch's stand: a change of its class would have the interpreter lay out all of its attributes
+anew, which costs more than all else that is done here.
+
+That of a request with a body changes its class. It goes on as tornado's, until a response begins
+while the body is incomplete: only then is there anything to deliver, and the response's end is in
+our hands.
 """
 
 from __future__ import annotations
@@ -19,17 +24,84 @@ from cleanclose.core.deliver.table import Keep
 from cleanclose.tornado._delivery import Delivery
 from cleanclose.tornado._witness import TornadoWatch
 
-__all__ = ["Successor", "WatchedConnection", "watched_class"]
+__all__ = ["PlainWatch", "Successor", "WatchedConnection", "watched_class"]
 
 _LINE_ENDS: Final = frozenset("\r\n")
 StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 
 
-class WatchedConnection(http1connection.HTTP1Connection):
-    """Tornado's own connection, of which each exchange is watched.
+class PlainWatch(TornadoWatch):
+    """The watch of a request without a body, which sees its response on tornado's own connection.
 
-    No object is made for that: a connection of tornado's changes its class, before its request is
-    read.
+    Each method calls the one in whose place it stands.
+    """
+
+    __slots__ = ("_connection",)
+
+    _connection: weakref.ReferenceType[Any]
+    """Weak: the connection refers to these methods. Whoever calls one of them has it."""
+
+    def stand_before(self, connection: Any) -> None:
+        """See what the application does with this connection."""
+        self._connection = weakref.ref(connection)
+        connection.watch = self
+        connection.write_headers = self.write_headers
+        connection.write = self.write
+        connection.finish = self.finish
+        connection.detach = self.detach
+
+    def write_headers(
+        self, start_line: StartLine, headers: httputil.HTTPHeaders, chunk: bytes | None = None
+    ) -> asyncio.Future[None]:
+        """Implements `tornado.httputil.HTTPConnection.write_headers`."""
+        status: Any = start_line[1]
+        self.head_comes(status, headers, chunk)
+        connection: Any = self._connection()
+        future: asyncio.Future[None]
+        future = type(connection).write_headers(connection, start_line, headers, chunk)
+        if self.progress == GONE:
+            self.written(future)
+        return future
+
+    def write(self, chunk: bytes) -> asyncio.Future[None]:
+        """Implements `tornado.httputil.HTTPConnection.write`."""
+        self.response_piece(len(chunk))
+        connection: Any = self._connection()
+        future: asyncio.Future[None] = type(connection).write(connection, chunk)
+        if self.progress == GONE:
+            self.written(future)
+        return future
+
+    def finish(self) -> None:
+        """Implements `tornado.httputil.HTTPConnection.finish`."""
+        connection: Any = self._connection()
+        type(connection).finish(connection)
+        self.app_finished()
+
+    def detach(self) -> iostream.IOStream:
+        """As HTTP1Connection's."""
+        connection: Any = self._connection()
+        stream: iostream.IOStream = type(connection).detach(connection)
+        self.detached(None)
+        return stream
+
+
+def _make_room() -> None:
+    # All objects of a class share the names of their attributes, and soon after the first ones
+    # no name is added any more: an object with another one costs as much as one of another class.
+    PlainWatch.stand_before(
+        object.__new__(PlainWatch), object.__new__(http1connection.HTTP1Connection)
+    )
+
+
+_make_room()
+
+
+class WatchedConnection(http1connection.HTTP1Connection):
+    """Tornado's own connection, of a request with a body or for an upgrade.
+
+    No object is made for that: a connection of tornado's changes its class, before its request's
+    body is read.
     """
 
     upgraded: ClassVar[type[UpgradedConnection]]

@@ -10,13 +10,15 @@ from tornado import httputil, web
 
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
-from cleanclose.tornado._connection import Successor, WatchedConnection
+from cleanclose.tornado._connection import PlainWatch, Successor, WatchedConnection
 from cleanclose.tornado._witness import Setup, TornadoWatch, header
 
 __all__ = ["Delegate", "StartRequest"]
 
 StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
 
+_MORE_TO_COME: Final = frozenset({"Content-Length", "Transfer-Encoding", "Upgrade"})
+"""Without one of these a request ends with its head, and so does what is the server's to read."""
 _TOO_LARGE: Final = 413
 _REASON: Final = "Request Entity Too Large"
 """Python 3.13 has another one in its table."""
@@ -26,6 +28,13 @@ class Delegate(httputil.HTTPMessageDelegate):
     """Stands between tornado's connection and the application's delegate.
 
     The application's own delegate is made when the headers are there.
+
+    Args:
+        start_request: The application's own.
+        setup: What all requests share.
+        server_conn: What tornado gives to that.
+        request_conn: Tornado's own connection.
+        watched: The class for it, if the request has a body.
     """
 
     _inner: httputil.HTTPMessageDelegate | None = None
@@ -38,9 +47,11 @@ class Delegate(httputil.HTTPMessageDelegate):
         setup: Setup,
         server_conn: object,
         request_conn: Any,
+        watched: type[WatchedConnection],
     ) -> None:
         self._start_request = start_request
         self._setup = setup
+        self._watched = watched
         self._server_conn = server_conn
         self._request_conn = request_conn
         # One task serves all requests of a connection: the one before is over.
@@ -53,14 +64,33 @@ class Delegate(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         """The request's head is there."""
         connection = self._request_conn
-        watch = TornadoWatch(connection, start_line[0], headers, self._setup)
+        if _MORE_TO_COME.isdisjoint(headers):
+            watch = PlainWatch(connection, start_line[0], headers, self._setup)
+            watch.stand_before(connection)
+            CURRENT.set(watch)
+        else:
+            waiting = self._more_to_come(connection, start_line, headers)
+            if self._has_body:
+                return waiting
+        self._inner = inner = self._start_request(self._server_conn, connection)
+        return inner.headers_received(start_line, headers)
+
+    def _more_to_come(
+        self, connection: Any, request: Any, headers: httputil.HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """The request may have a body, or become something else.
+
+        Returns:
+            If it has a body: what to wait for before that is read.
+        """
+        connection.__class__ = self._watched
+        watch = TornadoWatch(connection, request[0], headers, self._setup)
         CURRENT.set(watch)
         connection.watch = watch
         if "Upgrade" in headers and headers["Upgrade"].lower() == "websocket":
             watch.is_websocket = True
             connection.__class__ = connection.upgraded
         if "Content-Length" in headers or "Transfer-Encoding" in headers:
-            request: Any = start_line
             length = body_length(
                 method=request.method,
                 http_version=request.version.removeprefix("HTTP/"),
@@ -70,8 +100,7 @@ class Delegate(httputil.HTTPMessageDelegate):
             )
             if length != NO_BODY:
                 return self._body_announced(connection, request, headers, length)
-        self._inner = inner = self._start_request(self._server_conn, connection)
-        return inner.headers_received(start_line, headers)
+        return None
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         """A piece of the body is there."""
@@ -117,6 +146,10 @@ class Delegate(httputil.HTTPMessageDelegate):
             return
         raised = _raised_by_the_delegate()
         connection = self._request_conn
+        if not self._has_body:
+            self._inner.on_connection_close()
+            connection.watch.end(raised)
+            return
         delivery = connection.delivery
         if delivery is not None:
             delivery.closed()
@@ -253,18 +286,10 @@ class Mounted(Delegate):
             inner: httputil.HTTPMessageDelegate = find_handler()
             return inner
 
-        super().__init__(start_request, setup, request.server_connection, request.connection)
+        super().__init__(
+            start_request, setup, request.server_connection, request.connection, watched
+        )
         self._find_handler = find_handler
-        self._watched = watched
-
-    def headers_received(
-        self,
-        start_line: httputil.RequestStartLine | httputil.ResponseStartLine,
-        headers: httputil.HTTPHeaders,
-    ) -> Awaitable[None] | None:
-        """The request's head is there; not so for one that `execute` is called for."""
-        self._request_conn.__class__ = self._watched
-        return super().headers_received(start_line, headers)
 
     def execute(self) -> Any:
         """As the delegate's that `Application` calls for a request which it has got whole."""

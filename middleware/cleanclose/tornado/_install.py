@@ -15,7 +15,7 @@ from cleanclose.quiet import install_quiet_logs
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._connection import WatchedConnection
 from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
-from cleanclose.tornado._private import watched_class_of
+from cleanclose.tornado._private import is_watched, watched_class_of
 from cleanclose.tornado._stop import stop_handlers
 from cleanclose.tornado._witness import Setup
 
@@ -156,11 +156,10 @@ class _StartRequest:
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
-        watched = watched_class_of(request_conn)
+        watched = None if is_watched(request_conn) else watched_class_of(request_conn)
         if watched is None:
             return self.original(server_conn, request_conn)
-        request_conn.__class__ = watched
-        return Delegate(self.original, self._setup, server_conn, request_conn)
+        return Delegate(self.original, self._setup, server_conn, request_conn, watched)
 
 
 class _FindHandler:
@@ -173,9 +172,7 @@ class _FindHandler:
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
         connection: Any = request.connection
         # Nearly every request's is watched already.
-        watched = (
-            None if isinstance(connection, WatchedConnection) else watched_class_of(connection)
-        )
+        watched = None if is_watched(connection) else watched_class_of(connection)
         if watched is None:
             return self.original(request, **kwargs)
         find_handler = functools.partial(self.original, request, **kwargs)

@@ -15,11 +15,16 @@ from cleanclose.servers import MISSING, find
 from cleanclose.servers.tornado import CONNECTION, NEEDED, NEEDED_TO_STOP, PARAMETERS, STREAM
 from cleanclose.tornado._connection import WatchedConnection, watched_class
 
-__all__ = ["handlers_can_be_stopped", "watched_class_of"]
+__all__ = ["handlers_can_be_stopped", "is_watched", "watched_class_of"]
 
 _CONNECTION: Final[Any] = getattr(http1connection, "HTTP1Connection", ())
 # What each pair of classes has is the same for all their objects: they set it when they are made.
 _found: Final[dict[tuple[type, type], type[WatchedConnection] | None]] = {}
+
+
+def is_watched(connection: object) -> bool:
+    """Whether somebody of ours watches the exchange on a connection already."""
+    return getattr(connection, "watch", None) is not None
 
 
 def watched_class_of(connection: Any) -> type[WatchedConnection] | None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cleanclose.core import Event, Mechanism
 from cleanclose.core.blame.watch import OPEN
+from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
@@ -120,7 +121,7 @@ class Delivery:
             # PEP 3333: what is written must not wait for more.
             exchange.response_piece(len(data), time.monotonic())
             exchange.turn_over(time.monotonic())
-        return self.watch.write(data)
+        return self.watch(data)
 
     # What it reads.
 
@@ -229,18 +230,19 @@ class Delivery:
         with contextlib.suppress(Exception):
             self._write_pending()
 
-    def make_way(self) -> None:
+    def app_failed(self, error: BaseException) -> None:
         """The application has raised, and the server will answer.
 
         Not where somebody stands in between, who may have another application to try.
+
+        Args:
+            error: What it has raised.
         """
         # inspect.currentframe() would have to be kept in a local, which is a cycle.
         here = sys._getframe  # pyright: ignore[reportPrivateUsage]
-        if (
-            not self.pending
-            and not self.watch.body_complete
-            and is_called_by_wsgi_server(here(), self.server)
-        ):
+        if is_unanswered(
+            error, begun=bool(self.pending), body_complete=self.watch.body_complete
+        ) and is_called_by_wsgi_server(here(), self.server):
             exchange = self._exchange()
             self._carry_out(exchange.app_failed(time.monotonic()), may_block=False)
 
@@ -271,7 +273,7 @@ class Delivery:
 
     def _write_pending(self) -> None:
         while self.pending and self.watch.status is not None:
-            self.watch.write(self.pending.popleft())
+            self.watch(self.pending.popleft())
 
     # The steps.
 

@@ -31,21 +31,23 @@ class WitnessedInput:
     gives n bytes, as a file's does, if there are as many. What a reading gives that finds the
     stream's end before the body's is `cleanclose.core.blame.short_uploads`' to say.
 
-    Args:
-        stream: The server's ``wsgi.input``.
-        watch: The exchange.
+    `Serving` sets these attributes by itself.
     """
 
     __slots__ = ("left_alone", "stream", "watch")
 
-    def __init__(
-        self,
-        stream: Any,
-        watch: UploadWatch,
-    ) -> None:
-        self.stream: Any = stream
-        self.watch: UploadWatch | None = watch
+    if TYPE_CHECKING:
 
+        def __init__(self) -> None:
+            """Without arguments."""
+
+    else:
+        __init__ = object.__init__
+
+    stream: Any
+    """The server's ``wsgi.input``."""
+    watch: UploadWatch | None
+    """The exchange, as long as somebody is to hear of its reading."""
     left_alone: bool
     """Whether the application wants its response left alone: only set then. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
@@ -56,7 +58,7 @@ class WitnessedInput:
     def read(self, size: Any = _NO_SIZE) -> bytes:
         """Read bytes."""
         watch = self.watch
-        if watch is None or watch.deliverer is not None or watch.left is None:
+        if watch is None or watch.deliverer is not None:
             return self._read(size)
         watch.has_read = True
         try:
@@ -267,7 +269,8 @@ class ChunkedInput(WitnessedInput):
         *,
         raw: bool,
     ) -> None:
-        super().__init__(stream, watch)
+        self.stream = stream
+        self.watch = watch
         self._finish = finish
         self._raw = raw
         self._tail = b""
@@ -278,6 +281,10 @@ class ChunkedInput(WitnessedInput):
         finish, self._finish = self._finish, None
         if finish is not None:
             finish(self._others)
+
+    def read(self, size: Any = _NO_SIZE) -> bytes:
+        """Read bytes."""
+        return self._read(size)
 
     def _asked_for(self, name: str) -> None:
         self._others.add(name)

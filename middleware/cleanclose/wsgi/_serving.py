@@ -18,7 +18,6 @@ from cleanclose.core.deliver.framing import (
     CHUNKED,
     NO_BODY,
     body_length,
-    plain_length,
     wants_continue,
 )
 from cleanclose.core.deliver.places import Places
@@ -28,7 +27,13 @@ from cleanclose.core.server import Server
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
-from cleanclose.servers import forget_head, is_servers_own, wsgi_response, wsgi_server
+from cleanclose.servers import (
+    forget_head,
+    is_servers_own,
+    plain_length,
+    wsgi_response,
+    wsgi_server,
+)
 from cleanclose.wsgi._bodies import (
     Body,
     DeliveredBody,
@@ -55,7 +60,6 @@ _THERE: Final[tuple[type, ...]] = (list, tuple)
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
-_new: Final = object.__new__
 _current: Final = CURRENT.get
 _enter: Final = CURRENT.set
 
@@ -88,25 +92,17 @@ class Serving:
         outer = _current()
         if outer is not None:
             return self._serve_inside(outer, environ, start_response)
-        if environ.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in environ:
-            server = wsgi_server(environ, start_response)
+        declared = environ.get("CONTENT_LENGTH")
+        if declared or "HTTP_TRANSFER_ENCODING" in environ:
             length = None
-            if (
-                "HTTP_TRANSFER_ENCODING" not in environ
-                and "HTTP_UPGRADE" not in environ
-                and server.declares_length
-            ):
-                length = plain_length(
-                    environ["REQUEST_METHOD"],
-                    environ.get("SERVER_PROTOCOL", ""),
-                    environ["CONTENT_LENGTH"],
-                )
+            if declared and "HTTP_TRANSFER_ENCODING" not in environ:
+                length = plain_length(environ, declared)
             if length is None:
-                length = _length(environ, server)
+                length = _length(environ, wsgi_server(environ, start_response))
             if length != NO_BODY:
-                return self._serve_upload(environ, start_response, server, length)
-            _close_behind_chunks(environ, start_response, server)
-        watch = _new(WsgiWatch)
+                return self._serve_upload(environ, start_response, length)
+            _close_behind_chunks(environ, start_response, wsgi_server(environ, start_response))
+        watch = WsgiWatch()
         watch.started = started = _clock()
         watch.progress = OPEN
         watch.is_sample = False
@@ -116,8 +112,9 @@ class Serving:
         if started >= self.reporter.sample_at or self._stoppable is not None:
             self._begins(watch)
         _enter(watch)
+        app = self.app
         try:
-            result = self.app(environ, watch.start_response)
+            result = app(environ, watch.start_response)
         except BaseException as error:  # noqa: BLE001 - which raises, too
             result = self.answer_or_raise(error, watch)
         if type(result) is list:
@@ -159,9 +156,9 @@ class Serving:
                 _enter(outer)
 
     def _serve_upload(
-        self, environ: Environ, start_response: StartResponse, server: Server, length: int
+        self, environ: Environ, start_response: StartResponse, length: int
     ) -> Iterable[bytes]:
-        watch = _new(UploadWatch)
+        watch = UploadWatch()
         watch.started = started = _clock()
         watch.progress = OPEN
         watch.is_sample = watch.body_complete = watch.has_read = False
@@ -173,27 +170,36 @@ class Serving:
         watch.stream = stream = environ["wsgi.input"]
         if started >= self.reporter.sample_at or self._stoppable is not None:
             self._begins(watch)
+        upload: WitnessedInput
         if length == CHUNKED:
             watch.expected_in = watch.left = None
-            watch.input = self._chunked_input(watch, server)
+            upload = self._chunked_input(watch, watch.server)
         else:
             watch.expected_in = watch.left = length
             # Not needed by whoever knows the length; and Werkzeug says that the client has left
             # only where it looks after the length by itself.
             environ.pop("wsgi.input_terminated", None)
-            watch.input = upload = _new(WitnessedInput)
+            upload = WitnessedInput()
             upload.stream = stream
             upload.watch = watch
-        environ["wsgi.input"] = watch.input
+        watch.input = upload
+        environ["wsgi.input"] = upload
         _enter(watch)
+        app = self.app
         try:
-            result = self.app(environ, watch.begin)
+            result = app(environ, watch.begin)
         except BaseException as error:  # noqa: BLE001 - which raises, too
             result = self.answer_or_raise(error, watch)
         if watch.body_complete:
             # Nothing to deliver any more.
             if type(result) is list:
-                return watch.respond_with(self, result)  # pyright: ignore[reportUnknownArgumentType]
+                # As `respond_with`.
+                watch.listener = self
+                watch.result = result
+                watch.pieces = None
+                if exception() is not None:
+                    watch.outer = True
+                return watch
             return self._hand_over(watch, result)
         result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:
@@ -236,10 +242,9 @@ class Serving:
         own = end.error or error
         answer = self._answer(own, watch, end.conduct)
         if answer is None:
-            if isinstance(own, Exception) and not watch.body_complete:
-                delivery = watch.delivering()
-                if delivery is not None:
-                    delivery.make_way()
+            delivery = None if watch.body_complete else watch.delivering()
+            if delivery is not None:
+                delivery.app_failed(own)
             return None if own is error else own
         return answer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cleanclose.core.blame.short_uploads import is_refused
+from cleanclose.servers import is_surely_there
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, answer_of, code_of
 
 if TYPE_CHECKING:
@@ -63,9 +64,18 @@ class UploadWatch(WsgiWatch):
 
     def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
-        if self.body_complete:
+        if not self.body_complete:
+            return self.delivering().start_response(status, headers, exc_info)
+        if exc_info is not None or not is_surely_there(self.environ):
             return WsgiWatch.start_response(self, status, headers, exc_info)
-        return self.delivering().start_response(status, headers, exc_info)
+        # The same, for nearly every request whose body has been read.
+        start_response = self.server_start_response
+        self._server_write = start_response(status, headers)
+        self._status = status
+        self._headers = headers
+        if "werkzeug.request" in self.environ:
+            self._request = self.environ["werkzeug.request"]
+        return self
 
     def delivering(self) -> Delivery:
         """Who delivers the response, now that it begins before the body's end."""

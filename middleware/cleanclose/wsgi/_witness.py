@@ -14,7 +14,7 @@ from cleanclose.core.blame.judge import is_wrapper
 from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
-from cleanclose.core.conduct import Treatment, wsgi_treatment
+from cleanclose.core.conduct import Treatment, is_lost_midway, wsgi_treatment
 from cleanclose.core.deliver.framing import awaited_length, needs_length
 from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
@@ -57,6 +57,8 @@ _ANSWERS: Final = {
     400: ("400 Bad Request", b""),
     500: ("500 Internal Server Error", b"Internal Server Error\n"),
 }
+_END: Final[Any] = object()
+"""What comes behind the last piece."""
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
 _enter: Final = CURRENT.set
@@ -81,10 +83,9 @@ def answer_of(status: int) -> tuple[tuple[str, Headers], bytes]:
 class WsgiWatch(Watch):
     """One request: ``start_response``, ``write()``, ``wsgi.input`` and the response's end.
 
-    Args:
-        environ: The environ.
-        start_response: The server's ``start_response``.
-        now: The time.
+    `Serving` sets these attributes by itself: calling an ``__init__`` is a good part of what a GET
+    costs. It is also what the application gets for its ``write()``, and the iterable of a response
+    that is a list: each object of its own would cost as much as the rest.
     """
 
     __slots__ = (
@@ -101,6 +102,8 @@ class WsgiWatch(Watch):
         "server_start_response",
     )
 
+    environ: Environ
+    server_start_response: StartResponse
     _status: str
     _headers: Headers
     _request: Any
@@ -124,12 +127,13 @@ class WsgiWatch(Watch):
     outer: bool = False
     """Whether an exception was being handled when the application had returned."""
 
-    def __init__(self, environ: Environ, start_response: StartResponse, now: float) -> None:
-        super().__init__(now)
-        self.input = None
-        self.is_sample = False
-        self.environ: Environ = environ
-        self.server_start_response: StartResponse = start_response
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None:
+            """Without arguments."""
+
+    else:
+        __init__ = object.__init__
 
     @property
     def status(self) -> int | None:
@@ -171,12 +175,14 @@ class WsgiWatch(Watch):
         if not self.progress and not is_surely_there(self.environ):
             # Whoever has left by now will not get this response.
             self.ask()
-        # Handed on at once: a server may need it before the first piece.
+        # Handed on at once: a server may need it before the first piece. (Not called as a method:
+        # the interpreter looks for one first, in all classes.)
+        start_response = self.server_start_response
         if exc_info is None:
-            self._server_write = self.server_start_response(status, headers)
+            self._server_write = start_response(status, headers)
         else:
             try:
-                self._server_write = self.server_start_response(status, headers, exc_info)
+                self._server_write = start_response(status, headers, exc_info)
             finally:
                 # PEP 3333: the traceback would be a reference cycle.
                 exc_info = None
@@ -185,7 +191,7 @@ class WsgiWatch(Watch):
         if "werkzeug.request" in self.environ:
             # Flask takes it out of the environ before the response goes out.
             self._request = self.environ["werkzeug.request"]
-        return self.write
+        return self
 
     def declare_length(self, size: int, response: object) -> None:
         """Give a response that is there as a whole its length, if it has none.
@@ -204,8 +210,8 @@ class WsgiWatch(Watch):
             self.server_start_response(self._status, headers, (None, None, None))
             self._headers = headers
 
-    def write(self, data: bytes) -> object:
-        """What the application gets from it."""
+    def __call__(self, data: bytes) -> object:
+        """What the application gets from it, as ``write()``."""
         if self.refused:
             return None
         self.response_piece(len(data))
@@ -330,17 +336,10 @@ class WsgiWatch(Watch):
             self.known_server,
             error,
             answerable=not self.closing,
-            lost=self._is_lost_midway,
+            lost=is_lost_midway(
+                self.departure, begun=self.status is not None, closing=self.closing
+            ),
         )
-
-    @property
-    def _is_lost_midway(self) -> bool:
-        """Whether the server can write nothing more of a response that has begun."""
-        departure = self.departure
-        if departure is None or self.status is None or self.closing:
-            return False
-        # Who has only ended its sending reads on.
-        return departure.mechanism is not Mechanism.EOF
 
     def has_left(self, error: BaseException | None = None) -> bool:
         # Once it is over, an error is one of ours: it stands for one that has been judged.
@@ -436,8 +435,9 @@ class WsgiWatch(Watch):
         self.listener = None
         error = exception()
         pieces = self.pieces
-        left = len(self.result) if pieces is None else length_hint(pieces)
-        if not left and error is None and not self.progress:
+        # Nobody goes on with it; and a hint of its length costs twice as much.
+        at_end = not self.result if pieces is None else next(pieces, _END) is _END
+        if at_end and error is None and not self.progress:
             # As nearly always: there is nothing to say.
             self.progress = COMPLETE
             if self.is_sample:
@@ -450,9 +450,12 @@ class WsgiWatch(Watch):
         if self.outer:
             error = None
         if not self.ended:
+            left = 0 if at_end else len(self.result)
+            if left and pieces is not None:
+                left = 1 + length_hint(pieces)
             for piece in self.result[: len(self.result) - left]:
                 self.response_piece(_size(piece))
-            if left == 0:
+            if at_end:
                 self.response_completed()
         listener.closed(self, error)
 

@@ -32,7 +32,6 @@ def test_a_servers_last_word_to_a_lost_connection_is_part_of_the_departure(modul
     protocol.send.__func__.__module__ = "gunicorn.asgi.websocket"
     watch = WebSocketWatch()
     watch.server_receive = watch.send_to = protocol.send
-    watch.messages = None
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -59,7 +59,8 @@ def watch(server: Any) -> Iterator[WebSocketWatch]:
     watch.scope = {"type": "websocket"}
     watch.server_receive = server.receive
     watch.send_to = server.send
-    watch.ear = watch.messages = watch.emptied = None
+    watch.plain = True
+    watch.emptied = None
     token = CURRENT.set(watch)
     yield watch
     CURRENT.reset(token)

@@ -8,32 +8,35 @@ from typing import Final
 __all__ = [
     "CHUNKED",
     "NO_BODY",
+    "TOO_LONG",
+    "WITHOUT_UPLOAD",
     "awaited_length",
     "body_length",
     "ends_chunks",
     "is_multiplexed",
     "needs_length",
-    "plain_length",
     "response_length",
     "wants_continue",
 ]
 
 CHUNKED: Final = -1
-"""A body whose length only its own end tells."""
+"""A body of unknown length: only its own end tells."""
 
 NO_BODY: Final = 0
-"""No body, or none that can be told apart from what follows it on the connection."""
+"""No body, or a body that cannot be told apart from what follows it on the connection."""
 
-_WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
-_TOO_LONG: Final = 20
-"""Digits that no length has."""
+WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
+"""Methods whose requests bring nothing that is left unread."""
+
+TOO_LONG: Final = 20
+"""A length has fewer digits than this."""
 
 
 def ends_chunks(end: bytes) -> bool:
-    """Whether a chunked body that was handed on as it came is whole.
+    """Whether a chunked body that was passed on undecoded is whole.
 
     Args:
-        end: Its last bytes, five or more. Trailers, which nearly nobody sends, are not looked for.
+        end: Its last bytes, five or more. Trailers, which hardly anybody sends, are not recognised.
     """
     return end.endswith(b"0\r\n\r\n")
 
@@ -50,8 +53,8 @@ def body_length(
     """The length of a request's body, if that body is ours to discard.
 
     Left alone, as if there were no body: HEAD, CONNECT and requests for an upgrade, where what
-    follows may be no body at all; and a length which cannot be trusted: where such a body ends
-    is unknown, and reading on could take the next request for a part of it.
+    follows may be no body at all; and a length that cannot be trusted, because nobody knows where
+    such a body ends, and reading on could take the next request for a part of it.
 
     HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1). An upgrade to
     ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before anything else can
@@ -68,7 +71,7 @@ def body_length(
     Returns:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
-    if method in ("HEAD", "CONNECT"):
+    if method in WITHOUT_UPLOAD:
         return NO_BODY
     if is_multiplexed(http_version):
         length = None if content_length is None else _decimal(content_length.strip())
@@ -85,40 +88,18 @@ def body_length(
     return _agreed(content_length) or NO_BODY
 
 
-def plain_length(method: str, http_version: str, content_length: str) -> int | None:
-    """The same for a request with neither Transfer-Encoding nor Upgrade, as nearly all are.
-
-    Args:
-        method: The request's method.
-        http_version: ``1.0``, ``HTTP/1.1`` …
-        content_length: The value of Content-Length.
-
-    Returns:
-        A number of bytes; None where `body_length` has to look closer.
-    """
-    if (
-        http_version[-3:] != "1.1"
-        or method in _WITHOUT_UPLOAD
-        or not content_length.isdecimal()
-        or not content_length.isascii()
-        or len(content_length) >= _TOO_LONG
-    ):
-        return None
-    return int(content_length)
-
-
 def is_multiplexed(http_version: str) -> bool:
     """Whether requests of this version share a connection: HTTP/2 and 3."""
     return http_version.startswith(("2", "3"))
 
 
 def response_length(content_length: str | None) -> int | None:
-    """The length which a response's head declares; None if it declares none that is valid."""
+    """The length that a response's head declares; None without a valid one."""
     return None if content_length is None else _decimal(content_length.strip())
 
 
 def awaited_length(method: str, status: int, content_length: str | None) -> int | None:
-    """How much of a response's body the client waits for, by what it knows from the head.
+    """How much of a response's body the client waits for, according to the head.
 
     Args:
         method: The request's method.
@@ -138,18 +119,18 @@ def _agreed(content_length: str) -> int | None:
 
 
 def _decimal(value: str) -> int | None:
-    # int() alone would take "+5", "1_000" and digits of other scripts, which no server should,
-    # and raise for thousands of digits.
-    return int(value) if len(value) < _TOO_LONG and value.isascii() and value.isdigit() else None
+    # int() alone would accept "+5", "1_000" and digits of other scripts, which no server should,
+    # and would raise for thousands of digits.
+    return int(value) if len(value) < TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a response that is there as a whole can be given a Content-Length.
+    """Whether a response that is complete may get a Content-Length.
 
     Args:
         status: Its status line, or the code.
-        headers: Its headers. 1xx, 204 and 304 have no content (RFC 9110, section 6.4.1), and what
-            has a Transfer-Encoding must have no length (RFC 9112, section 6.2).
+        headers: Its headers. 1xx, 204 and 304 have no content (RFC 9110, section 6.4.1), and a
+            response with a Transfer-Encoding must have no length (RFC 9112, section 6.2).
     """
     framing = {"content-length", "transfer-encoding"}
     if status[:3] in ("204", "304") or status[:1] == "1":
