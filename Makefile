@@ -33,7 +33,7 @@ TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
 .PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage lint verify-types format \
-  docs bench bench-lingering matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
+  docs bench bench-lingering bench-stopping matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -143,6 +143,9 @@ bench: $(VENV)/.stamp-test ## Measure the middleware's cost (BENCH_ARGS=--quick)
 
 bench-lingering: $(VENV)/.stamp-test ## Measure what refused uploads cost each server (BENCH_ARGS="--part stop")
 	$(BIN)/python -m benchmarks.lingering $(BENCH_ARGS)
+
+bench-stopping: $(VENV)/.stamp-test ## Measure how soon work ends whose client has left (BENCH_ARGS="--only uvicorn")
+	$(BIN)/python -m benchmarks.stopping $(BENCH_ARGS)
 
 bench-servers: $(BENCH_VENV)/.stamp-bench ## Requests per second of real servers, over bare (BENCH_ARGS="--only uvicorn")
 	$(BENCH_VENV)/bin/python -m benchmarks.servers $(BENCH_ARGS)

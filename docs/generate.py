@@ -101,7 +101,7 @@ def settings() -> str:
     meanings = _arguments(Settings)
     rows: list[tuple[str, ...]] = []
     for field in dataclasses.fields(Settings):
-        type_ = str(field.type).replace("|", "\\|")
+        type_ = str(field.type).replace(" | ", " or ")
         rows.append((f"`{field.name}`", f"`{type_}`", _value(getattr(plain, field.name))))
     fields = _table(("setting", "type", "default"), rows)
     texts = [

@@ -22,7 +22,7 @@ import hypothesis
 from rich.console import Console
 from rich.table import Table
 
-from tests.fuzz import asgi_shim, wire, wsgi_shim
+from tests.fuzz import asgi_shim, tornado_shim, wire, wsgi_shim
 from tests.harness import servers_asgi, servers_wsgi
 from tests.harness.paths import ROOT
 from tests.harness.stacks import SERVERS, Stack
@@ -48,6 +48,13 @@ def _shims(examples: int) -> bool:
     with asyncio.Runner() as runner:
         good = _shim(
             "ASGI", asgi_shim.CONVERSATIONS, lambda it: asgi_shim.check(it, runner), examples
+        )
+        # On sockets, so a tenth as fast as the others.
+        good &= _shim(
+            "Tornado",
+            tornado_shim.CONVERSATIONS,
+            lambda it: tornado_shim.check(it, runner),
+            max(examples // 10, 1),
         )
     return _shim("WSGI", wsgi_shim.CONVERSATIONS, wsgi_shim.check, examples) and good
 

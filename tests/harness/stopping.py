@@ -18,7 +18,7 @@ from tests.harness.stacks import TORNADO, Stack
 from tests.harness.tap import read_tap
 from tests.harness.waiting import until
 
-__all__ = ["ASGI", "HOWS", "Observed", "stopping"]
+__all__ = ["ASGI", "HOWS", "NOT_TOLD", "TORNADO_ROW", "Observed", "stopping"]
 
 WARNING: Final = 30
 HOWS: Final[tuple[How, ...]] = ("rst", "fin")
@@ -41,6 +41,17 @@ _HTTPTOOLS_ON_ASYNCIO: Final = replace(
 )
 ASGI: Final = tuple(map(stopping, (*ASGI_ROWS, _HTTPTOOLS_ON_ASYNCIO)))
 TORNADO_ROW: Final = stopping(TORNADO)
+
+NOT_TOLD: Final[Mapping[tuple[str, str], tuple[How, ...]]] = {
+    # Compiled: nothing tells of a client while its body is not read.
+    ("stopping-asgi-granian", "/unread"): HOWS,
+    # A memory channel: what waits in it cannot be looked at; of a reset the kernel tells.
+    ("stopping-asgi-hypercorn-trio", "/unread"): ("fin",),
+    # It calls the application when it has all of the body.
+    ("stopping-asgi-daphne", "/unread"): HOWS,
+    ("stopping-asgi-daphne", "/upload"): HOWS,
+}
+"""Departures that a server does not tell of, by its name and the path."""
 
 
 class Observed:

@@ -71,9 +71,10 @@ class Environment:
         """
         folder = self._sources / name
         installed = folder / "installed"
+        package = suite.package or name
         if not folder.exists():
             self._pip(
-                *("download", "--no-deps", "--no-binary", name),
+                *("download", "--no-deps", "--no-binary", package),
                 *("--dest", str(folder), suite.requirement),
             )
             (archive,) = folder.glob("*.tar.gz")
@@ -81,7 +82,7 @@ class Environment:
                 opened.extractall(folder, filter="data")
         (source,) = (each for each in folder.iterdir() if each.is_dir())
         if not installed.exists():
-            self.install(f"{name}=={source.name.rpartition('-')[2]}", *suite.needs)
+            self.install(f"{package}=={source.name.rpartition('-')[2]}", *suite.needs)
             installed.touch()
         return source
 

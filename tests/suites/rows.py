@@ -14,6 +14,7 @@ class Suite:
 
     Args:
         requirement: What pip downloads.
+        package: Its name on the package index, where that is not the suite's.
         needs: What the suite needs besides the framework, for pip.
         arguments: What is run: pytest's arguments, or the labels of Django's runner.
         folder: Where, within the source distribution.
@@ -21,22 +22,52 @@ class Suite:
     """
 
     requirement: str
+    package: str | None = None
     needs: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ("tests",)
     folder: str = "."
     django: bool = False
 
 
+_STARLETTE: Final = Suite(
+    requirement="starlette",
+    package="starlette",
+    needs=(
+        "starlette[full]",
+        "blockbuster",
+        "importlib-metadata",
+        "opentelemetry-sdk",
+        "pytest-codspeed",
+        "trio",
+    ),
+)
+
 SUITES: Final = {
-    "starlette": Suite(
-        requirement="starlette",
+    "starlette": _STARLETTE,
+    # The same, each request in a block.
+    "starlette-stop": _STARLETTE,
+    "anyio": Suite(
+        requirement="anyio",
         needs=(
-            "starlette[full]",
+            "anyio[trio]",
             "blockbuster",
-            "importlib-metadata",
-            "opentelemetry-sdk",
-            "pytest-codspeed",
-            "trio",
+            "exceptiongroup",
+            "hypothesis",
+            "psutil",
+            "pytest-mock",
+            "trustme",
+            "truststore",
+            "uvloop",
+        ),
+        # What is about tasks, cancelling and waiting, and not about sockets, files or processes.
+        arguments=(
+            "tests/test_taskgroups.py",
+            "tests/test_synchronization.py",
+            "tests/test_to_thread.py",
+            "tests/test_from_thread.py",
+            "tests/test_eventloop.py",
+            "tests/test_lowlevel.py",
+            "tests/streams/test_memory.py",
         ),
     ),
     "fastapi": Suite(

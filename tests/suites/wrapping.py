@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from cleanclose.asgi import CleanCloseMiddleware as AsgiMiddleware
+from cleanclose.asgi import Stoppable, stop_work
 from cleanclose.wsgi import CleanCloseMiddleware as WsgiMiddleware
 
 __all__ = ["WRAPPING"]
 
 _WRAPPERS: Final = (AsgiMiddleware, WsgiMiddleware)
+_ALL: Final = Stoppable(methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])
+_stopped: Stoppable | None = None
+"""Which requests are blocks that end with their client."""
 _KEPT: Final = "_cleanclose_middleware"
 
 
@@ -26,7 +30,7 @@ def _asgi(app: Any) -> Any:
     """An ASGI 3 application wrapped; whatever else it is, as it is."""
     if isinstance(app, _WRAPPERS) or not _is_asgi_3(app):
         return app
-    return AsgiMiddleware(app)
+    return AsgiMiddleware(app, stop_work=_stopped or False)
 
 
 def _is_asgi_3(app: Any) -> bool:
@@ -100,6 +104,50 @@ def _httpx(*, asgi: bool = True) -> None:
 def _starlette() -> None:
     _before_init(_module("starlette.testclient").TestClient, _asgi)
     _httpx()
+
+
+def _starlette_stop() -> None:
+    global _stopped
+    _stopped = _ALL
+    _starlette()
+
+
+def _anyio() -> None:
+    """Let each test run in a block of a request, whose client stays."""
+    for backend in ("_asyncio", "_trio"):
+        owner = _module(f"anyio._backends.{backend}").TestRunner
+        owner.run_test = _in_a_block(owner.run_test)
+
+
+def _in_a_block(run_test: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(run_test)
+    def run(self: Any, test: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async with stop_work():
+                await test(**kwargs)
+
+        async def request() -> None:
+            await AsgiMiddleware(app, outlets=[])(dict(_SCOPE), _stays, _stays)
+
+        run_test(self, request, {})
+
+    return run
+
+
+async def _stays(message: object = None) -> Any:
+    """The server's end of a client that says nothing and stays."""
+    await _module("anyio").sleep_forever()
+
+
+_SCOPE: Final[dict[str, Any]] = {
+    "type": "http",
+    "asgi": {"version": "3.0"},
+    "http_version": "1.1",
+    "method": "GET",
+    "path": "/",
+    "query_string": b"",
+    "headers": [],
+}
 
 
 def _uvicorn() -> None:
@@ -194,6 +242,8 @@ def _asgiref() -> None:
 
 WRAPPING: Final[dict[str, Callable[[], None]]] = {
     "starlette": _starlette,
+    "starlette-stop": _starlette_stop,
+    "anyio": _anyio,
     "fastapi": _starlette,
     "uvicorn": _uvicorn,
     "flask": _werkzeug,

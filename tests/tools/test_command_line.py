@@ -49,8 +49,9 @@ def test_help_fits_a_screen_and_names_every_command() -> None:
         assert f"  {name} " in told.stdout
 
 
-def test_help_of_kernel_fits_a_screen() -> None:
-    told = run("kernel", "-h")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_fits_a_screen(command: str) -> None:
+    told = run(command, "-h")
     assert told.returncode == 0
     lines = told.stdout.splitlines()
     assert len(lines) <= 24
@@ -140,15 +141,35 @@ def test_a_reader_that_has_left_is_no_finding(arguments: tuple[str, ...]) -> Non
     assert (told.returncode, told.stderr) == (2, "")
 
 
-def test_shell_completion_knows_the_commands() -> None:
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("cleanclose kernel --wa", {"plain,--watch"}),
+        ("cleanclose ex", {"plain,explain"}),
+        ("cleanclose doctor --server uv", {"plain,uvicorn"}),
+        ("cleanclose doctor --fail-on ", {"plain,error", "plain,never", "plain,warning"}),
+        # The shell itself knows the files.
+        ("cleanclose explain /var/log/sh", {"file,/var/log/sh"}),
+    ],
+)
+def test_shell_completion(words: str, offered: set[str]) -> None:
     told = run(
         env={
             "_CLEANCLOSE_COMPLETE": "bash_complete",
-            "COMP_WORDS": "cleanclose kernel --wa",
-            "COMP_CWORD": "2",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
         }
     )
-    assert told.stdout.strip() == "plain,--watch"
+    assert set(told.stdout.splitlines()) == offered
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_their_completion(shell: str) -> None:
+    """What the page has people put into their shell's own file."""
+    # click asks bash for its version, and has a word on standard error if it is missing or old.
+    told = run(env={"_CLEANCLOSE_COMPLETE": f"{shell}_source"})
+    assert told.returncode == 0
+    assert f"_CLEANCLOSE_COMPLETE={shell}_complete" in told.stdout
 
 
 class Colour(enum.Enum):

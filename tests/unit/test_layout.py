@@ -25,7 +25,7 @@ ARROWS: dict[str, tuple[str, ...]] = {
     "quiet": ("core", "servers"),
     **dict.fromkeys(SHIMS, ("core", "servers", "linger", "stop", "surge", "quiet")),
     "testing": ("core",),
-    "doctor": ("core", "testing", *SHIMS),
+    "doctor": ("core", "servers", "testing", *SHIMS),
     "integrations": ("core",),
 }
 """Each package, and which others it may import."""

@@ -32,8 +32,8 @@ else:
 class DepartedStatus(_Atoms):
     """For a logger class of your own: put it before gunicorn's among the bases.
 
-    The status (``%(s)s``) of a client that left is 499, which is only ever written here. All
-    else in the line, and all other lines, are as they were.
+    The status (``%(s)s``) of a client that left is 499, which is written here and never sent. The
+    rest of the line, and all other lines, stay as they were.
     """
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:
@@ -46,8 +46,8 @@ class DepartedStatus(_Atoms):
 
 
 class Logger(DepartedStatus, glogging.Logger):  # type: ignore[misc]  # it has no types
-    """gunicorn's logger with that status: ``logger_class`` in its configuration.
+    """gunicorn's logger with that status, for ``logger_class`` in its configuration.
 
-    For ``statsd_host``, which has a logger class of its own, put `DepartedStatus` before
+    gunicorn's ``statsd_host`` uses another logger class: there, put `DepartedStatus` before
     ``gunicorn.instrument.statsd.Statsd``.
     """

@@ -1,13 +1,14 @@
-"""Ids under which an application's own log lines know a request.
+"""The ids by which an application's own log lines name a request.
 
-Events have the ``X-Request-ID`` and the trace id of the request's headers. These find what the
-application, or something in it, has made of them or in their place: each is for the argument
-``ids`` of `cleanclose.core.StructlogOutlet` and `cleanclose.integrations.stdlib.StdlibOutlet`.
-Nothing is imported unless it is asked for here, and then at once.
+Events have the ``X-Request-ID`` and the trace id of the request's headers. The functions here find
+the ids that the application, or something inside it, has derived from those or uses instead. Each
+function is for the argument ``ids`` of `cleanclose.core.StructlogOutlet` and
+`cleanclose.integrations.stdlib.StdlibOutlet`. A function imports what it needs when you call it,
+and nothing before.
 
-They see what is visible where the event is sent: in the request's own task or thread, around the
-application. What was set in a task or a thread inside of it (below Starlette's
-``BaseHTTPMiddleware``, for one) cannot be seen there.
+They see what is visible where the event is sent: in the request's own task or thread, outside the
+application. They cannot see what was set in a task or thread inside it, for example below
+Starlette's ``BaseHTTPMiddleware``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _NOT_NAMES: Final = frozenset({"event", "exc_info", "level"})
 def from_structlog(*names: str) -> Ids:
     """Ids that were bound with `structlog.contextvars.bind_contextvars`.
 
-    A configured structlog which has the processor ``merge_contextvars`` finds them by itself.
+    A structlog configured with the processor ``merge_contextvars`` finds them by itself.
 
     Args:
         *names: The names to look for. Default: ``request_id``, ``correlation_id``, ``trace_id``
@@ -54,8 +55,7 @@ def from_correlation_id(name: str = "request_id") -> Ids:
     """The id of asgi-correlation-id, or of anything else that sets its context variable.
 
     Args:
-        name: What it is called in the line. Default: as the header's, which it takes the place
-            of.
+        name: Its name in the line. Default: the name of the header's id, which it replaces.
 
     Raises:
         ImportError: asgi-correlation-id is not installed.

@@ -1,8 +1,8 @@
 """OpenTelemetry: the counters as metrics, and what happened on the current span.
 
-Needs the API alone; without an SDK it does nothing. What is counted is the core's
-(`cleanclose.core.counters`); names and units are by OpenTelemetry's naming rules, the attributes
-by its semantic conventions for HTTP and for errors.
+It needs only the API, and does nothing without an SDK. The core decides what is counted
+(`cleanclose.core.counters`). Names and units follow OpenTelemetry's naming rules; attributes follow
+its semantic conventions for HTTP and for errors.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ _UNITS: Final = {"bytes": "By", "seconds": "s"}
 _METHODS: Final = frozenset(
     "CONNECT DELETE GET HEAD OPTIONS PATCH POST PUT QUERY TRACE".split()  # noqa: SIM905
 )
-"""What ``http.request.method`` may be. Any other method is ``_OTHER``: a client has made it up."""
+"""The values of ``http.request.method``. Any other method, which a client has made up, is
+``_OTHER``."""
 
 
 class OpenTelemetryOutlet:
@@ -53,7 +54,7 @@ class OpenTelemetryOutlet:
 
     Metrics: ``cleanclose.departures`` and so on, one for each counter, and two histograms. Their
     attributes are those of the counter's labels (``cleanclose.phase``), ``http.request.method``,
-    ``http.route`` where the framework has told it, and ``error.type``: the event's name for a
+    ``http.route`` where the framework names it, and ``error.type``: the event's name for a
     departure, the exception's class for an upstream's reset.
 
     Spans: a departure is an event ``client_departed`` and attributes (``cleanclose.event``,
@@ -66,7 +67,7 @@ class OpenTelemetryOutlet:
         meter_provider: Where the metrics go. Default: the global one, also if it is set later.
         spans: Whether to write on spans. Default True.
 
-    An outlet that nobody refers to any more leaves nothing behind; `close` does the same at once.
+    An outlet leaves nothing behind once nothing refers to it any more; `close` does that at once.
 
     Raises:
         TypeError: ``spans`` is not True or False.
@@ -83,9 +84,9 @@ class OpenTelemetryOutlet:
         weakref.finalize(self, _leave, self._user).atexit = False
 
     def close(self) -> None:
-        """Listen no more: neither to departures nor to counts that have no event.
+        """Stop listening to departures and to counts that have no event.
 
-        Events that it is called with are counted all the same. A second call does nothing.
+        The outlet still counts the events that it receives. A second call does nothing.
         """
         _leave(self._user)
 
@@ -130,7 +131,7 @@ class _Instruments:
 
 
 def _name(what: Counted | Measured) -> str:
-    # The unit is no part of it, and neither is _total: exporters for Prometheus add both.
+    # The name has neither the unit nor _total: exporters for Prometheus add both.
     return f"{PREFIX}.{what.name}"
 
 
@@ -156,8 +157,8 @@ def _instruments_of(provider: MeterProvider) -> _Instruments:
 
 
 _USERS: Final[dict[object, tuple[_Instruments, bool]]] = {}
-"""For each outlet that is there: its instruments, and whether it writes on spans. Without a lock,
-because outlets leave while the collector runs, wherever that is."""
+"""For each outlet that is there: its instruments, and whether it writes on spans. There is no lock,
+because the garbage collector may remove an outlet at any point of the program."""
 
 
 def _use(user: object, instruments: _Instruments, *, spans: bool) -> None:
@@ -171,7 +172,7 @@ def _leave(user: object) -> None:
 
 
 def _listen() -> None:
-    """Listen, once, for as long as there is somebody to listen for."""
+    """Listen once, for as long as there are outlets to listen for."""
     users = tuple(_USERS.values())
     stop_counting, stop_watching = on_count(_count_in_all), on_departure(_departure_seen)
     if not users:
@@ -179,7 +180,7 @@ def _listen() -> None:
     if not any(spans for _, spans in users):
         stop_watching()
     if len(users) != len(_USERS):
-        # Another thread's has come or gone meanwhile.
+        # Another thread has added or removed one meanwhile.
         _listen()
 
 
@@ -211,9 +212,9 @@ _TOLD: Final = weakref.WeakSet[trace.Span]()
 
 
 def _departure_seen() -> None:
-    """A witness has just seen the client leave: that witness's own span is current now.
+    """A witness has just seen the client leave, and its own span is current now.
 
-    By the time that the middleware reports it, the spans of whatever is inside have ended.
+    When the middleware reports the departure, the spans inside have already ended.
     """
     watch = current()
     if watch is None or watch.departure is None:
@@ -245,11 +246,11 @@ def _tell_span(event: Event) -> None:
 def _write_departure(span: trace.Span, name: str, attributes: _Attributes) -> None:
     verdict = {f"{PREFIX}.{part}" for part in ("side", "phase", "mechanism")}
     span.set_attributes({key: attributes[key] for key in verdict})
-    # The event, which comes later, knows which kind of departure it was.
+    # The event comes later, and knows which kind of departure it was.
     span.set_attribute(f"{PREFIX}.event", name)
     if span not in _TOLD:
         span.add_event(ClientDeparted.name, attributes)
-        # A span that cannot be referred to weakly may have the event twice.
+        # A span without weak references may get the event twice.
         with contextlib.suppress(TypeError):
             _TOLD.add(span)
 
@@ -264,7 +265,8 @@ def _verdict_attributes(verdict: Verdict) -> _Attributes:
 
 _NOT_ON_SPANS: Final = frozenset(
     {
-        # A span of an HTTP request knows these already, or does not want to.
+        # A span of an HTTP request has these already, or its instrumentation leaves them out on
+        # purpose.
         *("framework", "server", "method", "client", "route"),
         *("request_id", "trace_id", "idempotency_key"),
         # For joining logs.

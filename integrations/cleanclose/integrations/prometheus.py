@@ -44,16 +44,16 @@ _multiprocess: Final[Any] = prometheus_client.multiprocess
 class PrometheusOutlet:
     """An outlet that counts in metrics of prometheus_client.
 
-    All outlets with the same registry share its metrics: an application may make as many as it
-    has middleware objects. Every series whose labels are known is there from the start, at 0, so
-    that ``rate()`` and ``increase()`` see the first event too.
+    All outlets with the same registry share its metrics, so an application may have one for each
+    middleware object. Every series with known labels exists from the start, at 0, so that
+    ``rate()`` and ``increase()`` see the first event too.
 
     Args:
-        registry: Where the metrics are registered. In multiprocess mode the default will do.
+        registry: Where the metrics are registered. The default also works in multiprocess mode.
         routes: The patterns of routes, as the framework has them (``/files/{name}``), whose
             departures are also counted in ``cleanclose_route_departures_total`` by ``route`` and
-            ``phase``. All others are ``other`` there, and those of which the framework says
-            nothing ``unknown``. Default: none, and no such metric.
+            ``phase``. All other routes count as ``other``, and requests whose route the framework
+            does not name as ``unknown``. Default: none, and no such metric.
 
     Raises:
         TypeError: ``routes`` is not a collection of strings.
@@ -107,7 +107,7 @@ class _Metrics:
                 histogram.labels(*values)
 
     def add_routes(self, registry: CollectorRegistry, routes: Collection[str]) -> None:
-        """Have the metric by route, with all series of these routes."""
+        """Create the metric by route, with the series of these routes."""
         if self._by_route is None:
             self._by_route = Counter(
                 _BY_ROUTE,
@@ -172,16 +172,16 @@ def _checked_routes(routes: object) -> frozenset[str]:
 
 
 class KernelCollector:
-    """The kernel's own figures (Linux), asked for at each scrape. It registers itself.
+    """The kernel's own figures (Linux), read at each scrape. It registers itself.
 
     ``cleanclose_kernel_events_total`` has the counters of `cleanclose.core.KERNEL_COUNTERS` by
-    ``event``: connections reset and turned away, of every process in this container or on this
-    machine. ``cleanclose_accept_queue`` and ``cleanclose_accept_queue_limit`` have the accept
-    queues of listening sockets by ``listener``, which is an address of this server's own. Where
-    several sockets listen at the same address it is the fullest of them.
+    ``event``: the connections that the kernel has reset or turned away, for every process in this
+    container or on this machine. ``cleanclose_accept_queue`` and ``cleanclose_accept_queue_limit``
+    have the accept queues of listening sockets by ``listener``, which is an address of this
+    machine. Where several sockets listen at one address, they show the fullest queue.
 
-    In multiprocess mode it belongs into the registry that is scraped, beside the
-    ``MultiProcessCollector``. Elsewhere than on Linux it has nothing to say.
+    In multiprocess mode it belongs in the registry that is scraped, beside the
+    ``MultiProcessCollector``. On systems other than Linux it has no figures.
 
     Args:
         registry: Where it registers.
@@ -200,7 +200,7 @@ class KernelCollector:
         registry.register(self)
 
     def describe(self) -> Iterable[Metric]:
-        """The metrics, without figures: nothing is asked for when it is registered."""
+        """The metrics without figures: registering does not ask the kernel."""
         return _kernel_metrics(None, frozenset())
 
     def collect(self) -> Iterable[Metric]:
@@ -265,8 +265,8 @@ def child_exit(server: object, worker: Any) -> None:
     """The hook of this name for ``gunicorn.conf.py``, for multiprocess mode: import it there.
 
     It tells prometheus_client that a worker is gone
-    (``prometheus_client.multiprocess.mark_process_dead``), however it went. What the worker had
-    counted stays in the sums. Outside of multiprocess mode it does nothing.
+    (``prometheus_client.multiprocess.mark_process_dead``), whatever ended it. The worker's counts
+    stay in the sums. Outside multiprocess mode it does nothing.
 
     Args:
         server: gunicorn's arbiter.

@@ -1,7 +1,7 @@
 """A queue before a slow outlet, so that no request waits for it.
 
-An outlet is called in the request's own thread, or in the event loop. One that talks to something
-over a network belongs behind a queue. For slow log handlers there is the standard library's
+An outlet is called in the request's own thread, or in the event loop. An outlet that uses a network
+belongs behind a queue. For slow log handlers, use the standard library's
 `logging.handlers.QueueHandler`.
 """
 
@@ -29,7 +29,7 @@ from cleanclose.core import (
 __all__ = ["QueuedOutlet"]
 
 _AT_EXIT: Final = 1.0
-"""Seconds for which the end of the process waits for the queue."""
+"""Seconds for which the process waits for the queue when it ends."""
 
 _Item = tuple[contextvars.Context, Event]
 
@@ -37,13 +37,13 @@ _Item = tuple[contextvars.Context, Event]
 class QueuedOutlet:
     """Hands events to another outlet in a thread of its own.
 
-    There is one daemon thread for each object, from its first event on; after a fork the child
-    makes its own. Where gevent or eventlet have patched threads by the first event, it is a
-    greenlet. An event for which there is no room is dropped and counted
-    (``cleanclose_outlet_dropped_events_total``). What the outlet raises is counted and reported
-    once, as for any other. It is called with the context variables of the request.
+    Each object has one daemon thread, which starts with the first event; after a fork the child
+    starts its own. Where gevent or eventlet have patched threads before the first event, a greenlet
+    takes its place. The queue drops and counts an event for which it has no room
+    (``cleanclose_outlet_dropped_events_total``). It counts what the outlet raises, and reports it
+    once, as for any other outlet. It calls the outlet with the context variables of the request.
 
-    At the end of the process the remaining events have one second.
+    When the process ends, the remaining events have one second.
 
     Args:
         outlet: The outlet that may be slow.
@@ -71,7 +71,7 @@ class QueuedOutlet:
         at_exit(self)
 
     def renew(self) -> None:
-        """In a child that has just been forked: neither the thread nor what waits is its own."""
+        """A child has just been forked: neither the thread nor the waiting events are its own."""
         self._runner: _Runner | None = None
 
     def finish(self) -> None:
@@ -88,7 +88,7 @@ class QueuedOutlet:
         self._begin()
 
     def __call__(self, event: Event, /) -> None:
-        """Put an event into the queue, or drop it. It waits for nothing."""
+        """Put an event into the queue, or drop it, without waiting."""
         with self._lock:
             if self._closed or (self._runner is not None and self._runner.waiting >= self._size):
                 count_outlet_drop()
@@ -98,12 +98,12 @@ class QueuedOutlet:
             self._runner.add((contextvars.copy_context(), event))
 
     def _started(self) -> _Runner:
-        # Known before it starts: where threads are greenlets, others go on meanwhile.
+        # Set before it starts: where threads are greenlets, others run meanwhile.
         runner = self._runner = _Runner(self)
         try:
             runner.thread.start()
         except BaseException:
-            # It may fail for want of threads, and not the next time.
+            # It may fail because no thread is left, and succeed the next time.
             self._runner = None
             raise
         return runner
@@ -121,7 +121,7 @@ class QueuedOutlet:
         return runner is None or runner.wait(seconds)
 
     def close(self, seconds: float = 5.0) -> bool:
-        """Take no more events, and wait for those in the queue.
+        """Accept no more events, and wait for those in the queue.
 
         Args:
             seconds: How long at most.
@@ -154,18 +154,18 @@ class QueuedOutlet:
 
 
 class _Runner:
-    """A queue and its thread, both of the world in which the first event came.
+    """A queue and its thread, both made for the kind of threads that the first event found.
 
     An outlet may be made before gevent patches threads (``gunicorn --preload``, a late
-    ``patch_all``): a queue that was made then, and a greenlet that waits for it, would hold every
-    other greenlet for ever.
+    ``patch_all``): a queue made before that would block every greenlet for ever as soon as one
+    waits for it.
     """
 
     def __init__(self, queued: QueuedOutlet) -> None:
         self._queued = queued
         self._items: deque[_Item | None] = deque()
-        # Held, but while there is something to be done. Neither queue.Queue nor a condition:
-        # the cyclic collector may end another exchange inside of either, in the same thread.
+        # Locked while there is nothing to do. A queue.Queue or a condition would not
+        # work: the garbage collector may end another exchange inside of either, in the same thread.
         self._idle = threading.Lock()
         self._idle.acquire()
         self._changed = threading.Condition(threading.RLock())
@@ -174,7 +174,7 @@ class _Runner:
 
     @property
     def waiting(self) -> int:
-        """How many events have not come to the outlet."""
+        """How many events have not reached the outlet."""
         return len(self._items)
 
     def add(self, item: _Item) -> None:
@@ -204,7 +204,7 @@ class _Runner:
 
     def _put(self, item: _Item | None) -> None:
         self._items.append(item)
-        # It is free already if the thread has not come round yet.
+        # It is already free if the thread has not taken it again yet.
         with contextlib.suppress(RuntimeError):
             self._idle.release()
 
@@ -218,7 +218,7 @@ class _Runner:
                 try:
                     self._queued.hand_on(item)
                 finally:
-                    # Nothing of a request may be kept while the next one is waited for.
+                    # Keep nothing of a request while waiting for the next one.
                     item = None
                     with self._changed:
                         self._unfinished -= 1

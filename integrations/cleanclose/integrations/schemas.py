@@ -1,7 +1,7 @@
-"""The names that others have for the fields of an event: Elastic's, and Google Cloud's.
+"""An event's fields by the names that Elastic and Google Cloud use.
 
-Pure functions from an event's name and fields to other fields. For
-`cleanclose.integrations.stdlib.StdlibOutlet` they are a ``mapping``; for structlog there are
+Pure functions, which turn an event's name and fields into other fields.
+`cleanclose.integrations.stdlib.StdlibOutlet` takes them as ``mapping``; for structlog there are
 processors in `cleanclose.integrations.structlog`.
 """
 
@@ -28,8 +28,8 @@ _ECS: Final[Mapping[str, str]] = {
     "span_id": "span.id",
     "trace_id": "trace.id",
 }
-"""Fields that ECS has a name for. All others stand under ``cleanclose``, as ECS wants custom
-fields to do."""
+"""The fields that ECS has a name for. All others are under ``cleanclose``, where ECS wants custom
+fields."""
 
 _NS_PER_MS: Final = 1_000_000
 
@@ -83,7 +83,7 @@ def google_severity(level: str) -> str:
     """``severity``: Cloud Logging's name for a level (its enum ``LogSeverity``).
 
     Args:
-        level: The level's name here, in lower or upper case. What is none is ``DEFAULT``.
+        level: The level's name here, in lower or upper case. Any other name becomes ``DEFAULT``.
     """
     return _SEVERITIES.get(level.lower(), "DEFAULT")
 
@@ -144,7 +144,7 @@ def _google_request(fields: Mapping[str, object]) -> dict[str, object]:
 
 
 def _status(fields: Mapping[str, object]) -> object:
-    # These words of the proxies' are the mark of a departure.
+    # Only departures have these words, which proxies use.
     if "nginx" in fields and fields.get("side") == "client":
         return _DEPARTED
     return fields.get("status")

@@ -1,8 +1,8 @@
 """Sentry: no event for a client that left, always one for an upstream that reset.
 
 Two pieces. `before_send` drops proven departures of clients, by the same verdict as
-everywhere here. `SentryOutlet` captures upstream resets, also those which a server would have
-hidden; Sentry's own ``DedupeIntegration`` sees to it that each is one event.
+everywhere here. `SentryOutlet` captures upstream resets, including those that a server would have
+hidden; Sentry's own ``DedupeIntegration`` makes one event of each.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ Processor = Callable[[Any, dict[str, Any]], Any]
 class BeforeSend:
     """A ``before_send`` for `sentry_sdk.init`.
 
-    An event is dropped if its exception is a departed client's, and every other that its log line
-    has, and the departure's level is below ``ERROR``, as it is by default. One of the level
-    ``fatal`` (``CRITICAL``) is not. Where there is a `SentryOutlet`, which has captured the
-    exception itself, two lines about an upstream's reset are dropped as well: that of a
-    `cleanclose.core.LineOutlet`, and tornado's "Cannot send error response after headers
-    written". Everything else goes on, untouched.
+    It drops an event if every exception in it, and in its log line, comes from a departed client,
+    and if the departure's level is below ``ERROR``, as it is by default. It keeps events of the
+    level ``fatal`` (``CRITICAL``). A `SentryOutlet` captures the exception of an upstream's reset
+    itself; where there is one, two lines about that reset are dropped as well: that of a
+    `cleanclose.core.LineOutlet`, and tornado's "Cannot send error response after headers written".
+    Everything else goes on, untouched.
 
     Args:
         then: A ``before_send`` of your own, for all other events. Default: none.
@@ -86,7 +86,7 @@ before_send: Final = BeforeSend()
 
 
 _OUTLETS: Final[weakref.WeakSet[SentryOutlet]] = weakref.WeakSet()
-"""Those which are alive: whether somebody else will tell of an upstream's reset."""
+"""The outlets that exist: if there is one, it reports an upstream's reset."""
 
 
 class SentryOutlet:
@@ -101,7 +101,7 @@ class SentryOutlet:
         _OUTLETS.add(self)
 
     def __reduce__(self) -> tuple[type[SentryOutlet], tuple[()]]:
-        """For copy and pickle: one more of them."""
+        """For copy and pickle: a copy is one more of them."""
         return type(self), ()
 
     def __call__(self, event: Event, /) -> None:
@@ -139,7 +139,7 @@ def _errors(hint: dict[str, Any]) -> list[BaseException]:
 
 
 def _is_told(hint: dict[str, Any]) -> bool:
-    """Whether it is a mere line about an upstream's reset, whose exception has an event."""
+    """Whether an event is only a log line about a reset whose exception has its own event."""
     record = hint.get("log_record")
     if not _OUTLETS or not isinstance(record, logging.LogRecord) or record.exc_info:
         return False
@@ -147,6 +147,6 @@ def _is_told(hint: dict[str, Any]) -> bool:
         return True
     if (record.name, record.msg) != _OF_TORNADO:
         return False
-    # RequestHandler.send_error, on behalf of the exception that is being handled.
+    # RequestHandler.send_error logs it while the exception is being handled.
     error, watch = sys.exception(), current()
     return error is not None and watch is not None and watch.judge(error).side is Side.UPSTREAM

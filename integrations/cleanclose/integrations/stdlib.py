@@ -1,6 +1,6 @@
 """The standard library's logging: events as records, without structlog.
 
-The log filter that this module had is in `cleanclose.quiet`; its old names lead there.
+The log filter has moved from here to `cleanclose.quiet`; the old names still work.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ asyncio_handler = install_quiet_asyncio
 """The old name of `cleanclose.quiet.install_quiet_asyncio`."""
 
 _RECORD: Final = frozenset({*vars(logging.makeLogRecord({})), "asctime", "message"})
-"""What a record has already: as ``extra`` these would raise (`logging.Logger.makeRecord`)."""
+"""The attributes that every record has. As ``extra`` these names would raise
+(`logging.Logger.makeRecord`)."""
 
 
 class StdlibOutlet(LineOutlet):
     """An outlet that logs each event with the standard library, without structlog.
 
-    The message is the event's name, the fields are attributes of the record (``extra``): what a
-    formatter for JSON takes from there is the event.
+    The message is the event's name, and the fields are attributes of the record (``extra``), where
+    a JSON formatter finds them.
 
     Args:
         levels: How loud each event is. Default: the table as it stands.
         logger: The logger's name.
-        flood: From when on lines of the same kind are folded. None: never.
+        flood: When lines of the same kind start to be folded. None: never.
         ids: Where else to look for ids; see `cleanclose.core.tell.lines.LineOutlet`.
         mapping: Other names for the fields: called with the event's name and the fields, it
             returns what the record has instead. See `cleanclose.integrations.schemas`.

@@ -1,7 +1,7 @@
 """structlog: processors for an application's own chain.
 
-`QuietLogs`: the log lines of your own about a client that left, quietly. `ecs` and
-`GoogleCloud`: the names that Elastic and Google Cloud have for an event's fields.
+`QuietLogs` lowers your own log lines about a client that left. `ecs` and `GoogleCloud` rename an
+event's fields for Elastic and Google Cloud.
 
 The log filter (`cleanclose.quiet`) looks at what servers and frameworks log by
 `logging`. `QuietLogs` is the same for tracebacks that an application logs through
@@ -43,19 +43,19 @@ _LEVELS: Final = {
     "error": logging.ERROR,
     "exception": logging.ERROR,
 }
-"""The methods whose events are looked at. What is called critical stays so."""
+"""The methods whose events may be lowered. What an application calls critical stays critical."""
 
 
 class QuietLogs:
-    """A processor that lowers events whose exceptions are a departed client's, all of them.
+    """A processor that lowers an event if all of its exceptions come from a departed client.
 
     Such an event has the ``level`` of the departure's event, ``original_level``, no ``exc_info``
     and no ``stack_info``, and the verdict in ``cleanclose_side``, ``cleanclose_phase``,
-    ``cleanclose_mechanism`` and ``cleanclose_witnesses``. If its new level is off, it is dropped.
+    ``cleanclose_mechanism`` and ``cleanclose_witnesses``. It is dropped if that level is off.
 
     Its place is behind the processors which add the level and the context, and before those which
     format the exception (``format_exc_info``, ``dict_tracebacks``, ``ExceptionRenderer``) or wrap
-    the event for a formatter. Events which have no exception any more pass.
+    the event for a formatter. Events without an exception pass.
 
     With `structlog.stdlib.LoggerFactory` an event that is not dropped is still handed to the
     standard library by the method that the application has called: its ``level`` says ``debug``,
@@ -67,9 +67,9 @@ class QuietLogs:
     Args:
         levels: How loud departures are. Default: the table as it stands.
         min_level: The level below which a lowered event is dropped, as one of logging's numbers.
-            Default: what the wrapped logger says (``isEnabledFor``); if it cannot say, none is
-            dropped. Give it if you use `structlog.make_filtering_bound_logger`, which has asked
-            for the level before.
+            Default: the wrapped logger decides (``isEnabledFor``); if it has no such method,
+            nothing is dropped. Set it if you use `structlog.make_filtering_bound_logger`, which has
+            compared the level before.
 
     Raises:
         ValueError: ``min_level`` is not a number of 0 or more.
@@ -158,7 +158,7 @@ _OF_A_LINE: Final = frozenset(
         "timestamp",
     }
 )
-"""Keys that structlog's processors put into an event: no fields of ours."""
+"""Keys that structlog's processors put into an event. They are not fields of ours."""
 
 
 def ecs(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> dict[str, Any]:
@@ -169,9 +169,9 @@ def ecs(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> 
     cleanclose's has its fields by `cleanclose.integrations.schemas.ecs_fields`, all others keep
     theirs.
 
-    Its place is last but one, before the renderer, and behind what adds the level and the time
-    and formats exceptions (``format_exc_info``). It does what ``ecs_logging.StructlogFormatter``
-    does: use one of them.
+    Put it last but one: before the renderer, and behind the processors that add the level and the
+    time and format exceptions (``format_exc_info``). It does what
+    ``ecs_logging.StructlogFormatter`` does: use one of them.
     """
     line, fields = _parts(event_dict)
     name = line.get("event")
@@ -232,7 +232,7 @@ class GoogleCloud:
 
 
 def _parts(event_dict: MutableMapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What every line has, and the fields."""
+    """Split an event into what every line has, and its own fields."""
     line = {key: value for key, value in event_dict.items() if key in _OF_A_LINE}
     return line, {key: value for key, value in event_dict.items() if key not in line}
 
@@ -252,5 +252,5 @@ def _names(event: type[Event]) -> Iterator[str]:
 
 
 def _keep_unformatted(line: dict[str, Any], mapped: dict[str, Any]) -> None:
-    # For whatever formats it later.
+    # A later processor formats it.
     mapped.update((key, line[key]) for key in ("exc_info", "stack_info") if key in line)

@@ -1,7 +1,7 @@
 """Tornado's access log: 499 for a client that left.
 
-Tornado writes its line in ``RequestHandler.finish``, when the response is handed over, and before
-its last bytes are sent. `log_function` waits for those.
+Tornado writes its line in ``RequestHandler.finish``, when it hands over the response, before the
+last bytes are sent. `log_function` waits for those.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ACCESS: Final = "tornado.access"
 
 
 def departed(handler: web.RequestHandler) -> bool:
-    """Whether the client of a handler's request has left, for a ``log_function`` of your own.
+    """Whether the client of a handler's request has left, for your own ``log_function``.
 
     Args:
         handler: The handler.
@@ -33,9 +33,9 @@ def departed(handler: web.RequestHandler) -> bool:
 def log_function(handler: web.RequestHandler) -> None:
     """Tornado's own line (`tornado.web.Application.log_request`), with 499 for who has left.
 
-    ``Application(..., log_function=log_function)``. If some of the response is still to be sent,
-    the line is written when it is, or when the client has left. For a client that left its level
-    is ``INFO``. All other lines are as they were.
+    ``Application(..., log_function=log_function)``. If part of the response still has to be sent,
+    the line waits until that is done or the client has left. For a client that left, its level is
+    ``INFO``. All other lines stay as they were.
 
     Args:
         handler: The handler.
@@ -54,7 +54,7 @@ def log_function(handler: web.RequestHandler) -> None:
         write(departed=False)
         return
     try:
-        # It is done when everything before it is.
+        # This empty write is done when everything before it is.
         sent: Any = stream.write(b"")
     except iostream.StreamClosedError:
         write(departed=watch.has_left())

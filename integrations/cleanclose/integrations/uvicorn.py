@@ -1,7 +1,7 @@
 """uvicorn's access log: 499 for a client that left.
 
 uvicorn writes its line when the response's head goes out (``RequestResponseCycle.send``), before
-anybody can know how it ends; and none at all for a client that has left by then.
+anybody can know how it ends. It writes none at all for a client that has left by then.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ _LOGGER: Final = "uvicorn.access"
 _FORMAT: Final = '%s - "%s %s HTTP/%s" %d'
 _DEPARTED: Final = 499
 _SEEN: Final = "cleanclose_access"
-"""On a watch: its line is in hand. On a record: it has been looked at."""
+"""On a watch: the filter keeps its line. On a record: the filter has seen it."""
 
 
 class AccessFilter(logging.Filter):
-    """Keeps the line of a request until its end, and tells then how it ended.
+    """Keeps a request's access line until the request ends, and then writes how it ended.
 
     For the logger ``uvicorn.access`` (not for a handler), in a configuration of logging or with
-    `install`. A client that left has the status 499, which is only ever written here; if it left
-    before the response began, the line is made here, with uvicorn's own words. All other lines
-    are as they were, with the time at which uvicorn made them; they come when the request is
-    over, so a stream's comes at its end.
+    `install`. A client that left gets the status 499, which is never sent; if it left before the
+    response began, the filter writes the line itself, in uvicorn's words. All other lines stay as
+    they were, with the time at which uvicorn made them. They appear when the request is over, so a
+    stream's line appears at its end.
 
-    Requests that do not pass the middleware, and servers other than uvicorn, are let pass.
+    It leaves alone the lines of requests that do not pass the middleware, and of servers other than
+    uvicorn.
     """
 
     def __init__(self, name: str = "") -> None:
@@ -53,7 +54,7 @@ class AccessFilter(logging.Filter):
 
     @classmethod
     def install(cls) -> AccessFilter:
-        """Put one on the logger ``uvicorn.access``, if there is none.
+        """Put one filter on the logger ``uvicorn.access``, if it has none.
 
         Returns:
             The one that is there.
@@ -68,9 +69,9 @@ class AccessFilter(logging.Filter):
 
     @classmethod
     def uninstall(cls) -> None:
-        """Undo `install`: take them off the logger. A second call does nothing.
+        """Undo `install`: take the filter off the logger. A second call does nothing.
 
-        Requests that are under way keep the lines that are in hand.
+        Requests that are under way still write the lines that the filter has kept.
         """
         logger = logging.getLogger(_LOGGER)
         for each in tuple(logger.filters):
@@ -79,7 +80,7 @@ class AccessFilter(logging.Filter):
                 each._stop_listening()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep a record back, if it is a request's and its end is not known."""
+        """Keep a record back if it belongs to a request whose end is not known."""
         if hasattr(record, _SEEN) or not isinstance(record.args, tuple) or len(record.args) != 5:
             return True
         watch = current()
@@ -125,7 +126,7 @@ class AccessFilter(logging.Filter):
             return False
 
         def release(_: asyncio.Task[Any]) -> None:
-            # A client whose leaving nobody has looked for yet.
+            # Nobody has yet asked whether this client has left.
             watch.ask()
             if watch.has_left() and isinstance(record.args, tuple):
                 record.args = (*record.args[:4], _DEPARTED)

@@ -25,6 +25,9 @@ _LOOK: Final = 0.04
 """Seconds between two looks at the server's own object."""
 HOLD_SECONDS: Final = 10.0
 """Seconds for which the word of the departure waits until work has been stopped."""
+_CLEANING_UP: Final = 0.1
+"""The same for a task that is being cancelled itself. Its clean-up would wait for its own end; but
+it is not at its clean-up yet where the server's call has swallowed the cancellation."""
 
 
 class Ear:
@@ -69,8 +72,9 @@ class Ear:
         if stops is None:
             return
         stops.on_idle = self.notify
+        cleaning_up = current_runtime().is_being_cancelled()
         try:
-            with anyio.move_on_after(HOLD_SECONDS):
+            with anyio.move_on_after(_CLEANING_UP if cleaning_up else HOLD_SECONDS):
                 while stops.gone and stops.is_busy:
                     await self._change()
         except BaseException:

@@ -26,6 +26,13 @@ class Runtime(Protocol):
     def next_turn(self, call: Callable[[], None]) -> None:
         """Run ``call`` in the loop's next turn, when all that is ready now has run."""
 
+    def is_being_cancelled(self) -> bool:
+        """Whether somebody has cancelled the task that runs now, so that it may be cleaning up.
+
+        Not on trio: whoever waits there in a scope that is cancelled does not wait.
+        """
+        ...
+
 
 class _Asyncio:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -36,6 +43,10 @@ class _Asyncio:
 
     def next_turn(self, call: Callable[[], None]) -> None:
         self._loop.call_soon(call)
+
+    def is_being_cancelled(self) -> bool:
+        task = asyncio.current_task(self._loop)
+        return task is not None and task.cancelling() > 0
 
 
 class _Trio:
@@ -50,6 +61,9 @@ class _Trio:
 
     def next_turn(self, call: Callable[[], None]) -> None:
         self._token.run_sync_soon(call)
+
+    def is_being_cancelled(self) -> bool:
+        return False
 
 
 def current_runtime() -> Runtime:

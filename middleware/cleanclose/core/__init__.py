@@ -1,19 +1,19 @@
-"""What users of cleanclose need besides the one line: events, settings, outlets, counters.
+"""The public names besides the middleware itself: events, settings, outlets, counters.
 
 - **Events**: `Event` and its classes, the enums that they are made of, `Facts`, `Verdict`.
-- **Settings**: `Settings` has what every shim takes as keyword arguments.
-- **Outlets**: an `Outlet` is anything that is called with an event. `LineOutlet` is the base of
-  those that write lines. What else an outlet needs is here as well, because ours use nothing else:
-  the definitions of what is counted (`COUNTED`, `counts`), the words that lines about departures
-  have (`fields_of`), the judgement of others' exceptions (`verdict_of_errors`), and the hooks
-  `on_departure`, `on_event` and `on_count`; and what a process has of its own, as seen by its
-  children and at its end (`Lock`, `renew_after_fork`, `at_exit`).
-- **Counters**: `snapshot`, `reset`; the kernel's own in `kernel_figures`.
+- **Settings**: `Settings` holds the keyword arguments that every shim takes.
+- **Outlets**: an `Outlet` is any callable that takes an event. `LineOutlet` is the base of outlets
+  that write lines. Everything else that an outlet needs is here as well, and our own outlets use
+  nothing else: the definitions of the counters (`COUNTED`, `counts`), the fields of lines about
+  departures (`fields_of`), the judgement of logged exceptions (`verdict_of_errors`), the hooks
+  `on_departure`, `on_event` and `on_count`, and the helpers for forks and for the end of a process
+  (`Lock`, `renew_after_fork`, `at_exit`).
+- **Counters**: `snapshot` and `reset`; `kernel_figures` has the kernel's own.
 - **In a handler**: `client_gone`, `current`; `TruncatedBodyError`.
 - **In a bug report**: `version`.
 
 The machinery is in the modules of this package: no framework, no I/O, no clock of its own. Names
-of it that this module once had still work (`cleanclose.core._old_names`).
+that this module once had still work (`cleanclose.core._old_names`).
 """
 
 from __future__ import annotations

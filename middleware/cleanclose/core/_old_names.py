@@ -1,6 +1,6 @@
 """Names that `cleanclose.core` once had, and where they are now.
 
-They work as before, but for type checkers, and each is looked up when somebody asks for it.
+They work as before, except for type checkers. Each is looked up on first use.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ OLD_NAMES: Final[Mapping[str, str]] = {
     "wsgi_response": "cleanclose.servers.wsgi_response",
     "wsgi_server": "cleanclose.servers.wsgi_server",
 }
-"""Each old name, and the module and name of what it stands for."""
+"""Each old name, with the module and the name that it stands for."""
 
 
 def look_up(name: str) -> Any:
-    """What an old name stands for.
+    """Look up the object that an old name stands for.
 
     Raises:
-        AttributeError: It is none.
+        AttributeError: There is no such old name.
     """
     if name not in OLD_NAMES:
         raise AttributeError(f"module 'cleanclose.core' has no attribute {name!r}")

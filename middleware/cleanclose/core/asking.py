@@ -1,4 +1,4 @@
-"""What an application asks of the exchange that it works for."""
+"""Questions that an application can ask about the exchange that it works for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["client_gone", "raise_if_gone"]
 def client_gone() -> bool:
     """Whether the client of the request that is being handled here has left.
 
-    For handlers, sync or async, whose work is for nobody then. It waits for nothing. How much it
-    can see depends on the server: what the application's own ``receive()`` brought, what the
-    server knows, what the kernel says of the socket where one is in reach. False where nothing
-    can be seen, outside of a request, and where the middleware is not installed.
+    For handlers, sync or async, whose work is then for nobody. It does not wait. How much it can
+    see depends on the server: on what the application's own ``receive()`` returned, on what the
+    server knows, and on what the kernel says about the socket if it is in reach. It returns False
+    if it can see nothing, outside a request, and where the middleware is not installed.
     """
     watch = current()
     if watch is None or watch.ended:
@@ -27,12 +27,13 @@ def client_gone() -> bool:
 def raise_if_gone() -> None:
     """Raise `ClientLeft` if the client of the request that is handled here has left.
 
-    For work that nothing can cancel: a WSGI application, a thread. It asks what `client_gone`
-    asks, and waits for nothing. Where the client's socket is in reach (most WSGI servers) that is
-    one system call, a microsecond or two: cheap enough for each row of a report.
+    For work that nothing can cancel: a WSGI application, a thread. It asks what `client_gone` asks,
+    and does not wait. Where the client's socket is in reach (most WSGI servers), it costs one
+    system call, a microsecond or two: cheap enough for each row of a report.
 
     Raises:
-        ClientLeft: It has. Not while the process is stopping: the server's own way goes first.
+        ClientLeft: The client has left. Never while the process is stopping, because the server
+            then ends requests in its own way.
     """
     watch = current()
     if watch is None or watch.ended:

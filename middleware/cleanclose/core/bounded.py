@@ -1,4 +1,4 @@
-"""What a client chooses, fit to be written down: bounded in length, and in characters."""
+"""Texts that a client chooses, made safe to write down: bounded in length and in characters."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 __all__ = ["MOST_OF_A_TEXT", "bounded"]
 
 MOST_OF_A_TEXT: Final = 200
-"""Characters that an event keeps of any text which a client can choose: its method, its address
-where a proxy's header says it, its ids, the route where a framework makes it of the path. Ids that
-are in use are shorter: a UUID has 36, a ``traceparent`` 55."""
+"""How many characters an event keeps of any text that a client can choose: its method, its address
+if a proxy's header gives it, its ids, the route if a framework makes it from the path. Ids in use
+are shorter: a UUID has 36, a ``traceparent`` 55."""
 
 _CUT: Final = "..."
 _INSTEAD: Final = "?"
 
 
 def bounded(text: str) -> str:
-    """A client's text as it may be written to a log, a terminal or a page.
+    """Make a client's text safe for a log, a terminal or a page.
 
     Printable characters stay, by `str.isprintable`: so no control characters (C0, DEL, C1), no
     separators of lines and paragraphs, no overrides of the direction, no lone surrogates. Each of

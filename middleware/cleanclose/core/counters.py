@@ -54,11 +54,11 @@ Labels = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Counted:
-    """Something that is counted: the definition that every outlet of metrics shares.
+    """The definition of one counter, which all outlets of metrics share.
 
     Args:
         name: Its name, without prefix, unit and suffix.
-        meaning: What one of it is, in a sentence.
+        meaning: What it counts, in a sentence.
         unit: A base unit (``bytes``, ``seconds``), or the noun for one of it.
         labels: The names of its labels. Their values are from closed sets.
         series: The values of the labels that it has from the start, at 0.
@@ -78,7 +78,7 @@ class Counted:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Measured:
-    """Something of which outlets of metrics can show the distribution. Not in a snapshot.
+    """The definition of one distribution, for outlets of metrics. It is not in a snapshot.
 
     Args:
         name: Its name, without prefix and unit.
@@ -141,7 +141,7 @@ DEPARTURES: Final = Counted(
         for side in (Side.CLIENT, Side.SERVER)
         for phase in _SEEN_PHASES
         for mechanism in Mechanism
-        # This process ends an exchange by a cancellation, as far as that is known before.
+        # As far as is known in advance, this process ends an exchange only by a cancellation.
         if side is Side.CLIENT or mechanism is Mechanism.CANCELLED
     ),
 )
@@ -221,8 +221,8 @@ COUNTED: Final = (
 
 _SECONDS: Final = (
     *(0.1, 0.5, 1.0, 2.5, 5.0, 10.0),
-    # The usual time-outs of proxies and load balancers each have a bucket of their own: 30, 60,
-    # 75 and 100 seconds.
+    # Each usual time-out of proxies and load balancers has a bucket of its own: 30, 60, 75 and 100
+    # seconds.
     *(29.0, 31.0, 59.0, 61.0, 74.0, 76.0, 99.0, 101.0, 300.0),
 )
 
@@ -249,7 +249,7 @@ MEASURED: Final = (DEPARTURE_AGE, EARLY_RESPONSE_DURATION)
 
 
 def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
-    """What an event adds to the counters: which, the values of its labels, how much."""
+    """What an event adds to the counters: which counter, the values of its labels, how much."""
     match event:
         case UploadDrained():
             yield EARLY_RESPONSES, (event.outcome.value,), 1
@@ -279,7 +279,7 @@ def counts(event: Event) -> Iterable[tuple[Counted, Labels, float]]:
 
 
 def measurements(event: Event) -> Iterable[tuple[Measured, Labels, float]]:
-    """What an event adds to the distributions: to which, the values of its labels, the value."""
+    """What an event adds to the distributions: which one, the values of its labels, the value."""
     match event:
         case UploadDrained():
             yield EARLY_RESPONSE_DURATION, (event.outcome.value,), event.age_ms / 1000
@@ -301,8 +301,8 @@ class Counters:
     """A set of counters. Thread-safe.
 
     Attributes:
-        listeners: Called with what was counted without an event: a quieted record, an outlet's
-            error, an event that was dropped or folded. What they raise is ignored.
+        listeners: Called for each count without an event: a quieted record, an outlet's error, a
+            dropped or folded event. What they raise is ignored.
     """
 
     def __init__(self) -> None:
@@ -312,7 +312,7 @@ class Counters:
         self.reset()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """For copy and pickle: this process's counters are that process's, and are no copy."""
+        """For copy and pickle: the counters of a process stay its own, and have no copies."""
         return "PROCESS" if self is PROCESS else super().__reduce__()
 
     def reset(self) -> None:
@@ -351,7 +351,7 @@ class Counters:
                 listener(counted)
 
     def snapshot(self) -> dict[str, float]:
-        """All counters, taken at one moment. A copy."""
+        """A copy of all counters, taken at one moment."""
         with self._lock:
             return dict(self._values)
 
@@ -374,7 +374,7 @@ def reset() -> None:
 
 
 def count_outlet_error() -> None:
-    """Count an outlet's exception that it has dealt with itself, in a thread of its own, say."""
+    """Count an exception that an outlet has handled itself, for example in its own thread."""
     PROCESS.count_outlet_error()
 
 
@@ -384,17 +384,16 @@ def count_outlet_drop() -> None:
 
 
 def count_quieted_record() -> None:
-    """Count a line of somebody else's whose level was lowered."""
+    """Count somebody else's log line whose level was lowered."""
     PROCESS.count_quieted_record()
 
 
 def on_count(listener: Callable[[Counted], None]) -> Callable[[], None]:
-    """Hear of what this process counts without an event: one for each call.
+    """Listen to what this process counts without an event, one call for each.
 
     Args:
         listener: Called with what was counted: a quieted record, an outlet's error, an event that
-            was dropped or folded. What it raises is ignored. If it listens already, it is not
-            called twice.
+            was dropped or folded. What it raises is ignored. Registering it twice has no effect.
 
     Returns:
         A function that ends this; it may be called more than once.

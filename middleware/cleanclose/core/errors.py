@@ -1,4 +1,4 @@
-"""The one exception that this project raises in an application."""
+"""The only exception that this project raises in an application."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ __all__ = ["TruncatedBodyError"]
 class TruncatedBodyError(ConnectionResetError):
     """The client left before it had sent all of its request's body.
 
-    Raised by the reading that finds the end too early, where a server hands the part that has
-    come over as if it were the whole. An OSError, so that frameworks make of it what they make
-    of any client that is gone.
+    The read that meets the early end raises it, where a server hands over a part of a body as if it
+    were the whole. It is an OSError, so that frameworks treat it like any client that is gone.
 
     Args:
         received: Bytes of the body that have come.

@@ -56,7 +56,7 @@ class Phase(enum.StrEnum):
 
 
 class Witness(enum.StrEnum):
-    """Where on the exchange's own connection it was seen that the peer had left."""
+    """Where on the exchange's own connection somebody saw that the peer had left."""
 
     RECEIVE = "receive"
     """ASGI: what the server's ``receive`` said or raised."""
@@ -71,9 +71,9 @@ class Witness(enum.StrEnum):
     STREAM = "iostream"
     """Tornado: the IOStream of this very request was closed."""
     SOCKET = "socket"
-    """The kernel, asked about the client's socket."""
+    """What the kernel answered about the client's socket."""
     SERVER = "server"
-    """The server's own object behind the interface has taken note of it."""
+    """The server's own object behind the interface has noted it."""
 
 
 class Mechanism(enum.StrEnum):
@@ -90,10 +90,10 @@ class Mechanism(enum.StrEnum):
 
     @classmethod
     def of(cls, error: BaseException | None) -> Mechanism:
-        """The mechanism behind an error which came out of the peer's own connection.
+        """The mechanism behind an error that came out of the peer's own connection.
 
         Args:
-            error: The error; None if the interface gave none.
+            error: The error; None if the interface gives none.
         """
         if isinstance(error, TimeoutError):
             return cls.TIMEOUT
@@ -118,18 +118,19 @@ class Outcome(enum.StrEnum):
     kernel has acknowledged all of it and the peer has stopped sending."""
 
     CUT = "cut"
-    """A limit ended it (see `Cap`); the client may or may not have read the response."""
+    """A limit ended the discarding (see `Cap`); the client may or may not have read the
+    response."""
 
     RESET = "reset"
     """The peer reset the connection."""
 
     UNKNOWN = "unknown"
-    """Nothing tells: the peer was gone and the interface does not say how, or its kernel had not
-    acknowledged the response by then; or it waited for a 100 and sent nothing."""
+    """There is no evidence: the peer was gone and the interface does not say how; or its kernel had
+    not acknowledged the response by then; or the peer waited for a 100 and sent nothing."""
 
 
 class Cap(enum.StrEnum):
-    """The limit which cut the discarding of a body short."""
+    """The limit that cut the discarding of a body short."""
 
     MAX_BYTES = "max_bytes"
     MAX_SECONDS = "max_seconds"
@@ -141,7 +142,7 @@ class Cap(enum.StrEnum):
     MALFORMED = "malformed"
     """The server could not make out the body's framing."""
     APPLICATION = "application"
-    """The application's own task ended: cancelled, or the server is stopping."""
+    """The application's own task was cancelled, or the server is stopping."""
     NO_DESCRIPTOR = "no_descriptor"
     """The process had no file descriptor left for the connection."""
 
@@ -167,12 +168,12 @@ class Cause(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Whose fault it was, and what it rests on.
+    """Whose fault it was, and the evidence.
 
     Args:
         side: Who ended it.
         phase: How far the exchange had come.
-        mechanism: How, as far as the interface tells.
+        mechanism: How, as far as the interface says.
         witnesses: Where it was seen. Without one nothing is ever the client's.
     """
 
@@ -184,17 +185,17 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """What a shim knows of a request.
+    """What a shim knows about a request.
 
     Only ``framework``, ``server`` and ``route`` may ever be a metric's labels. Texts that a client
     can choose are bounded here (`cleanclose.core.bounded`), for all outlets.
 
     Args:
         framework: ``asgi``, ``wsgi`` or ``tornado``.
-        server: The server's name, ``unknown`` if it is not one we recognise.
+        server: The server's name; ``unknown`` if we do not recognise it.
         method: The request's method; ``WEBSOCKET`` for a websocket.
         client: The peer's address, if known.
-        route: The route's pattern, where the framework has told it.
+        route: The route's pattern, if the framework names it.
         request_id: The request's ``X-Request-ID``, if it had one.
         trace_id: The trace id of its ``traceparent`` (W3C Trace Context, 3.2), if it had one.
         idempotency_key: The request's ``Idempotency-Key``, if it had one.
@@ -235,7 +236,7 @@ class Event:
     age_ms: float
 
     def fields(self) -> dict[str, object]:
-        """The event's fields for a log line: plain values, without those which are unknown.
+        """The event's fields for a log line: plain values, and only known ones.
 
         Seconds and milliseconds have three decimals at most. The event's own attributes, and the
         counters, are exact.
@@ -257,7 +258,7 @@ class Event:
 
 _TIMES: Final = ("age_ms", "wasted_seconds", "idle_seconds", "seconds")
 _DECIMALS: Final = 3
-"""What a reader can use: 9.4e-05 seconds of waste are none."""
+"""As precise as a reader needs: 9.4e-05 seconds of waste are none."""
 
 
 def _plain(value: object) -> object:
@@ -280,8 +281,8 @@ class UploadDrained(Event):
         bytes_in: Bytes of the body that were received, all in all.
         drained: How many of them were discarded.
         expected_in: The body's declared length; None if it was chunked.
-        unacked: Bytes of the response that the peer's kernel had not acknowledged when ours was
-            asked last; None if it could not be asked, or if the response was not sent by then.
+        unacked: Bytes of the response that the peer's kernel had not acknowledged when we last
+            asked ours; None if we could not ask, or if the response was not sent by then.
         note: A sentence where the other fields need one: the client left before the response
             was sent, or the process had no place for the connection. Not an argument.
     """
@@ -321,20 +322,20 @@ class ClientDeparted(Event):
     """The peer left before the exchange was complete.
 
     Args:
-        verdict: Whose fault, when, how, and where it was seen.
+        verdict: Whose fault, when, how, and who saw it.
         status: The response's status; None if none of the response was sent before.
         bytes_in: Bytes of the request's body that the application has received.
         expected_in: The body's declared length; None if it has none.
-        bytes_out: Bytes of the response's body that were handed to the server before; None where
-            the server was sending a file by itself, and cannot be asked how far it has come.
-        wasted_seconds: For how many seconds the handler went on after the peer had gone; None
-            where the moment of the departure is not known.
+        bytes_out: Bytes of the response's body that were handed to the server before; None if the
+            server was sending a file by itself and cannot say how far it was.
+        wasted_seconds: For how many seconds the handler went on after the peer had gone; None if
+            the moment of the departure is not known.
         idle_seconds: For how many seconds the connection had been idle when the request came;
-            None where that is not known, and for the first request of a connection.
-        stopped: True where the work for the request was cut short, because nobody waited for it
-            any more (``stop_work``, `cleanclose.core.raise_if_gone`).
-        overdue: True where the clean-up of that work took longer than it may.
-        nginx: What nginx's access log has for the same thing. Never written to a socket.
+            None if that is not known, and for the first request of a connection.
+        stopped: True if the work for the request was cut short because nobody waited for it any
+            more (``stop_work``, `cleanclose.core.raise_if_gone`).
+        overdue: True if the clean-up of that work took longer than it may.
+        nginx: The status that nginx's access log has for the same thing. It is never sent.
         haproxy: HAProxy's termination state for it.
         envoy: Envoy's response flag for it.
     """
@@ -357,10 +358,10 @@ class ClientDeparted(Event):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ResponseUndelivered(ClientDeparted):
-    """The peer left, and will not know that an unsafe request of its was carried out.
+    """The peer left, and will not know that its unsafe request was carried out.
 
-    A POST, PUT, PATCH or DELETE was answered with a status below 400, and nothing of that
-    answer had left. A client that tries again does it twice, unless there is an idempotency key.
+    A POST, PUT, PATCH or DELETE got a status below 400, and nothing of that answer had left. A
+    client that retries does it twice, unless there is an idempotency key.
 
     Args:
         verdict: See `ClientDeparted`, as for all other fields.
@@ -371,11 +372,11 @@ class ResponseUndelivered(ClientDeparted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TruncatedUpload(ClientDeparted):
-    """The peer left in the middle of an upload, and what it sent was taken for the whole.
+    """The peer left in the middle of an upload, and the part was taken for the whole.
 
     Args:
         verdict: See `ClientDeparted`, as for all other fields.
-        accepted: Whether the application answered with a status below 400 all the same.
+        accepted: Whether the application still answered with a status below 400.
     """
 
     name: ClassVar[str] = "truncated_upload"
@@ -391,10 +392,10 @@ class UpstreamReset(Event):
         verdict: Whose fault, when and how.
         error: The error's class.
         library: The library it came through, if the traceback shows it.
-        likely_cause: What such an error most often means, where that is known.
+        likely_cause: What such an error most often means, if that is known.
         restored: Whether the server would have taken it for its client's and hidden it.
-        exception: The error itself, for an outlet that can show a traceback. No field of a
-            log line.
+        exception: The error itself, for an outlet that can show a traceback. It is not a field of
+            log lines.
     """
 
     name: ClassVar[str] = "upstream_reset"
@@ -417,10 +418,10 @@ class DepartureSurge(Event):
     Args:
         cause: What they have in common.
         count: How many do.
-        of: Of how many that were looked at.
+        of: Out of how many that were examined.
         share: The one divided by the other.
-        usual_share: The share that was to be expected; None where nothing is known of it.
-        seconds: For how many seconds they were looked at. ``age_ms`` is the same.
+        usual_share: The expected share; None if nothing is known about it.
+        seconds: The length of the period, in seconds. ``age_ms`` is the same.
         seconds_each: For `Cause.SAME_AGE` after how many seconds they leave, for
             `Cause.IDLE_REUSE` how long the connection was idle.
         bytes_each: For `Cause.SAME_BYTES`: after how many bytes.

@@ -1,8 +1,8 @@
-"""What the kernel knows, on Linux: of one connection, and of all that were cut off or turned away.
+"""What the kernel knows, on Linux: about one connection, and about all that were cut or refused.
 
-This is the one module of the core that asks something outside of Python: files below ``/proc``
-and two kinds of sockets. It decides nothing; what an answer means stands elsewhere in the core.
-None of it needs any privilege.
+This is the only module of the core that asks something outside Python: files below ``/proc`` and
+two kinds of sockets. It decides nothing: other modules of the core interpret the answers. It needs
+no privilege.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _TCP_INFO_SIZE: Final = 152
-"""Bytes of the struct that `cleanclose.core.tcp_info` looks at."""
+"""Bytes of the struct that `cleanclose.core.tcp_info` reads."""
 
 COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -50,7 +50,7 @@ COUNTERS: Final[Mapping[str, str]] = MappingProxyType(
         "OutRsts": "segments with a reset that were sent",
     }
 )
-"""The counters that are looked at, each with its meaning. They only grow.
+"""The counters that are read, each with its meaning. They only grow.
 
 The first five are of ``TcpExt`` in ``/proc/net/netstat`` (``snmp4_net_list`` in net/ipv4/proc.c),
 the others of ``Tcp`` in ``/proc/net/snmp`` (RFC 4022: tcpEstabResets, tcpOutRsts). The kernel
@@ -61,7 +61,7 @@ _COUNTER_FILES: Final = ("/proc/net/netstat", "/proc/net/snmp")
 _LISTENER_FILES: Final = ("/proc/net/tcp", "/proc/net/tcp6")
 
 TCP_STATE: Final = (socket.IPPROTO_TCP, getattr(socket, "TCP_INFO", -1))
-"""What of a socket's options says its state, in its first byte; no option but on Linux."""
+"""The socket option whose first byte is the state. Only Linux has it."""
 TCP_STATE_MASK: Final = (0xFF if sys.byteorder == "little" else 0xFF << 24) * (
     sys.platform == "linux"
 )
@@ -91,7 +91,7 @@ _PATIENCE: Final = 1.0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Listener:
-    """One listening TCP socket, and who waits in front of it.
+    """One listening TCP socket, and the connections that wait at it.
 
     Several sockets can listen at the same address and port (SO_REUSEPORT): one each.
 
@@ -112,11 +112,11 @@ class Listener:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class KernelFigures:
-    """What the kernel knows, of every process in this network namespace.
+    """What the kernel knows about all processes in this network namespace.
 
     Args:
-        counters: The counters by their names in `COUNTERS`. What an older kernel does not have
-            is missing.
+        counters: The counters by their names in `COUNTERS`. Counters that an older kernel does not
+            have are missing.
         listeners: The listening TCP sockets, in the order of their ports.
     """
 
@@ -125,7 +125,7 @@ class KernelFigures:
 
 
 def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
-    """Ask the kernel about the connection behind a socket. Nothing is read, sent or changed.
+    """Ask the kernel about the connection behind a socket. It reads, sends and changes nothing.
 
     Two system calls, some microseconds.
 
@@ -135,8 +135,8 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
         shut: Whether its sending half has been shut down here.
 
     Returns:
-        The connection; None where the kernel does not tell: another system than Linux, a socket
-        of another kind, a closed one, something that is no socket, or None.
+        The connection; None if the kernel does not say: on systems other than Linux, for a socket
+        of another kind, a closed socket, something that is no socket, or None.
     """
     info = tcp_info(sock)
     if info is None:
@@ -156,7 +156,7 @@ def tcp_info(sock: Any) -> TcpInfo | None:
         sock: What `ask_connection` takes.
 
     Returns:
-        What it knows; None where it does not tell.
+        What it knows; None if it does not say.
     """
     if sys.platform != "linux" or sock is None:
         return None
@@ -174,7 +174,7 @@ def taken_from(sock: Any) -> int | None:
         sock: What `ask_connection` takes.
 
     Returns:
-        The number, since the connection began; None where the kernel does not tell.
+        The number, since the connection began; None if the kernel does not say.
     """
     info = tcp_info(sock)
     if info is None or info.received_bytes is None:
@@ -189,10 +189,10 @@ def taken_from(sock: Any) -> int | None:
 def is_established(sock: Any) -> bool:
     """Whether neither side has closed or reset a connection yet, as far as the kernel knows.
 
-    It costs one system call, and no exception where nothing has happened.
+    It costs one system call, and no exception if nothing has happened.
 
     Args:
-        sock: A socket. What is no TCP socket on Linux is never known to be.
+        sock: A socket. Anything other than a TCP socket on Linux gives False.
     """
     try:
         state: int = sock.getsockopt(*TCP_STATE)
@@ -216,7 +216,7 @@ def kernel_figures() -> KernelFigures | None:
             with open(path, encoding="ascii") as file:
                 counters |= parse_counters(file)
         except (OSError, ValueError):
-            # Hidden, or not what it has been for thirty years: the other file may do.
+            # Hidden, or no longer in its format of thirty years: the other file may help.
             continue
     if not counters:
         return None
@@ -253,7 +253,8 @@ def _listeners() -> list[Listener]:
             for listener in _ask_sock_diag(family)
         ]
     except (AttributeError, OSError, ValueError):
-        # A sandbox without netlink, or a kernel without tcp_diag: the file knows all but limits.
+        # A sandbox without netlink, or a kernel without tcp_diag: the file has everything but the
+        # limits.
         pass
     found: list[Listener] = []
     for path in _LISTENER_FILES:
@@ -282,7 +283,7 @@ def parse_diag(data: bytes) -> tuple[list[Listener], bool]:
     """The listening sockets in a piece of sock_diag's answer.
 
     Args:
-        data: What one reading of the netlink socket gave.
+        data: The result of one read of the netlink socket.
 
     Returns:
         The sockets, and whether there is more to be read.

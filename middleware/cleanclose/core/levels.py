@@ -1,4 +1,4 @@
-"""How loud an event is: a table, and the rows that a user has changed."""
+"""How loud an event is: a table, with the rows that a user has replaced."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from cleanclose.core.events import (
 __all__ = ["DEFAULT", "GRADED", "Levels", "row_of", "row_of_departure"]
 
 DEFAULT: Final[Mapping[str, int]] = {
-    # A client which left or was too slow harmed nobody.
+    # A client that left or was too slow harmed nobody.
     "upload_drained": logging.DEBUG,
     "client_departed": logging.DEBUG,
     "client_departed.midway": logging.DEBUG,
     "truncated_upload": logging.DEBUG,
-    # Consequences, which somebody should know of.
+    # Consequences that somebody should know about.
     "upload_drained.max_lingering": logging.WARNING,
     "client_departed.server": logging.WARNING,
     "client_departed.overdue": logging.WARNING,
@@ -43,14 +43,14 @@ DEFAULT: Final[Mapping[str, int]] = {
 handler or of the response. ``client_departed.server``: this process cut the client, because it
 is stopping; one whose upload was too slow for the server's own limit is ``client_departed.midway``.
 ``client_departed.overdue``: work was stopped, and its clean-up took longer than it
-may. ``truncated_upload.accepted``: a short body was taken for the whole.
+may. ``truncated_upload.accepted``: the application took a short body for the whole.
 """
 
 GRADED: Final[Mapping[str, int]] = {
     "client_departed.midway": logging.INFO,
     "truncated_upload": logging.INFO,
 }
-"""What ``graded_levels=True`` sets apart."""
+"""The row that ``graded_levels=True`` changes."""
 
 _MIDWAY: Final = frozenset(
     {Phase.REQUEST_BODY, Phase.HANDLER, Phase.RESPONSE_START, Phase.RESPONSE_BODY}
@@ -65,7 +65,7 @@ class Levels:
         rows: The user's own rows, by the names in `DEFAULT`: one of logging's numbers each.
 
     Raises:
-        ValueError: A row is none of the table's, or its level is no level.
+        ValueError: A row is not in the table, or its level is not a level.
     """
 
     def __init__(self, *, graded: bool = False, rows: Mapping[str, int] | None = None) -> None:
@@ -95,7 +95,7 @@ def _checked(name: str, level: object) -> int:
 
 
 def row_of(event: Event) -> str:
-    """The row of the table which an event belongs to."""
+    """The row of the table that an event belongs to."""
     name = event.name
     match event:
         case UploadDrained(cap=Cap.MAX_LINGERING):
@@ -113,8 +113,8 @@ def row_of(event: Event) -> str:
 def row_of_departure(verdict: Verdict) -> str:
     """The row of the table for a departure that did no more harm than its verdict says."""
     name = ClientDeparted.name
-    # A server's own limit on an upload's time (Tornado's body_timeout) turns slow clients away as
-    # it is meant to: one warning for each would be theirs to cause.
+    # A server's own limit on an upload's time (Tornado's body_timeout) refuses slow clients, as it
+    # should. A warning for each would let clients cause warnings.
     slow = verdict.phase is Phase.REQUEST_BODY and verdict.mechanism is Mechanism.TIMEOUT
     if verdict.side is Side.SERVER and not slow:
         return f"{name}.server"

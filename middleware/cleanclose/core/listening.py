@@ -1,4 +1,4 @@
-"""What all hooks have in common."""
+"""The code that all hooks share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def listen(listeners: list[AListener], listener: AListener) -> Callable[[], None
     """Add a listener, if it is not there.
 
     Returns:
-        A function that takes it away, if it is there.
+        A function that removes it, if it is there.
     """
     if listener not in listeners:
         listeners.append(listener)

@@ -1,14 +1,14 @@
-"""Whether an outlet has raised something, or whether it was interrupted from outside.
+"""Whether an exception is an outlet's own, or interrupted the outlet from outside.
 
-What an outlet raises must not reach the request, be it no `Exception`. But some of these come out
-of an outlet without being its own: a signal handler runs wherever the main thread happens to be,
-and a greenlet is killed wherever it happens to wait. Those have to go on, or a server would not
-stop.
+An outlet's exception must not reach the request, even if it is not an `Exception`. But some
+exceptions come out of an outlet without being its own: a signal handler runs wherever the main
+thread happens to be, and a greenlet is killed wherever it happens to wait. Those have to go on, or
+a server would not stop.
 
 An outlet is called, and never awaited: a task's cancellation, a trio scope's or a generator's end
 come at an ``await`` or a ``yield``, and so never out of an outlet. A `gevent.Timeout` cannot be
-told from one of the outlet's own; by the time of an event the exchange is over, and there is
-nothing left to be cut short.
+told from one of the outlet's own; it need not be: when an event comes, the exchange is over, and
+nothing is left to cut short.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def _ignored(error: BaseException) -> None:
 
 @contextlib.contextmanager
 def contained(failed: Callable[[BaseException], object] = _ignored) -> Generator[None]:
-    """Keep what an outlet or a listener raises from the request.
+    """Keep exceptions of an outlet or a listener away from the request.
 
     Args:
-        failed: Called with what it has raised. Default: nothing is done.
+        failed: Called with the exception. Default: do nothing.
     """
     try:
         yield
@@ -49,7 +49,7 @@ def is_from_outside(error: BaseException) -> bool:
     """Whether an exception that came out of an outlet was raised in it by somebody else.
 
     Args:
-        error: The exception. Its traceback is looked at.
+        error: The exception. Its traceback is the evidence.
     """
     if isinstance(error, Exception):
         return False
@@ -61,7 +61,7 @@ def is_from_outside(error: BaseException) -> bool:
 
 
 def _is_signals(error: BaseException) -> bool:
-    """Whether a signal handler has raised it, which runs in the main thread alone."""
+    """Whether a signal handler has raised it. Those run only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return False
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
@@ -83,7 +83,7 @@ def _code(handler: object) -> CodeType | None:
 
 
 def _is_raised(error: BaseException) -> bool:
-    """Whether it was raised by a statement, where it came up."""
+    """Whether a ``raise`` statement raised it where it first appeared."""
     *_, last = _tracebacks(error)
     return last.tb_frame.f_code.co_code[last.tb_lasti] == _RAISE
 

@@ -1,4 +1,4 @@
-"""What others do not promise, and we use all the same: said once when it is gone."""
+"""Private attributes of third parties that we use, and one warning when one is gone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ GONE: Final = "attribute_gone"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Private:
-    """An attribute of a third party's which its documentation does not promise.
+    """An attribute of a third party that its documentation does not promise.
 
     Args:
-        owner: The class that has it, or the module, with dots from the package on.
+        owner: The class or the module that has it, as a dotted name from the package on.
         attribute: Its name.
-        without: What is no more if a version of theirs does not have it.
+        without: What we lose with a version that does not have it.
     """
 
     owner: str
@@ -34,18 +34,18 @@ _SAID: Final[set[Private]] = set()
 
 
 def say_gone(row: Private) -> None:
-    """Write a warning, once in a process: a version has come that has another name for something.
+    """Warn, once in a process, that an installed version no longer has an attribute.
 
-    It is a line like an event's, and goes where `StructlogOutlet` writes. Never raises: the
-    request is served without.
+    The line looks like an event's, and goes where `StructlogOutlet` writes. This never raises: the
+    request continues without the attribute.
 
     Args:
-        row: What is gone.
+        row: The attribute that is gone.
     """
     if row in _SAID:
         return
     _SAID.add(row)
     fields: dict[str, object] = dataclasses.asdict(row)
-    # Whatever logging is configured to do.
+    # Logging may be configured to do anything.
     with contextlib.suppress(Exception):
         StructlogOutlet(flood=None).write(logging.WARNING, GONE, fields, None)

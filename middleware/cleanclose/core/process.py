@@ -1,7 +1,7 @@
-"""What a process has of its own: locks that its child gets anew, and last words at its end.
+"""State of a process: objects that a forked child must renew, and work at the process's end.
 
-Each is registered once for all objects, and refers to them weakly: what is made and thrown away
-leaves nothing behind, however often.
+Each hook is registered once for all objects and refers to them weakly, so objects that come and go
+leave nothing behind.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ __all__ = ["COPYING", "Lock", "at_exit", "renew_after_fork"]
 COPYING: Final = frozenset(
     {"__copy__", "__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__setstate__"}
 )
-"""Names by which `copy` and `pickle` ask for an object's own ways: an object that stands for
-another one must not have the other one's."""
+"""Names under which `copy` and `pickle` look for an object's own methods. A proxy object must not
+offer those of its target."""
 
 
 class Renewable(Protocol):
-    """Something that a child must not have as its parent left it."""
+    """Something that a child must not keep in its parent's state."""
 
     def renew(self) -> None:
-        """Begin anew, in a child that has just been forked. It must not raise."""
+        """Reset it in a child that has just been forked. This must not raise."""
         ...
 
 
 class Ending(Protocol):
-    """Something that has a last word."""
+    """Something that has work to do at the end."""
 
     def finish(self) -> None:
         """The interpreter exits."""
@@ -48,8 +48,8 @@ _NUMBERS: Final = itertools.count()
 def renew_after_fork(what: Renewable) -> None:
     """Have `Renewable.renew` called in each child that is forked while the object exists.
 
-    In the child there is one thread alone, and what others held or were in the middle of stays so
-    for ever.
+    The child has only one thread: locks that other threads held, and their half-done work, would
+    stay that way for ever.
 
     Args:
         what: The object. It is referred to weakly.
@@ -60,15 +60,15 @@ def renew_after_fork(what: Renewable) -> None:
 def at_exit(what: Ending) -> None:
     """Have `Ending.finish` called when the interpreter exits, if the object still exists.
 
-    What came last is called first, as with `atexit`.
+    The last one registered is called first, as with `atexit`.
 
     Args:
         what: The object. It is referred to weakly.
     """
     number = next(_NUMBERS)
     if not number:
-        # Not on import: what the application registers before it makes its first outlet (for the
-        # end of its logging, say) has to come later.
+        # Not on import: functions that the application registers before its first outlet (for
+        # example to end its logging) have to run later.
         atexit.register(_finish_all)
     _ENDING[number] = what
 
@@ -88,14 +88,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class Lock:
-    """A lock for a few lines of Python, which wait for nothing and call nobody.
+    """A lock around a few lines of Python that neither wait nor call other code.
 
-    It is free in a child, whoever held it when the child was forked. It may be taken again by
-    whoever has it: the cyclic collector may end another exchange in the middle of anything, in the
-    same thread. A copy of it, and what it is unpickled to, is a new one.
+    In a forked child it is free, whoever held it at the fork. Its holder may take it again: the
+    garbage collector may end another exchange at any point, in the same thread. Copying and
+    unpickling give a new lock.
 
-    It is the interpreter's own, also where gevent has patched `threading`: no greenlet switches
-    while it has such a lock, and a thread of another world may want it too.
+    It is the interpreter's own lock, even if gevent has patched `threading`: no greenlet switches
+    while it holds such a lock, and a native thread may want it too.
     """
 
     __slots__ = ("__weakref__", "_inner")
@@ -105,8 +105,8 @@ class Lock:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Begin anew, in a child that has just been forked."""
-        # Not of threading: gevent has another one there.
+        """Become free in a child that has just been forked."""
+        # Not threading's: gevent replaces that.
         self._inner: Any = _thread.RLock()
 
     def __enter__(self) -> None:
@@ -115,7 +115,7 @@ class Lock:
 
     def __exit__(self, *exc_info: object) -> None:
         """Give it back."""
-        # It was the parent's that this child took, if it was forked meanwhile.
+        # If the process forked meanwhile, this child took the parent's lock.
         with contextlib.suppress(RuntimeError):
             self._inner.release()
 

@@ -1,7 +1,7 @@
-"""What is special about a server, as far as the rules ask for it.
+"""What is special about a server, as far as the rules need to know.
 
-The rows themselves are in `cleanclose.servers`, one module for each server; whoever has recognised
-one hands it in. A server that nobody knows gets `UNKNOWN`, the careful default.
+The rows are in `cleanclose.servers`, one module for each server; the code that recognises a server
+passes its row in. An unknown server gets `UNKNOWN`, the careful default.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Continue(enum.Enum):
     """When a server sends ``100 Continue`` to a client that asked for it."""
 
     EAGER = "eager"
-    """By itself, before the application runs: the body comes in any case."""
+    """By itself, before the application runs: the body always comes."""
 
     LAZY = "lazy"
     """On the application's first read, and never once a response has begun."""
 
     LATE = "late"
-    """On the first read, even behind the final response, where it would be a stray message."""
+    """On the first read, even after the final response, where it would be a stray message."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,84 +35,86 @@ class Server:
         name: The server's name, as events give it.
         sends_continue: When it sends ``100 Continue``.
         socket_key: The key of the WSGI environ which holds the client's socket, if any.
-        gone_attributes: The attributes, with dots, of the object behind ASGI's ``receive``, of
-            which one is there and is true once the peer has left.
-        gone_is_settled: Whether that attribute stays false for a peer which leaves when the
+        gone_attributes: Dotted attributes of the object behind ASGI's ``receive``. One of them
+            exists, and becomes true once the peer has left.
+        gone_is_settled: Whether that attribute stays false for a peer that leaves after the
             response is complete.
-        after_end: What its ``receive`` and ``send`` do once a response is complete, in functions
-            that need nothing of the request; None where that is not just one thing.
-        arrived: The attribute, with dots, of the object behind ASGI's ``receive`` that has this
-            value once all of the request's body has arrived.
+        after_end: Functions that do what its ``receive`` and ``send`` do once a response is
+            complete, without needing the request; None if that is not always the same.
+        arrived: A dotted attribute of the object behind ASGI's ``receive``, and the value that it
+            has once all of the request's body has arrived.
         lost_code: The code, without a reason, that the server gives for a websocket which was
             lost without a close frame, besides 1006 (RFC 6455, section 7.4.1).
-        hides_after_end: Whether it says nothing, at its usual level, about an exception that an
-            ASGI application raises behind its complete response.
-        reads_first: Whether it has read all of the body before it calls the application, so that
-            there is nothing to discard.
-        ends_at_length: Whether a response that comes in pieces is over for it with the last byte
-            of its Content-Length, so that nothing can be read behind that; one that comes in one
-            piece is over when the application returns.
+        hides_after_end: Whether, at its usual level, it does not log an exception that an ASGI
+            application raises after its complete response.
+        reads_first: Whether it reads the whole body before it calls the application, so that there
+            is nothing to discard.
+        ends_at_length: Whether it ends a response in pieces at the last byte of its Content-Length,
+            so that nothing can be read after that. A response in one piece ends when the
+            application returns.
         end_waits: Whether its ``send`` of a response's end waits until there is room in the
             queue of the body's pieces.
-        heeds_close: Whether it closes the connection behind a response in which the application
-            has set ``Connection: close``.
-        ends_at_upgrade: Whether a request for an upgrade ends at its head for the parser of an ASGI
-            server, whatever its body.
-        connection: Where the client's connection is, as attributes with dots: of the object behind
-            ASGI's ``receive``, or of the one behind ``send`` if ``receive`` has none. Each is a
-            socket, or an asyncio transport. The first one that is there counts.
-        closes: The attribute of the object behind ASGI's ``receive`` that, once false, makes the
-            server close the connection when the response is complete.
-        stops_reading: The method, as attributes with dots of the object behind ASGI's ``receive``,
-            that has the server read no more of the connection: where it parses what comes while the
-            application ends behind its response, and answers what it cannot parse.
-        stopping: What tells that an ASGI server is stopping and waits for this exchange: an
-            attribute with dots of the object behind ``receive`` (or behind ``send`` if ``receive``
-            has none), which may be a method without arguments, and its value then.
-        gone_key: The key of the WSGI environ which holds a callable that says so, if any.
+        heeds_close: Whether it closes the connection after a response in which the application has
+            set ``Connection: close``.
+        ends_at_upgrade: Whether an ASGI server's parser ends a request for an upgrade at its head,
+            whatever its body.
+        connection: Dotted attributes that lead to the client's connection, from the object behind
+            ASGI's ``receive``, or behind ``send`` if ``receive`` has none. Each is a socket or an
+            asyncio transport. The first one that exists counts.
+        closes: The attribute of the object behind ASGI's ``receive`` that makes the server close
+            the connection after the response once it is false.
+        stops_reading: A method, as a dotted attribute of the object behind ASGI's ``receive``, that
+            stops the server from reading the connection. It is for servers that go on parsing while
+            the application ends after its response, and that answer what they cannot parse.
+        stopping: How to see that an ASGI server is stopping and waits for this exchange: a dotted
+            attribute of the object behind ``receive`` (or behind ``send`` if ``receive`` has none),
+            which may be a method without arguments, and the value that it then has.
+        gone_key: The key of the WSGI environ that holds a callable which says so, if any.
         input_socket: Where ``wsgi.input`` holds the client's socket, as an attribute with dots,
-            if it does and the environ does not.
-        head_attribute: Where the object behind WSGI's ``start_response`` gathers the headers, as
-            an attribute with dots, if a second call adds to them. (PEP 3333 wants it to replace
-            them.)
-        hides: Whether the server takes such an exception of a WSGI application for its
-            client's: it says nothing of it, or lays it at the client's door, and sends no 500.
-            None where that is not known.
-        masks: Whether a WSGI server sends the head behind an application's exception, in a
-            ``finally``: to a client that has left it cannot, and that error hides the other one.
+            if it has one and the environ does not.
+        head_attribute: The dotted attribute in which the object behind WSGI's ``start_response``
+            gathers the headers, if a second call adds to them. (PEP 3333 wants it to replace them.)
+        hides: Whether the server takes such an exception of a WSGI application for its client's: it
+            logs nothing, or blames the client, and sends no 500. None if that is not known.
+        breaks_off: A function that tells whether an exception, not an `OSError`, is what a WSGI
+            server's input raises for a body that ends too early because its client has left. None
+            if there is no such exception.
+        masks: Whether a WSGI server sends the head after an application's exception, in a
+            ``finally``. If the client has left, that fails, and the new error hides the
+            application's.
         answers: Whether it answers 500 to the other exceptions of that kind.
-        reads_from: Where the reader behind ``wsgi.input`` holds the client's socket, as attributes
-            with dots. The first one that is there counts; the last name is the attribute's.
-        ends_with_response: Whether the exchange is over with the response's last byte: what is
-            to be read must have been read before.
+        reads_from: Dotted attributes under which the reader behind ``wsgi.input`` holds the
+            client's socket. The first one that exists counts; its last name is the attribute's.
+        ends_with_response: Whether the exchange ends with the response's last byte, so that all
+            reading must come before.
         closes_last: Whether a WSGI server has sent everything when it calls the response's
-            ``close()``: behind that it only closes the connection.
-        closes_anyway: Whether a WSGI server closes the connection behind each response.
-        keeps_quiet: Whether it closes without a ``Connection: close`` in the head, and takes one
-            from the application: Node's fetch takes an end that was not announced for a fault.
-        close: How to tell a WSGI server not to use the connection again, and not to read what is
-            left of the body, from the object behind ``start_response`` and the ``wsgi.input``;
-            before the head goes out if possible.
-        when_closing: How to have a WSGI server call something in the place of its own shutting
-            down of the connection, from the object behind ``start_response``.
-        declares_length: Whether a WSGI server's Content-Length is that of the body which it gives
-            to the application: not where filters may change one and leave the other.
-        left_attribute: The attribute of ``wsgi.input`` that counts what is still to come of the
-            body, where the server may read it by itself while the application does not.
-        trailers: The method of ``wsgi.input`` that reads what follows the last chunk, where the
-            server itself would take that for the next request.
-        descriptor: The function, as ``module.name``, that gives the file descriptor of the
-            client's connection, where there is no socket.
-        raw_chunks: Whether a WSGI server hands a chunked body on as it comes, chunks and all, so
-            that it ends for the application when the client has closed its half of the connection.
-        replaces_head: Whether a WSGI server's ``start_response`` takes another head in place of one
-            that it has not sent, and asks nothing of its ``exc_info`` then.
-        relays: Whether a router of the server's own may stand between the client and the process,
-            which closes the client's connection as soon as the process has closed its own.
-        threads: How many requests a WSGI server's process serves at once, from the environ and the
-            object behind ``start_response``; None if that cannot be seen.
+            ``close()``, and then only closes the connection.
+        closes_anyway: Whether a WSGI server closes the connection after each response.
+        keeps_quiet: Whether it closes without a ``Connection: close`` in the head, but accepts one
+            from the application. Node's fetch takes an unannounced end for a fault.
+        close: A function that makes a WSGI server close the connection and leave the rest of the
+            body unread. It takes the object behind ``start_response`` and the ``wsgi.input``, and
+            is called before the head goes out if possible.
+        when_closing: A function that makes a WSGI server call something instead of shutting down
+            the connection. It takes the object behind ``start_response``.
+        declares_length: Whether a WSGI server's Content-Length is that of the body that it gives to
+            the application. It is not if filters may change the body and leave the header.
+        left_attribute: The attribute of ``wsgi.input`` that counts the rest of the body, if the
+            server itself may read that while the application does not.
+        trailers: The method of ``wsgi.input`` that reads what follows the last chunk, if the server
+            itself would take that for the next request.
+        descriptor: The function, as ``module.name``, that returns the file descriptor of the
+            client's connection, if there is no socket.
+        raw_chunks: Whether a WSGI server passes a chunked body on undecoded, so that the
+            application sees its end only when the client closes its half of the connection.
+        replaces_head: Whether a WSGI server's ``start_response`` accepts another head in place of
+            an unsent one, without looking at its ``exc_info``.
+        relays: Whether a router of the server itself may stand between the client and the process.
+            Such a router closes the client's connection as soon as the process has closed its own.
+        threads: How many requests a WSGI server's process serves at once, given the environ and the
+            object behind ``start_response``; None if that is not visible.
         worker_timeout: After how many seconds in one request a WSGI server takes its worker for
-            dead, from the same two; None if it does not.
+            dead, given the same two; None if it does not.
     """
 
     name: str
@@ -137,6 +139,7 @@ class Server:
     input_socket: str | None = None
     head_attribute: str | None = None
     hides: Callable[[OSError], bool] | None = None
+    breaks_off: Callable[[Exception], bool] | None = None
     masks: bool = False
     answers: bool = True
     reads_from: tuple[str, ...] = ()

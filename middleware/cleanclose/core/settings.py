@@ -1,4 +1,4 @@
-"""What a user may set, checked once, at construction."""
+"""The settings, which are checked once, when they are made."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class SurgeThresholds:
     """When departures count as a surge.
 
     Args:
-        least: How many departures, or treated early responses, are looked at together at least;
-            from 20 to 500. Default 40.
-        seconds: How many seconds are looked at together at least; above 0. Default 10.
-        risk: The probability with which a look at random departures may call them a surge;
-            from 1e-30 to 1e-3. Default 1e-9.
-        cool_down: For how many seconds after the end of an episode the same cause is not told
+        least: How many departures, or treated early responses, are examined together at least; from
+            20 to 500. Default 40.
+        seconds: How many seconds are examined together at least; above 0. Default 10.
+        risk: The probability of calling random departures a surge, in one examination; from 1e-30
+            to 1e-3. Default 1e-9.
+        cool_down: For how many seconds after the end of an episode the same cause is not reported
             again; 0 or more. Default 900.
 
     Raises:
@@ -59,7 +59,7 @@ def _check_least(least: object) -> None:
 
 
 class SettingsOptions(TypedDict, total=False):
-    """The keyword arguments which every shim takes: the fields of `Settings`."""
+    """The keyword arguments that every shim takes: the fields of `Settings`."""
 
     max_bytes: int
     respond_after: float | None
@@ -81,31 +81,30 @@ class Settings:
     """How long a connection is kept open for an early response, and how loud departures are.
 
     Args:
-        max_bytes: How many bytes of a request body are discarded at most, per request: before
-            the response goes out, and once more behind it. A chunked body's framing counts, where
-            the kernel or the connection tells of it. Default 1 GiB; time, silence and rate are
-            what limits a client.
+        max_bytes: How many bytes of a request body are discarded at most, per request: before the
+            response goes out, and once more after it. A chunked body's framing counts too, if the
+            kernel or the connection shows it. Default 1 GiB; time, silence and rate limit a client
+            before that.
         respond_after: For how many seconds every body is drained, at most ``max_bytes`` of it,
-            before an early response goes out. Default None: as long as it is worth it. What has
-            arrived is drained; up to 256 KiB more are waited for, for 0.5 seconds (not by a
-            worker of a blocking server); behind a proxy and over HTTP/2, and where no connection
-            can be taken over, the body is drained for as long as its end is due.
+            before an early response goes out. Default None: as long as it is worth it. That is what
+            has arrived, plus up to 256 KiB within 0.5 seconds (a worker of a blocking server does
+            not wait for those). Behind a proxy, over HTTP/2, and if the connection cannot be taken
+            over, the body is drained as long as its end is due.
         max_seconds: How many seconds a body is drained at most before the response goes out; and
-            how many seconds a connection lingers at most behind it. Default 30.
+            how many seconds a connection lingers at most after it. Default 30.
         idle_seconds: How many seconds without a single byte end it. Default 5.
-        hold_seconds: When a limit has been reached: for how many seconds the connection then
-            stays open, unread, so that a client which is stopped by back-pressure finds the
-            response that waits for it. Default 0.5.
-        min_rate: The slowest upload that is waited for, in bytes per second on average, looked
-            at from the fifth second on. Default 240, the rate at which Kestrel gives up
+        hold_seconds: For how many seconds the connection stays open, unread, after a limit was
+            reached. A client that back-pressure stops can then find the response that waits for it.
+            Default 0.5.
+        min_rate: The slowest upload to wait for, in bytes per second on average, checked from the
+            fifth second on. Default 240, the rate below which Kestrel gives up
             (``MinRequestBodyDataRate``). 0 turns it off.
-        max_draining: How many requests are drained at once before their response, per middleware
-            object, where that means to wait for a client; half of them for one client address.
-            The others are answered at once. On blocking servers at most half of the threads.
-            Default 100.
+        max_draining: How many requests may wait for their client at once, to be drained before
+            their response, per middleware object; half of them for one client address. All others
+            are answered at once. On blocking servers at most half of the threads. Default 100.
         max_lingering: How many connections linger at once, per process, and never more than half
-            of the descriptors that the process may have. Past that the oldest connection of the
-            address that has most of them is closed. Default 1,000.
+            of the descriptors that the process may have. Beyond that, the oldest connection of the
+            busiest address is closed. Default 1,000.
         only_statuses: If given, only responses with one of these status codes are treated.
             Default: all of them.
         quiet_logs: Whether the records that servers and frameworks log about a client's
@@ -115,9 +114,8 @@ class Settings:
             handler or of the response) is info instead of debug. Default False.
         levels: Rows of the table of levels (`cleanclose.core.levels.DEFAULT`) to be replaced,
             by name, each by one of logging's numbers. Default: none.
-        surge: Whether a warning is sent when departures stop being random
-            (`cleanclose.core.DepartureSurge`); or when that is the case
-            (`cleanclose.core.SurgeThresholds`). Default True.
+        surge: Whether to warn when departures stop being random (`cleanclose.core.DepartureSurge`),
+            or the thresholds for that (`cleanclose.core.SurgeThresholds`). Default True.
 
     Raises:
         ValueError: A value has the wrong type or is out of its range. The message names the
@@ -151,7 +149,7 @@ class Settings:
             _check_flag(name, getattr(self, name))
         object.__setattr__(self, "levels", _checked_levels(self.levels))
         _check_surge(self.surge)
-        # Raises for a row or a level that is none.
+        # Raises for an unknown row and for an invalid level.
         self.level_table()
 
     def level_table(self) -> Levels:

@@ -1,7 +1,7 @@
-"""What Linux says of one TCP connection, as plain values: no socket is touched here.
+"""What Linux says about one TCP connection, as plain values; this module touches no socket.
 
-`cleanclose.core.kernel.ask_connection` gets the bytes, `cleanclose.core.deliver.linger` knows what
-they mean for a response.
+`cleanclose.core.kernel.ask_connection` gets the bytes; `cleanclose.core.deliver.linger` decides
+what they mean for a response.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TcpState(enum.IntEnum):
 _PEER_CLOSED: Final = frozenset(
     {TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING, TcpState.TIME_WAIT}
 )
-# After a reset what was unacknowledged still counts, and the FIN is the last of it.
+# After a reset, unacknowledged bytes still count, and the FIN is the last of them.
 _FIN_UNACKED: Final = frozenset(
     {TcpState.FIN_WAIT1, TcpState.CLOSING, TcpState.LAST_ACK, TcpState.CLOSE}
 )
@@ -52,10 +52,10 @@ _NEVER_CONNECTED: Final = frozenset(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class TcpInfo:
-    """The part of ``struct tcp_info`` (linux/tcp.h) that tells what has arrived.
+    """The part of ``struct tcp_info`` (linux/tcp.h) that shows what has arrived.
 
-    What a kernel does not know yet is None: the struct has grown at its end with almost every
-    version.
+    A field that the kernel is too old for is None: the struct has grown at its end with almost
+    every version.
 
     Args:
         state: The state, a `TcpState`; a number that this list does not have stays a number.
@@ -63,7 +63,7 @@ class TcpInfo:
         silent_for: Seconds since this end has last sent something new, to the millisecond.
         acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
         received_bytes: Bytes that have arrived in order, since Linux 4.1.
-        unsent_bytes: Bytes that wait to be sent for the first time, since Linux 4.6.
+        unsent_bytes: Bytes that have not been sent yet, since Linux 4.6.
     """
 
     state: int
@@ -76,15 +76,15 @@ class TcpInfo:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
-    """What is known of the peer's end of a connection that nobody here has closed.
+    """What is known about the peer's end of a connection that nobody here has closed.
 
     Args:
         unacked: Bytes which were handed to the kernel, and which the peer's has not acknowledged.
             It keeps its value when the connection is reset: so many never arrived.
         peer_closed: Whether the peer has closed its sending half (FIN). What it sent before may
             still be unread.
-        reset: Whether the connection is no more: the peer has reset it, or did not answer for so
-            long that the kernel gave up. Known before what came earlier has been read.
+        reset: Whether the connection is gone: the peer has reset it, or did not answer for so long
+            that the kernel gave up. This is known even before earlier bytes have been read.
     """
 
     unacked: int
@@ -126,7 +126,7 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
 
 
 def connection_of(info: TcpInfo, queued: int, *, shut: bool = False) -> Connection | None:
-    """What the kernel's two answers say together.
+    """Combine the kernel's two answers.
 
     Args:
         info: The struct.
@@ -156,8 +156,8 @@ def idle_before(info: TcpInfo | None, age: float) -> float | None:
         age: Seconds since the request's start.
 
     Returns:
-        The seconds; None if it cannot be told: something was sent since the request's start, the
-        request is the connection's first one, or the kernel does not tell.
+        The seconds; None if it is not known: something was sent since the request's start, the
+        request is the connection's first one, or the kernel does not say.
     """
     if info is None or info.silent_for is None or not info.acked_bytes:
         return None

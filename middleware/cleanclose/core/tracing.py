@@ -1,4 +1,4 @@
-"""Ids under which other systems know the same request."""
+"""The ids by which other systems know the same request."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""One thread and a selector: what `cleanclose.core.deliver.linger` says is carried out.
+"""One thread and a selector, which carry out the steps of `cleanclose.core.deliver.linger`.
 
 Theory of operation. `Lingerer.take` puts a connection into an inbox and wakes the thread through
 a pipe; it never waits. The thread waits for bytes and for the next moment at which a connection
-wants to be looked at (a heap). A connection that the server still has is not read, unless the shim
-says that nobody else reads it: so nothing is ever taken from a server that goes on using its
+needs attention (a heap). It does not read a connection that the server still has, unless the shim
+says that nobody else reads it. So it never takes anything from a server that goes on using its
 connection.
 
-Everything is looked up on its module when the thread starts: where gevent or eventlet have
-patched `threading` and `selectors` by then, the thread is a greenlet and waits as one.
+The thread looks everything up on its modules when it starts: if gevent or eventlet have patched
+`threading` and `selectors` by then, the thread is a greenlet and waits like one.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ if sys.platform != "win32":
 __all__ = ["LINGERER", "Handover", "Lingerer", "can_linger"]
 
 LINGERS_ON: Final = 1.0
-"""Seconds that the thread stays when there is nothing left to do: the next one may come."""
+"""Seconds that the thread stays with nothing to do, because another connection may come."""
 
 _clock: Final = time.monotonic
 
 
 def can_linger() -> bool:
-    """Whether connections can be taken over on this system at all."""
+    """Whether this system allows taking over connections at all."""
     return SUPPORTED
 
 
 def most_lingering(setting: int) -> int:
-    """How many connections may linger: what is set, but no more than half of the descriptors.
+    """How many connections may linger: the setting, but at most half of the descriptors.
 
     Args:
         setting: `cleanclose.core.Settings.max_lingering`.
@@ -67,11 +67,11 @@ class Handover:
     """A connection that is handed over.
 
     Args:
-        linger: What is to become of it.
+        linger: Its state, with the rules.
         report: Called with the event at the end, in the context of the hand-over.
         most: How many connections may linger (`cleanclose.core.Settings.max_lingering`).
-        held_as: The number of the server's own descriptor: the connection is the lingerer's when
-            that is closed. None if the server has let go already.
+        held_as: The number of the server's own descriptor: once that is closed, the connection is
+            the lingerer's. None if the server has let go already.
     """
 
     linger: Linger
@@ -102,7 +102,7 @@ class _Entry:
         self.held_as: int | None = handover.held_as
         self.address: str | None = descriptor.address()
         self.context: contextvars.Context = contextvars.copy_context()
-        # It would keep the server's buffers for this request.
+        # Keeping it would keep the server's buffers for this request.
         self.context.run(CURRENT.set, None)
         self.registered: bool = False
         self.shut: bool = False
@@ -117,25 +117,25 @@ class Lingerer:
         self._stops_at_exit = False
 
     def _forget(self) -> None:
-        # Reentrant: the cyclic collector may hand something over in the middle of anything.
+        # Reentrant: the garbage collector may hand a connection over at any point.
         self._lock = threading.RLock()
         self._running: _Loop | None = None
 
     def take(self, number: int, handover: Handover, *, own: bool = False) -> Taken | None:
-        """Take a connection over. It waits for nothing.
+        """Take a connection over, without waiting.
 
         Args:
             number: The connection's descriptor.
-            handover: What else there is to know.
-            own: Whether the number itself is handed over: it is closed in the end. Otherwise it
-                is duplicated, and stays the server's.
+            handover: Everything else about it.
+            own: Whether the number itself is handed over, and closed in the end. Otherwise it is
+                duplicated, and stays the server's.
 
         Returns:
-            What is to be told of it later; None if there was no descriptor (or no thread) left:
-            then nothing has been done.
+            The object to notify about it later; None if no descriptor (or no thread) was left, in
+            which case nothing has been done.
         """
         descriptor: Descriptor | None = None
-        # With the lock from here on: a child that is forked must know of every descriptor.
+        # Hold the lock from here on: a forked child must know about every descriptor.
         with self._lock:
             try:
                 descriptor = Descriptor(number) if own else Descriptor.of(number)
@@ -153,8 +153,8 @@ class Lingerer:
                 return None
 
     def _stop_at_exit(self) -> None:
-        # Not on import: what is registered last is called first, and the outlets, which have
-        # something to do at the end themselves, must have got the events by then.
+        # Not on import: the last one registered is called first, and the outlets, which have work
+        # at the end themselves, must receive the events before that.
         if not self._stops_at_exit:
             self._stops_at_exit = True
             atexit.register(self.stop)
@@ -177,17 +177,17 @@ class Lingerer:
             running.stop()
 
     def before_fork(self) -> None:
-        """In a parent: no descriptor is half taken or half closed while its child is made."""
+        """A parent forks: no descriptor may be half taken or half closed meanwhile."""
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """The child is made, or there is none."""
+        """The fork is over, with or without a child."""
         self._lock.release()
 
     def after_fork(self) -> None:
         """In a child: the connections are the parent's."""
         running = self._running
-        # A greenlet of the parent's goes on here, and would wait for it.
+        # A greenlet of the parent goes on in the child, and would wait for it.
         self._lock.release()
         self._forget()
         if running is not None:
@@ -195,7 +195,7 @@ class Lingerer:
 
 
 class Taken:
-    """A connection that has been taken over, for whoever sends its response."""
+    """A connection that has been taken over, as seen by the code that sends its response."""
 
     __slots__ = ("_entry", "_loop")
 
@@ -204,7 +204,7 @@ class Taken:
         self._entry = entry
 
     def let_go(self) -> None:
-        """The response is out, and the server does not have the connection any more."""
+        """The response is out, and the server no longer has the connection."""
         self._entry.held_as = None
         self._loop.look_at(self._entry)
 
@@ -285,16 +285,16 @@ class _Loop:
         self._stopped = True
         self._entries.clear()
         self._inbox.clear()
-        # The selector first. To unregister would be heard by the parent, which shares it.
+        # The selector first. Unregistering would affect the parent, which shares it.
         self._close_own()
         for entry in entries:
             entry.descriptor.close()
 
     def _call(self) -> None:
-        # When the thread has ended the number may be somebody else's.
+        # Once the thread has ended, the number may belong to something else.
         if not self._closed and not self._called:
             self._called = True
-            # A full pipe wakes as well.
+            # A full pipe wakes the thread as well.
             with contextlib.suppress(OSError):
                 os.write(self._wake, b"x")
 
@@ -309,7 +309,7 @@ class _Loop:
                     idle_since = None
                 elif idle_since is None:
                     idle_since = now
-                    # What is left there is of connections that are no more.
+                    # The rest belongs to connections that are gone.
                     self._times.clear()
                 self._turn((now if idle_since is None else idle_since) + LINGERS_ON, now)
         except Exception:
@@ -324,7 +324,7 @@ class _Loop:
             self.stop()
 
     def _is_over(self, idle_since: float | None) -> bool:
-        """Whether the thread ends. If so, nobody can hand anything over to it any more."""
+        """Whether the thread ends. If so, it accepts nothing any more."""
         with self._lock:
             if not self._stopped and (
                 self.count or idle_since is None or _clock() < idle_since + LINGERS_ON
@@ -344,7 +344,7 @@ class _Loop:
         self._look_into_inbox(now)
         while self._times and self._times[0][0] <= now:
             due, _, entry = heapq.heappop(self._times)
-            # Otherwise something earlier has been planned since.
+            # Otherwise an earlier moment has been planned since.
             if entry in self._entries and entry.due == due:
                 entry.due = math.inf
                 self._guarded(self._look, entry, now)
@@ -404,12 +404,12 @@ class _Loop:
         self._do(entry, entry.linger.step(now), now)
 
     def _look(self, entry: _Entry, now: float) -> None:
-        """Its moment has come."""
+        """Handle a connection whose moment has come."""
         linger = entry.linger
         self._look_for_let_go(entry, now)
         said = self._ask(entry) if linger.asks_kernel else None
         if said is not None and said.reset:
-            # Closed by both, one after the other, looks the same; reading tells.
+            # It looks the same if both ends have closed in turn; reading tells them apart.
             self._read(entry, now)
         else:
             self._do(entry, linger.kernel_says(said, now), now)
@@ -440,7 +440,7 @@ class _Loop:
         else:
             step = linger.ended(self._ask(entry), now)
         if size == 0 and linger.state is State.SENDING:
-            # Nothing more will come; whether the response arrives is still to be seen.
+            # Nothing more will come; the response may still arrive.
             linger.reads = False
             step = linger.step(now)
         self._do(entry, step, now)
@@ -485,7 +485,7 @@ class _Loop:
         self._report(entry)
 
     def _release(self, entry: _Entry) -> None:
-        """Close the descriptor; first of all it must be gone from the selector."""
+        """Close the descriptor, after taking it out of the selector."""
         if entry.registered and not self._closed:
             with contextlib.suppress(KeyError, OSError, ValueError):
                 self._selector.unregister(entry.descriptor.fileno())
@@ -494,7 +494,7 @@ class _Loop:
             entry.descriptor.close()
 
     def _report(self, entry: _Entry) -> None:
-        # What an outlet raises is the reporter's to count; nothing may end this thread.
+        # The reporter counts what an outlet raises; nothing may end this thread.
         with contextlib.suppress(Exception, SystemExit, asyncio.CancelledError):
             entry.context.run(entry.handover.report, entry.linger.event(_clock()))
 

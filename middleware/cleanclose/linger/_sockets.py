@@ -1,4 +1,4 @@
-"""A connection's descriptor, and what is done with it: nothing here waits."""
+"""A connection's descriptor and the operations on it, none of which waits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Final
 __all__ = ["PIECE", "SUPPORTED", "Descriptor", "descriptor_of"]
 
 SUPPORTED: Final = hasattr(socket, "MSG_DONTWAIT")
-"""Whether a shared descriptor can be read without making it non-blocking for everybody, and can
-be duplicated: not on Windows."""
+"""Whether a shared descriptor can be duplicated, and read without making it non-blocking for
+everybody. Not on Windows."""
 
 PIECE: Final = 1024 * 1024
-"""Bytes that one reading discards at most, so that each connection has its turn."""
+"""Bytes that one read discards at most, so that each connection gets its turn."""
 
 # tcp(7): Linux discards the bytes without copying them.
 _FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | (
@@ -30,7 +30,7 @@ _TYPE: Final[int] = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 class Descriptor:
     """A descriptor of our own for a connection, which the server may have under another number.
 
-    The socket is the kernel's as `_socket` has it: what gevent and eventlet patch would wait.
+    It uses `_socket` directly: the patched sockets of gevent and eventlet would wait.
 
     Args:
         number: The descriptor, which is this object's from now on.
@@ -44,15 +44,15 @@ class Descriptor:
         blocking = os.get_blocking(number)
         self._sock = _socket.socket(-1, _TYPE, -1, number)
         if os.get_blocking(number) is not blocking:
-            # A system that does not have the flag.
+            # This system does not have the flag.
             os.set_blocking(number, blocking)
 
     @classmethod
     def of(cls, number: int) -> Descriptor:
-        """Another descriptor for the connection behind this one.
+        """Duplicate a connection's descriptor.
 
         Raises:
-            OSError: There is none left, or the number is no open socket's.
+            OSError: None is left, or the number does not belong to an open socket.
         """
         copy = os.dup(number)
         try:
@@ -71,7 +71,7 @@ class Descriptor:
         return self._sock.fileno()
 
     def address(self) -> str | None:
-        """The peer's address; None if the connection is no more."""
+        """The peer's address; None if the connection is gone."""
         try:
             name: object = self._sock.getpeername()
         except OSError:
@@ -90,13 +90,13 @@ class Descriptor:
         return (status.st_dev, status.st_ino) == self._identity
 
     def discard(self) -> int | None:
-        """Discard what has come, `PIECE` bytes at most.
+        """Discard what has arrived, `PIECE` bytes at most.
 
         Returns:
-            How much; 0 at the peer's end; None if nothing has come.
+            The number of bytes; 0 at the peer's end; None if nothing has arrived.
 
         Raises:
-            OSError: The connection is no more.
+            OSError: The connection is gone.
         """
         try:
             return self._sock.recv_into(_NOTHING, PIECE, _FLAGS)
@@ -112,7 +112,7 @@ class Descriptor:
             return
 
     def give_up(self) -> None:
-        """Leave the number to whoever had it before."""
+        """Leave the number to its earlier owner."""
         self._sock.detach()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Quiet logs: what others log about a client's departure gets the level of its event.
+"""Quiet logs: other people's records about a client's departure get the level of its event.
 
-A filter on the loggers of servers, frameworks and asyncio lowers the level of the records which
-are proven to tell of a client's departure, and of nothing else. The shims install it
+A filter on the loggers of servers, frameworks and asyncio lowers the level of records that are
+proven to be about a client's departure, and about nothing else. The shims install it
 (``quiet_logs=True``, the default).
 """
 

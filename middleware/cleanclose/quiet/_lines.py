@@ -1,4 +1,4 @@
-"""What servers, frameworks and asyncio say on which loggers: gathered from the servers' rooms."""
+"""The lines of servers, frameworks and asyncio, by logger, gathered from the servers' rooms."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from cleanclose.servers import ROOMS
 __all__ = ["LINES", "OWNERS"]
 
 _FRAMEWORKS: Final[Mapping[str, str]] = {
+    "blacksheep.server": "blacksheep",
+    # And a logger for each mounted application.
+    "cherrypy.error.*": "cherrypy",
     "django.request": "django",
     "django.security.csrf": "django",
     "django.server": "django",
     "falcon": "falcon",
     "litestar": "litestar",
+    # Each of its modules has its own; what reads requests is in several.
+    "mcp.server.*": "mcp",
+    "radicale": "radicale",
 }
 
 OWNERS: Final[Mapping[str, str]] = {
@@ -23,10 +29,10 @@ OWNERS: Final[Mapping[str, str]] = {
     **{name: room.package for room in ROOMS for name in room.loggers},
     "asyncio": "asyncio",
 }
-"""Each logger, and the package whose own lines are looked at.
+"""Each logger, with the package whose own lines are examined; ``name.*`` includes its children.
 
-Some of these loggers are used by applications as well. What an application says about a
-departure in its own words is its own to decide.
+Some of these loggers are used by applications as well. An application decides itself how to log a
+departure in its own words.
 """
 
 _ASYNCIO: Final = Lines(
@@ -36,8 +42,8 @@ _ASYNCIO: Final = Lines(
 )
 
 
-# CsrfViewMiddleware looks for the token in the body, passes over an UnreadablePostError, and has
-# found none.
+# CsrfViewMiddleware looks for the token in the body, ignores an UnreadablePostError, and then finds
+# none.
 _CSRF: Final = Lines(of_a_cut_body=frozenset({"Forbidden (CSRF token missing.)"}))
 
 
@@ -50,4 +56,4 @@ def _gathered() -> dict[str, Lines]:
 
 
 LINES: Final[Mapping[str, Lines]] = _gathered()
-"""What is known of each logger's lines besides the errors that they have."""
+"""What we know about each logger's lines, besides the exceptions that they carry."""

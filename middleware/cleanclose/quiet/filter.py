@@ -1,4 +1,4 @@
-"""The filter: a record that tells of a client's departure, and of nothing else, gets its level."""
+"""The filter, which gives a record about a client's departure the level of its event."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _PLAIN: Final = Lines()
 
 
 class QuietLogs(logging.Filter):
-    """Lowers the level of records which tell of a client's departure and of nothing else.
+    """Lowers the level of records about a client's departure and nothing else.
 
     For loggers, not for handlers: a handler has compared the levels before it asks its filters.
 
     The record then has the level of the departure's event, ``original_level`` (a number), no
     traceback, and the verdict in ``cleanclose_side``, ``cleanclose_phase``,
     ``cleanclose_mechanism`` and ``cleanclose_witnesses``. If its logger is not enabled for the
-    new level, the record ends here. ``CRITICAL`` records, and those below ``WARNING``, pass as
-    they are; and so does every record if something goes wrong here.
+    new level, the record ends here. ``CRITICAL`` records, and those below ``WARNING``, pass
+    unchanged. So does any record if something goes wrong here.
 
     Args:
         levels: How loud departures are. Default: the table as it stands.
@@ -37,10 +37,10 @@ class QuietLogs(logging.Filter):
         super().__init__()
         self.levels: Levels = levels or Levels()
         self.owners: dict[str, str | None] = {}
-        """For each logger the package whose lines alone are looked at; None: everybody's."""
+        """For each logger, the only package whose lines are examined; None: everybody's."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Lower a record, if it is to be lowered.
+        """Lower a record if it is about a client's departure.
 
         Returns:
             Whether it goes on to the handlers.

@@ -1,4 +1,4 @@
-"""Where the filter stands: the loggers of servers, frameworks and asyncio."""
+"""Installs the filter on the loggers of servers, frameworks and asyncio."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ LOGGERS: Final = tuple(sorted(OWNERS))
 """The loggers on which servers, frameworks and asyncio report what happens to a request."""
 
 _NO_PACKAGE_OF_ITS_OWN: Final = frozenset({"asyncio"})
-"""Loggers on which any file's lines are looked at: uvloop, which is no Python, logs there too."""
+"""Loggers on which lines from any file are examined: uvloop, which is not Python, logs there
+too."""
 
 _APPS: Final[Mapping[str, str]] = {"flask.app.Flask": "flask", "quart.app.Quart": "quart"}
-"""Applications with a logger of their own name, and the package which logs there."""
+"""Applications with a logger of their own name, and the package that logs there."""
 
 _AND_CHILDREN: Final = ".*"
-"""How a name ends that stands for its logger and all children of it."""
+"""The ending of a name that stands for a logger and all of its children."""
 
 _INNER: Final = ("app", "wsgi_app", "asgi_app", "application")
 
@@ -38,16 +39,19 @@ class _Installation:
         self._lock = Lock()
         self._filter = QuietLogs()
         self._missing: dict[str, str | None] = {}
-        self._families: set[str] = set()
+        self._families: dict[str, str | None] = {}
+        self._children: set[str] = set()
         self._stop_listening: Callable[[], None] | None = None
 
     def add(self, levels: Levels | None, owners: Mapping[str, str | None]) -> None:
         with self._lock:
             self._filter.levels = levels or Levels()
-            families = {name.removesuffix(_AND_CHILDREN) for name in owners if _is_family(name)}
-            self._families |= families
-            owners = {name.removesuffix(_AND_CHILDREN): owner for name, owner in owners.items()}
+            self._families |= {
+                _parent(name): owner for name, owner in owners.items() if _is_family(name)
+            }
+            owners = {_parent(name): owner for name, owner in owners.items()}
             self._filter.owners.update(owners)
+            self._children.difference_update(owners)
             self._missing.update(owners)
             self._attach_children()
             for name in owners:
@@ -57,18 +61,18 @@ class _Installation:
                 self._stop_listening = on_departure(self.attach_missing)
 
     def attach_missing(self) -> None:
-        """Now somebody may log about a departure: the loggers that did not exist get the filter.
+        """Put the filter on loggers that are new, because somebody may now log a departure.
 
-        A logger which is made before the application has configured logging would be disabled
-        by that (``disable_existing_loggers``), with all that is logged there ever after. So
-        none is made before, and none of a package that is not in use.
+        Configuring logging would disable a logger made before that (``disable_existing_loggers``),
+        with everything that is later logged there. So none is made earlier, and none for a package
+        that is not in use.
         """
         if not self._missing and not self._families:
             return
         with self._lock:
             self._attach_children()
             for name, package in list(self._missing.items()):
-                if package is None or package in sys.modules:
+                if _is_in_use(package):
                     self._attach(name)
 
     def remove(self) -> None:
@@ -80,17 +84,25 @@ class _Installation:
             self._filter.owners.clear()
             self._missing.clear()
             self._families.clear()
+            self._children.clear()
             if self._stop_listening is not None:
                 self._stop_listening()
 
     def _attach_children(self) -> None:
-        if not self._families:
+        families = {
+            f"{family}.": package
+            for family, package in self._families.items()
+            if _is_in_use(package)
+        }
+        if not families:
             return
         for name, logger in list(logging.root.manager.loggerDict.items()):
-            if not isinstance(logger, logging.Logger) or name in self._filter.owners:
-                continue
-            if any(name.startswith(f"{family}.") for family in self._families):
-                self._filter.owners[name] = None
+            owners = {package for family, package in families.items() if name.startswith(family)}
+            is_named = name in self._filter.owners and name not in self._children
+            if owners and not is_named and isinstance(logger, logging.Logger):
+                # Where a user says so, everybody's lines count.
+                self._filter.owners[name] = None if None in owners else owners.pop()
+                self._children.add(name)
                 logger.addFilter(self._filter)
 
     def _attach(self, name: str) -> None:
@@ -107,21 +119,21 @@ def install_quiet_logs(
     *,
     app: object = None,
 ) -> None:
-    """Let the records that others log about a client's departure have its event's level.
+    """Give other people's records about a client's departure the level of its event.
 
-    The shims call this unless ``quiet_logs=False``. It may be called again, and adds to what is
-    there; the levels of the last call are in force. Filters stay on their loggers when logging
-    is configured later (`logging.config.dictConfig` and ``fileConfig`` leave them alone).
+    The shims call this unless ``quiet_logs=False``. Further calls add loggers; the levels of the
+    last call apply. Filters stay on their loggers when logging is configured later
+    (`logging.config.dictConfig` and ``fileConfig`` leave them alone).
 
     Args:
         levels: How loud departures are. Default: the table as it stands.
-        loggers: The names of the loggers. A filter does not see what is logged to a logger's
-            children: each has to be named, or all of them by ``name.*``, which stands for the
-            logger and for those children that exist when a client leaves. ``root`` is the root
-            logger, for those who log there. On the names in `LOGGERS` only the lines of the
-            package that the logger belongs to are looked at, on all others everybody's.
-        app: An application whose own logger gets the filter too, for its framework's lines:
-            a Flask or Quart object, or what holds one (its ``wsgi_app``, a middleware with an
+        loggers: The names of the loggers. A filter does not see the records of a logger's children:
+            name each of them, or all of them as ``name.*``, which stands for the logger and for the
+            children that exist when a client leaves. ``root`` is the root logger. On the names in
+            `LOGGERS` the filter examines only lines of the package that the logger belongs to; on
+            all others it examines all lines.
+        app: An application whose own logger gets the filter too, for its framework's lines: a Flask
+            or Quart object, or something that holds one (its ``wsgi_app``, a middleware with an
             attribute ``app``).
 
     Raises:
@@ -134,7 +146,7 @@ def install_quiet_logs(
 
 
 def uninstall_quiet_logs() -> None:
-    """Take the filter away from all loggers. Without effect where it is not installed."""
+    """Remove the filter from all loggers. It has no effect if the filter is not installed."""
     _INSTALLATION.remove()
 
 
@@ -153,6 +165,14 @@ def _is_family(name: str) -> bool:
     return name.endswith(_AND_CHILDREN)
 
 
+def _parent(name: str) -> str:
+    return name.removesuffix(_AND_CHILDREN)
+
+
+def _is_in_use(package: str | None) -> bool:
+    return package is None or package in sys.modules
+
+
 def _owner(name: str) -> str | None:
     return None if name in _NO_PACKAGE_OF_ITS_OWN else OWNERS.get(name)
 
@@ -169,7 +189,7 @@ def _loggers_of(app: object) -> dict[str, str | None]:
         for cls in type(each).__mro__:
             package = _APPS.get(f"{cls.__module__}.{cls.__qualname__}")
             if package is not None:
-                # Its attribute `logger` would make the logger, and give it a handler.
+                # Reading its attribute `logger` would make the logger, and give it a handler.
                 found[str(getattr(each, "name"))] = package  # noqa: B009 - it is object here
         if isinstance(each, MethodType):
             waiting.append(each.__self__)

@@ -1,4 +1,4 @@
-"""Raw asyncio servers: what their loop's exception handler says about a departure."""
+"""Raw asyncio servers: quiets their loop's exception handler about departures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cleanclose.servers import find
 __all__ = ["install_quiet_asyncio"]
 
 _OF_THE_SERVER: Final = "Unhandled exception in client_connected_cb"
-"""What `asyncio.StreamReaderProtocol` says about its server's side, and only about that."""
+"""The message of `asyncio.StreamReaderProtocol` about the server's side, and only about that."""
 
 _Handler = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
@@ -29,18 +29,17 @@ def install_quiet_asyncio(
     """Quiet departures on a server that was made with `asyncio.start_server`, without a shim.
 
     When such a server's callback ends with its own client's departure, the loop's exception
-    handler gets an error with a traceback. This one stands before it: if the exception came out
-    of the reader or the writer of the very connection which the callback was called for, the
-    record has the level of a departure. All else goes to the handler that was there before, or
-    to the loop's default.
+    handler gets an error with a traceback. This one stands before it: if the exception came out of
+    the reader or the writer of the very connection that the callback serves, the record gets the
+    level of a departure. Everything else goes to the previous handler, or to the loop's default.
 
     Args:
-        loop: The loop. It has one handler, and this one remembers the other.
+        loop: The loop. It has one handler; this one keeps the previous one.
         levels: How loud departures are. Default: the table as it stands.
 
     Returns:
-        A function that takes the handler away again. If somebody has set another one meanwhile,
-        which may call this one, it stays and lets everything pass.
+        A function that takes the handler away again. If somebody has meanwhile set another handler,
+        which may call this one, it stays and passes everything on.
     """
     handler = _LoopHandler(loop.get_exception_handler(), levels or Levels())
     loop.set_exception_handler(handler)
@@ -79,7 +78,8 @@ def _verdict_of_context(context: Mapping[str, Any]) -> Verdict | None:
     transport: object = context.get("transport")
     if context.get("message") != _OF_THE_SERVER or transport is None:
         return None
-    # asyncio raises these from nothing. What has a cause was raised again, by the application.
+    # asyncio raises these without a cause. If there is one, the application has raised the error
+    # again.
     if not isinstance(error, Exception) or not _is_lost(error) or error.__cause__ is not None:
         return None
     witness = _came_out_of(transport, error)
@@ -91,7 +91,7 @@ def _verdict_of_context(context: Mapping[str, Any]) -> Verdict | None:
     verdict = Verdict(
         side=Side.CLIENT, phase=Phase.HANDLER, mechanism=mechanism, witnesses=(witness,)
     )
-    # The same rule for what stands behind it: an upstream that was lost as well is not hidden.
+    # The same rule holds for its causes: it must not hide a lost upstream.
     mark(error, verdict)
     judged = judge(error, None, Phase.HANDLER)
     return judged if judged.side is Side.CLIENT else None
@@ -106,8 +106,8 @@ def _is_lost(error: Exception) -> bool:
 def _came_out_of(transport: object, error: Exception) -> Witness | None:
     """Whether an exception came out of this connection's own reader or writer.
 
-    From there on inwards only asyncio's own code may stand: `StreamReader.readexactly` is no
-    witness for what a callback of the application's raises inside of it.
+    From there inwards all frames must be asyncio's own: `StreamReader.readexactly` is no witness
+    for an exception that the application's callback raises inside it.
     """
     witness: Witness | None = None
     for frame in frames_of(error):

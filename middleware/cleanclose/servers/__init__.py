@@ -1,7 +1,7 @@
 """What is special about each server: one module for each, and the look-up that the shims call.
 
-Nothing about a server stands elsewhere: how it is recognised, what it hides, where its socket is.
-To add one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
+Everything about a server is here: how it is recognised, what it hides, where its socket is. To add
+one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
@@ -29,6 +29,7 @@ from cleanclose.servers._lookup import (
     wsgi_server,
 )
 from cleanclose.servers._private import PRIVATE
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._wsgi import (
@@ -45,6 +46,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "Program",
     "Room",
     "asgi_server",
     "asgi_socket",

@@ -1,4 +1,4 @@
-"""How a server's objects are asked, which may be another version's."""
+"""Reads attributes of a server's objects, which may belong to another version of the server."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from cleanclose.core.private import say_gone
 __all__ = ["MISSING", "find", "frames_of_all_threads", "gone", "number"]
 
 MISSING: Final = object()
-"""What `find` returns where there is nothing."""
+"""What `find` returns if it finds nothing."""
 
 
 def find(owner: object, *paths: str) -> Any:
-    """What an object has under the first of these names that is there.
+    """The value of the first of these attributes that an object has.
 
     Args:
         owner: The object.
         *paths: Attributes, with dots.
 
     Returns:
-        `MISSING` if none is there; if that is because the object is not what it was, a line says
-        so.
+        `MISSING` if it has none. If a newer version has lost the attribute, one log line says so.
     """
     for path in paths:
         found: Any = owner
@@ -40,14 +39,14 @@ def find(owner: object, *paths: str) -> Any:
 
 
 def gone(owner: object, path: str) -> bool:
-    """An object has no such attribute: say so, if it is one of those that ought to have it.
+    """An object lacks an attribute: say so, if it ought to have it.
 
     Args:
         owner: The object.
         path: The attribute, with dots.
 
     Returns:
-        Whether it ought to.
+        Whether it ought to have it.
     """
     # The rooms import this module.
     from cleanclose.servers._private import TABLE
@@ -72,7 +71,7 @@ def _names(owner: object) -> Iterator[str]:
 
 
 def number(owner: object, path: str) -> int | None:
-    """A number that a server's object holds; None if there is none.
+    """A number that a server's object holds; None without one.
 
     Args:
         owner: The object.

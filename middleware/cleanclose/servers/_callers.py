@@ -1,4 +1,4 @@
-"""Whether it is the server that calls, with nobody in between who could want the body."""
+"""Whether the server calls directly, with nobody in between who could want the body."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from cleanclose.servers._lookup import ASGI, asgi_package
 __all__ = ["ASGI_CALLS", "is_called_by_server", "is_called_by_wsgi_server", "wants_answer"]
 
 ASGI_CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
-"""The names of the servers' own methods behind an application's callables. One of them is looked
-for by its object, because a middleware around ours may have wrapped the other."""
+"""The names of the servers' own methods behind an application's callables. One of them is enough,
+found by its object, because a middleware around ours may have wrapped the other."""
 
 
 def is_called_by_server(frame: FrameType | None, receive: object, send: object) -> bool:
     """Whether a server calls, with nobody in between who could still want the request's body.
 
-    What is in between may answer in the place of an application which has failed; but whoever is
-    not known here may also try another application, and that one would need the body.
+    Code in between may answer in place of an application that has failed. But unknown code may also
+    try another application, and that one would need the body.
 
     Args:
         frame: The caller's frame.
@@ -55,7 +55,7 @@ def is_called_by_wsgi_server(frame: FrameType | None, server: Server) -> bool:
 
 
 def _is_called_by(frame: FrameType | None, package: str) -> bool | None:
-    # Below a script's own code, which is nobody's middleware, is pyuwsgi's server.
+    # pyuwsgi's server is below a script's own code, which is nobody's middleware.
     while frame is not None and frame.f_code.co_name != "<module>":
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] == package:

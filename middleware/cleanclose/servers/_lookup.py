@@ -101,7 +101,7 @@ def asgi_socket(receive: object, send: object) -> Any:
 
 
 def gone_sign(owner: object, server: Server) -> Callable[[object], object] | None:
-    """What tells of a server's object for an exchange whether the peer has left.
+    """A function that tells, from a server's object for an exchange, whether the peer has left.
 
     Args:
         owner: The object behind ASGI's ``receive``.
@@ -146,8 +146,8 @@ def has_arrived(receive: object, send: object) -> bool:
 def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
     """The messages in a server's queue, where ``receive`` is the ``get`` of one.
 
-    They are only looked at, not taken: the application may wait for them. In every Python so far
-    (and as the documented `asyncio.Queue._get` has it) a queue is a deque by this name.
+    They stay in the queue, because the application may wait for them. In every Python so far (and
+    by the documented `asyncio.Queue._get`) the queue is a deque of this name.
 
     Args:
         receive: The callable as the server gave it.
@@ -181,7 +181,7 @@ def is_asgi_stopping(receive: object, send: object) -> bool:
 
 
 def close_asgi(receive: object, send: object) -> None:
-    """Have the server close the connection behind the response, where it has a way to say so.
+    """Make the server close the connection after the response, if there is a way.
 
     Args:
         receive: The callable as the server gave it.
@@ -198,7 +198,7 @@ def close_asgi(receive: object, send: object) -> None:
 
 
 def stop_reading(receive: object, send: object) -> None:
-    """Have the server read no more of a connection that somebody else reads on, where it would.
+    """Stop the server from reading a connection that somebody else goes on reading.
 
     Args:
         receive: The callable as the server gave it.
@@ -320,7 +320,7 @@ def wsgi_response(start_response: object, server: Server) -> object:
         server: The server, as it was recognised.
 
     Returns:
-        None where there is none, or where it is hidden too well.
+        None if there is none, or if it is hidden too well.
     """
     for call in _through_wrappers(start_response):
         owner: object = getattr(call, "__self__", None)
@@ -338,7 +338,7 @@ _MOST_WRAPPERS: Final = 64
 
 
 def _through_wrappers(call: object) -> Iterator[object]:
-    """A callable, and what it hands on to, as far as that can be seen; the nearest first."""
+    """A callable, and the callables behind it as far as they are visible; the nearest first."""
     waiting, seen = [call], 0
     while waiting and seen < _MOST_WRAPPERS:
         each = waiting.pop(0)
@@ -369,7 +369,7 @@ def _cells(function: object) -> Iterator[object]:
 
 
 def cooperates_with(sock: object) -> str | None:
-    """The package whose greenlets a socket waits for: nothing else may wait either.
+    """The package whose greenlets a socket waits with: nothing else may block there either.
 
     Args:
         sock: The client's socket.
@@ -382,7 +382,7 @@ def cooperates_with(sock: object) -> str | None:
 
 
 def plain_socket(sock: Any) -> Any:
-    """The socket itself, below what would wait for a greenlet's turn.
+    """The plain socket below one that would wait for a greenlet's turn.
 
     Args:
         sock: The client's socket.

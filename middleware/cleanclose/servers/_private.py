@@ -1,7 +1,7 @@
-"""Every attribute of a third party's that we use and that nobody promises, in one table.
+"""One table of every third-party attribute that we use and that nobody promises.
 
-The servers' are in their rooms. Where one is gone the exchange goes as it would without us, as far
-as the table says, and a line tells it once.
+The servers' attributes are in their rooms. If one is gone, the exchange goes as it would without
+us, as far as the table says, and one line reports it once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the module of one server exports: its room."""
+"""A room: what the module of one server exports."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Server
+from cleanclose.servers._program import Program
 
 __all__ = ["Room"]
 
@@ -18,20 +19,21 @@ _NO_LINES: Final[Mapping[str, Lines]] = {}
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """Everything that is known of one server.
+    """Everything that we know about one server.
 
     Args:
-        package: The package that the callables are from which it gives to an application.
+        package: The package of the callables that it gives to an application.
         asgi: The row for ASGI, if it speaks that.
         asgi_parts: Rows for single modules of an ASGI server's ``receive``, where one is special.
         wsgi: The row for WSGI, if it speaks that.
         environ_key: The key by which a WSGI environ shows that it is this server's; None if its
             ``start_response`` does, by its package.
-        inner_socket: Where a socket of this package's keeps the plain one, as an attribute, if
-            its sockets wait for greenlets: then nothing else may wait either.
-        loggers: The loggers on which this package reports what happens to a request, and what is
-            known of its lines there.
-        private: What is used of it that it does not promise.
+        inner_socket: The attribute under which this package's sockets keep the plain socket, if
+            they wait with greenlets: then nothing else may block either.
+        loggers: The loggers on which this package reports what happens to a request, and what we
+            know about its lines there.
+        program: How `cleanclose doctor` starts it, if it can.
+        private: The attributes that we use and that it does not promise.
     """
 
     package: str
@@ -41,4 +43,5 @@ class Room:
     environ_key: str | None = None
     inner_socket: str | None = None
     loggers: Mapping[str, Lines] = dataclasses.field(default_factory=lambda: _NO_LINES)
+    program: Program | None = None
     private: tuple[Private, ...] = ()

@@ -14,8 +14,8 @@ __all__ = ["ROOMS"]
 
 
 def _rooms(path: Sequence[str]) -> Iterator[Room]:
-    # Looked for, and not named in a list, so that a server is one file. It costs an import of
-    # cleanclose one reading of a folder.
+    # Found by a search, not from a list, so that a server is one file. It costs an import of
+    # cleanclose one listing of a folder.
     for module in pkgutil.iter_modules(path):
         if not module.name.startswith("_"):
             room: Room = importlib.import_module(f"cleanclose.servers.{module.name}").ROOM

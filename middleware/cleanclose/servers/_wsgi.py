@@ -1,4 +1,4 @@
-"""What a WSGI server's objects hold for us, where its row says."""
+"""Reads what a WSGI server's objects hold, at the places that its row names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def client_socket(environ: Mapping[str, Any], stream: object, server: Server) ->
 
 
 def is_socket_gone(stream: object, server: Server) -> bool:
-    """Whether the client's socket would be in reach, if the server were what it was.
+    """Whether the client's socket would be in reach with the server's usual attributes.
 
     Args:
         stream: The server's ``wsgi.input``.
@@ -58,9 +58,9 @@ def is_socket_gone(stream: object, server: Server) -> bool:
 
 
 def client_descriptor(server: Server) -> int | None:
-    """The number of the client's connection, where the server gives that and no socket."""
+    """The number of the client's connection, if the server gives that instead of a socket."""
     module, _, name = (server.descriptor or "").rpartition(".")
-    # Not a package: the server puts it there, in its own processes.
+    # Not from a package: the server itself adds this module to its processes.
     if module not in sys.modules:
         return None
     number: object = getattr(importlib.import_module(module), name, int)()
@@ -95,7 +95,7 @@ def reader_below(stream: Any, server: Server, sock: Any) -> tuple[Any, str] | No
 
 
 def forget_head(response: object, server: Server) -> None:
-    """Let a second ``start_response()`` replace the head, where it would add to it.
+    """Make a second ``start_response()`` replace the head, on servers where it would add to it.
 
     Args:
         response: The server's own object behind ``start_response``.
@@ -108,7 +108,7 @@ def forget_head(response: object, server: Server) -> None:
 
 
 def has_read_rest(stream: object, server: Server) -> bool:
-    """Whether the server itself has read what the application left of the body.
+    """Whether the server itself has read the rest of the body.
 
     Args:
         stream: The server's ``wsgi.input``.

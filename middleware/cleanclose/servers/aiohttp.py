@@ -1,4 +1,4 @@
-"""aiohttp's own server, of which only the log lines are known."""
+"""aiohttp's own server. We know only its log lines."""
 
 from __future__ import annotations
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import MISSING, find, number
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -37,6 +39,11 @@ def _hides(error: OSError) -> bool:
     return first in timeouts or first in _IGNORED
 
 
+def _breaks_off(error: Exception) -> bool:
+    # ChunkedRFile._fetch: no size, or less than the two bytes that end a chunk.
+    return type(error) is ValueError and str(error).endswith((": b''", "got b'')", "got b'\\r')"))
+
+
 def _close(gateway: Any, body: Any) -> None:
     # HTTPRequest.send_headers says it in the head, and otherwise reads all that is left of a
     # body with a Content-Length, in one piece, before it sends anything.
@@ -46,8 +53,8 @@ def _close(gateway: Any, body: Any) -> None:
 
 
 def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
-    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel answers what
-    # still comes with a reset then, whoever else has a descriptor.
+    # HTTPConnection._close_kernel_socket shuts down both directions, and the kernel then answers
+    # further bytes with a reset, even if somebody else has a descriptor.
     if find(gateway, "req.conn._close_kernel_socket") is not MISSING:
         gateway.req.conn._close_kernel_socket = let_go
 
@@ -62,8 +69,15 @@ _CUT_OFF: Final = (
 )
 _TWO_THREADS: Final = "As many requests are drained at once as in a server with two threads."
 
+
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    server: Any = importlib.import_module("cheroot.wsgi").Server((host, port), make())
+    server.start()
+
+
 ROOM: Final = Room(
     package="cheroot",
+    program=Program(distribution="cheroot", serve=_serve),
     wsgi=Server(
         "cheroot",
         # HTTPRequest.read_request_headers sends it.
@@ -71,6 +85,7 @@ ROOM: Final = Room(
         input_socket="rfile.raw._sock",
         head_attribute="req.outheaders",
         hides=_hides,
+        breaks_off=_breaks_off,
         replaces_head=True,
         # WSGIGateway.respond: `finally: self.req.ensure_headers_sent()`.
         masks=True,

@@ -27,9 +27,9 @@ def _close(handler: Any, body: Any) -> None:
 
 
 def _when_closing(handler: Any, let_go: Callable[[], None]) -> None:
-    # HttpProtocol.finish shuts down both directions, and the kernel answers what still comes with
-    # a reset then, whoever else has a descriptor. All has been flushed by then, the server's own
-    # 500 as well; and a socket that is no more it leaves alone.
+    # HttpProtocol.finish shuts down both directions, and the kernel then answers further bytes with
+    # a reset, even if somebody else has a descriptor. By then everything has been flushed,
+    # including the server's own 500; and it leaves alone a socket that is gone.
     finish = find(handler, "finish")
     if finish is MISSING:
         return
@@ -41,8 +41,8 @@ def _when_closing(handler: Any, let_go: Callable[[], None]) -> None:
         try:
             finish()
         except OSError as error:
-            # It flushes once more what a write to a client that had reset has left behind, and
-            # lets EPIPE and ECONNRESET pass; the connection is the lingerer's by now.
+            # It flushes again what a write to a client that had reset left behind, and ignores
+            # EPIPE and ECONNRESET; the connection is the lingerer's by now.
             if error.errno != errno.EBADF:
                 raise
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
+from collections.abc import Callable
 from typing import Any, Final
 
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import MISSING, find
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -30,8 +33,16 @@ def _close(handler: Any, body: Any) -> None:
         body._chunked_input_error = True
 
 
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    # First of all, and so before the application's own imports.
+    importlib.import_module("gevent.monkey").patch_all()
+    server: Any = importlib.import_module("gevent.pywsgi").WSGIServer((host, port), make())
+    server.serve_forever()
+
+
 ROOM: Final = Room(
     package="gevent",
+    program=Program(distribution="gevent", serve=_serve),
     # Input._send_100_continue would send the 100, on the first read; what we read for nobody does
     # not.
     wsgi=Server(

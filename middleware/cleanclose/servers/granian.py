@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import frames_of_all_threads
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -25,8 +26,19 @@ def _threads(environ: Mapping[str, Any], response: Any) -> int:
     return min(found, default=1)
 
 
+def _words(port: int, interface: str, app: str, options: Sequence[str]) -> list[str]:
+    own = [f"--interface={interface}", "--access-log", "--workers-kill-timeout=1"]
+    return ["-m", "granian", *own, *options, "--host=127.0.0.1", f"--port={port}", app]
+
+
 ROOM: Final = Room(
     package="granian",
+    program=Program(
+        distribution="granian",
+        words=_words,
+        names=("granian",),
+        backlog=1024,
+    ),
     # It says 1005 to websockets, as uvicorn does. hyper sends the 100 (Conn.poll_read_body),
     # unless a response has begun; and it drops a stream of pieces when Content-Length has been
     # reached (its Encoder), which is what ASGIHTTPProtocol.receive takes for the client's

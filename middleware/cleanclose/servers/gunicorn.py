@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
 from cleanclose.servers._asking import find, number
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -52,10 +53,31 @@ _NOT_SEEN: Final = "A departure is seen only when the application asks for a mes
 _NOT_DRAINED: Final = "An early response is sent and lingers, but nothing is drained before."
 _RESPONSE: Final = "gunicorn.http.wsgi.Response"
 
+
+def _words(port: int, interface: str, app: str, options: Sequence[str]) -> list[str]:
+    # Not at the top: it takes longer to import than all of the rooms.
+    from importlib.metadata import version
+
+    given = any(option.startswith(("-k", "--worker-class", "-c", "--config")) for option in options)
+    worker = ["--worker-class=asgi"] if interface == "asgi" and not given else []
+    own = ["--access-logfile=-", "--graceful-timeout=1"]
+    if int(version("gunicorn").partition(".")[0]) >= 27:
+        own.append("--no-control-socket")
+    return ["-m", "gunicorn", *own, *worker, *options, f"--bind=127.0.0.1:{port}", app]
+
+
 ROOM: Final = Room(
     package="gunicorn",
-    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. What receive() itself
-    # takes note of is no sign: whoever gives up a call of it leaves it closed.
+    program=Program(
+        distribution="gunicorn",
+        words=_words,
+        names=("gunicorn",),
+        backlog=2048,
+        keep_alive=2,
+        keep_alive_options=("--keep-alive",),
+    ),
+    # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. The state that receive()
+    # itself keeps is no sign: giving up a call of it leaves it closed.
     # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
     # exception. BodyReceiver.receive sends the 100, and a response's start takes that back.
     # ASGIProtocol._will_close looks at the request's headers, not at the response's.

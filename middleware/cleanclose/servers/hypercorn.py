@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -16,8 +18,22 @@ _NO_SOCKET: Final = (
     "seen before the server reads."
 )
 
+
+def _words(port: int, interface: str, app: str, options: Sequence[str]) -> list[str]:
+    own = ["--access-logfile=-", "--graceful-timeout=1"]
+    return ["-m", "hypercorn", *own, *options, f"--bind=127.0.0.1:{port}", app]
+
+
 ROOM: Final = Room(
     package="hypercorn",
+    program=Program(
+        distribution="hypercorn",
+        words=_words,
+        names=("hypercorn",),
+        backlog=100,
+        keep_alive=5,
+        keep_alive_options=("--keep-alive",),
+    ),
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
     # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
     # sends the 100 before anything is read. HTTPStream.handle puts the http.disconnect into the

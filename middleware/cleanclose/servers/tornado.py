@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from cleanclose.core.blame.provenance import Place
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = [
@@ -31,10 +33,10 @@ TORNADO: Final = Server("tornado", Continue.LAZY)
 it off the wire when the response is complete by then."""
 
 STREAMS: Final = "tornado.iostream"
-"""The module whose methods close a stream for what its socket said, or for limits of their own."""
+"""The module whose methods close a stream because of its socket, or because of their own limits."""
 
 HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
-"""``RequestHandler._execute`` calls it with whatever a handler has raised and nobody has caught."""
+"""``RequestHandler._execute`` calls it with an exception of a handler that nobody has caught."""
 
 CLOSES_ALL: Final = Place("tornado.http1connection", frozenset({"HTTP1ServerConnection.close"}))
 """How a server that stops closes its connections: ``HTTPServer.close_all_connections``."""
@@ -79,7 +81,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
         "writing",
     ),
 }
-"""By class: without one of these a request goes as if nothing were installed."""
+"""By class: without one of these, a request goes as if nothing were installed."""
 
 _USEFUL: Final[Mapping[str, str]] = {
     "_read_buffer_size": "An early response lingers without what has been read of the body "
@@ -105,8 +107,25 @@ def _private() -> Iterator[Private]:
         )
 
 
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    import asyncio
+
+    httpserver: Any = importlib.import_module("tornado.httpserver")
+    log: Any = importlib.import_module("tornado.log")
+
+    async def serve() -> None:
+        application = make()
+        # As `tornado.options.parse_command_line` does it in almost every program.
+        log.enable_pretty_logging()
+        httpserver.HTTPServer(application).listen(port, host)
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
+
+
 ROOM: Final = Room(
     package="tornado",
+    program=Program(distribution="tornado", serve=_serve),
     loggers={
         # TCPServer._handle_connection lets out what comes of a client that has reset its
         # connection before it was accepted: asyncio logs that as its callback's.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -52,8 +53,22 @@ _CYCLES: Final = (
     "uvicorn.protocols.http.httptools_impl.RequestResponseCycle",
 )
 
+
+def _words(port: int, interface: str, app: str, options: Sequence[str]) -> list[str]:
+    limits = ["--timeout-graceful-shutdown=1"]
+    return ["-m", "uvicorn", *limits, *options, "--host=127.0.0.1", f"--port={port}", app]
+
+
 ROOM: Final = Room(
     package="uvicorn",
+    program=Program(
+        distribution="uvicorn",
+        words=_words,
+        names=("uvicorn",),
+        backlog=2048,
+        keep_alive=5,
+        keep_alive_options=("--timeout-keep-alive",),
+    ),
     asgi=_ROW,
     asgi_parts={
         # h11 goes on to the end of such a request's body before it takes anything for an upgrade.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -17,8 +19,20 @@ def _hides(error: OSError) -> bool:
     return False
 
 
+def _words(port: int, interface: str, app: str, options: Sequence[str]) -> list[str]:
+    return ["-m", "waitress", *options, f"--listen=127.0.0.1:{port}", app]
+
+
 ROOM: Final = Room(
     package="waitress",
+    program=Program(
+        distribution="waitress",
+        words=_words,
+        names=("waitress", "waitress-serve"),
+        backlog=1024,
+        keep_alive=120,
+        keep_alive_options=("--channel-timeout",),
+    ),
     wsgi=Server(
         "waitress",
         # HTTPChannel.received sends it.

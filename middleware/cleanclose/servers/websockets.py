@@ -1,4 +1,4 @@
-"""The websockets library's server, of which only the log lines are known."""
+"""The websockets library's server. We know only its log lines."""
 
 from __future__ import annotations
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = ["ROOM"]
@@ -25,8 +27,14 @@ def _threads(environ: Mapping[str, Any], response: Any) -> int:
     return sys.maxsize if environ.get("wsgi.multithread") else 1
 
 
+def _serve(make: Callable[[], Any], host: str, port: int) -> None:
+    serving: Any = importlib.import_module("werkzeug.serving")
+    serving.run_simple(host, port, make(), threaded=True)
+
+
 ROOM: Final = Room(
     package="werkzeug",
+    program=Program(distribution="werkzeug", serve=_serve),
     environ_key="werkzeug.socket",
     # WSGIRequestHandler.run_wsgi sends the 100 first of all. Its execute() reads, in pieces of
     # 10 MB, until the client closes if anything has come when the response is out; each response

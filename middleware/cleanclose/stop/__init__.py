@@ -1,4 +1,4 @@
-"""What both asynchronous shims use to stop work: the block, and who is to be cancelled."""
+"""Stopping work, for both asynchronous shims: the block, and the choice of the task to cancel."""
 
 from cleanclose.stop._block import StopWork, client_left, stop_work
 

@@ -1,4 +1,4 @@
-"""``async with stop_work():``, and to wait for the departure itself."""
+"""``async with stop_work():``, and a way to wait for the departure itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopWork:
 
     Args:
         quiet: Whether the block then ends without a `cleanclose.core.ClientLeft`.
-        cleanup_seconds: For how long its clean-up may take.
+        cleanup_seconds: Seconds that its clean-up may take.
 
     Attributes:
         stopped: Whether it was cut short, known once it is over.
@@ -58,7 +58,7 @@ class StopWork:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        # Like `asyncio.timeout`, for type checkers: what the block assigns is known behind it.
+        # As in `asyncio.timeout`, so that type checkers know after the block what it assigns.
         if self._block is None or self._watch is None:
             return False
         if not self._block.leave(kind, error, traceback):
@@ -66,19 +66,19 @@ class StopWork:
         self.stopped = True
         word = ClientLeft()
         word.__cause__ = cause = _cancellation(error)
-        # What the client must not hide, a quiet block does not hide either.
+        # A quiet block must not hide what the client must not hide.
         if self._quiet and self._watch.judge(word).side is Side.CLIENT:
             return True
         try:
             raise word from cause
         finally:
-            # What only follows from the cancellation is no context of its.
+            # An exception that only follows from the cancellation must not be its context.
             word.__context__ = cause
             del word, cause
 
 
 def _cancellation(error: BaseException | None) -> BaseException | None:
-    """What of that which ended the block is the cancellation; None if it only follows from it.
+    """The cancellation among the exceptions that ended the block; None if they only follow from it.
 
     A nursery has it in a group.
     """
@@ -92,21 +92,21 @@ def stop_work(*, quiet: bool = False, cleanup_seconds: float = CLEANUP_SECONDS) 
 
     It is cancelled as `asyncio.timeout` cancels: once, so that the awaits of ``finally`` blocks
     and context managers run to their end. On trio it is a cancel scope, with trio's rules. The
-    block then ends with `cleanclose.core.ClientLeft`; an exception that the work raises meanwhile
-    is raised instead, and a cancellation from elsewhere stays one. Nothing outside of the block
+    block then ends with `cleanclose.core.ClientLeft`; if the work raises an exception meanwhile,
+    that one comes instead, and a cancellation from elsewhere stays one. Nothing outside the block
     is cancelled. Parts that anyio shields finish first.
 
     It works in handlers, in dependencies, in the iterators of streams, and behind any number of
-    Starlette's ``BaseHTTPMiddleware``. Where the middleware is not installed, and outside of a
-    request, the block does nothing; nor does it while the process is stopping, which has its own
-    way to end requests.
+    Starlette's ``BaseHTTPMiddleware``. The block does nothing where the middleware is not
+    installed, outside a request, and while the process is stopping, because the server then ends
+    requests in its own way.
 
     Args:
         quiet: Whether the block ends without an exception; see `StopWork.stopped`. Default
-            False. Where the client's departure would hide the loss of an upstream the exception
-            comes all the same.
-        cleanup_seconds: For how long what the block runs may go on, once cancelled, before it is
-            cancelled again; the event then says ``overdue=True``, at WARNING. Default 10. Not on
+            False. If the client's departure would hide the loss of an upstream, the exception comes
+            anyway.
+        cleanup_seconds: How many seconds the work may go on, once cancelled, before it is cancelled
+            again; the event then has ``overdue=True``, at WARNING. Default 10. It has no effect on
             trio, where clean-up has to shield itself.
 
     Raises:
@@ -119,8 +119,8 @@ async def client_left() -> None:
     """Wait until the client of this request has left.
 
     For use beside something else: in a task of a group, with ``asyncio.wait``. It may be
-    cancelled at any time. It never returns if the client stays, nor where the middleware is not
-    installed, outside of a request, and while the process is stopping.
+    cancelled at any time. It never returns if the client stays, if the middleware is not installed,
+    outside a request, or while the process is stopping.
     """
     left, wake = _signal()
     watch = current()
@@ -137,7 +137,7 @@ async def client_left() -> None:
 
 
 def _signal() -> tuple[Callable[[], Any], Callable[[], None]]:
-    """What waits in the loop that runs now, and what ends that from any thread."""
+    """An event in the running loop, and a function that sets it from any thread."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

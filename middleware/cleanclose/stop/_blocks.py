@@ -1,4 +1,4 @@
-"""A block on asyncio and on trio: what is cancelled, and what is made of it at its end."""
+"""A block on asyncio and on trio: what it cancels, and how it ends."""
 
 from __future__ import annotations
 
@@ -9,12 +9,21 @@ from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
 from cleanclose.core.stop import Stops
-from cleanclose.stop._tasks import current_scope, holder, is_shielded, is_waiting_in, worker_of
+from cleanclose.stop._tasks import (
+    current_scope,
+    has_begun,
+    has_ended,
+    holder,
+    is_shielded,
+    is_waiting_in,
+    wait_of,
+    worker_of,
+)
 
 __all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]
 
 _AGAIN: Final = 0.01
-"""Seconds after which a task is looked at again that may not be cancelled at this moment."""
+"""Seconds before another look at a task that may not be cancelled at the moment."""
 _WORD: Final = "the client has left"
 
 
@@ -30,13 +39,13 @@ class Block(Protocol):
         """The block is over.
 
         Returns:
-            Whether what ended it is the cancellation that this block asked for.
+            Whether the cancellation that this block asked for has ended it.
         """
         ...
 
 
 def new_block(stops: Stops, cleanup_seconds: float, frame: FrameType | None) -> Block:
-    """Begin a block in the task that runs now, on asyncio (any loop) or trio.
+    """Begin a block in the current task, on asyncio (any loop) or trio.
 
     Args:
         stops: The exchange's book.
@@ -46,7 +55,7 @@ def new_block(stops: Stops, cleanup_seconds: float, frame: FrameType | None) -> 
     try:
         task = asyncio.current_task()
     except RuntimeError:
-        # Not asyncio: trio is running, so it has been imported by somebody.
+        # Not asyncio: trio is running, so somebody has imported it.
         return TrioBlock(stops, sys.modules["trio"], frame)
     assert task is not None
     return AsyncioBlock(stops, cleanup_seconds, task, frame)
@@ -76,7 +85,8 @@ class AsyncioBlock:
         self._cancelling = task.cancelling()
         self._scope = current_scope(task)
         generator = holder(frame)
-        # Not the frame, which refers to this: a generator that nobody reads any more must end.
+        # Not the frame, which refers to this object: a generator that nobody reads any more must
+        # end.
         self._generator = None if generator is None else id(generator)
         self._cancels = 0
         self._worker: asyncio.Task[Any] | None = None
@@ -88,8 +98,8 @@ class AsyncioBlock:
         stops.ask(self._peer_left)
 
     def _peer_left(self) -> None:
-        # Perhaps in another thread; and never from inside of the task itself, which would be
-        # cancelled at its next await, be that within the block or behind it.
+        # This may be another thread. It is never the task itself, which would be cancelled at its
+        # next await, inside the block or after it.
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop)
 
@@ -97,14 +107,19 @@ class AsyncioBlock:
         if self._over or self._worker is not None:
             return
         worker = worker_of(self._task)
-        if self._is_elsewhere() or is_shielded(worker, self._scope):
-            self._look_again(worker)
+        if (
+            worker is None
+            or self._is_elsewhere()
+            or not has_begun(worker)
+            or is_shielded(worker, self._scope)
+        ):
+            self._look_again(worker or self._task)
             return
         self._worker = worker
         self._cancel(worker)
 
     def _look_again(self, worker: asyncio.Task[Any]) -> None:
-        """Come back when the task has gone on: it may be cancellable for a turn of the loop only.
+        """Come back after the task has gone on: it may be cancellable for one turn only.
 
         That is so where it calls one thread after the other, each of which is shielded. This
         callback stands behind the task's own, so that it finds the task at its next await.
@@ -120,10 +135,24 @@ class AsyncioBlock:
     def _cancel(self, worker: asyncio.Task[Any]) -> None:
         if worker is self._task:
             self._cancels += 1
+        wait = wait_of(worker)
         worker.cancel(_WORD)
+        if wait is not None:
+            # Behind the task's own next step.
+            self._loop.call_soon(self._see_it_arrive, wait)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._cleanup_seconds, self._clean_up_hangs, worker)
+
+    def _see_it_arrive(self, wait: object) -> None:
+        """Cancel again what has met no cancellation: its wait was over at the same moment.
+
+        A wait that heeds it takes longer than one step of its task, because it first cancels what
+        it waits for.
+        """
+        if has_ended(wait):
+            self._worker = None
+            self._stop()
 
     def _clean_up_hangs(self, worker: asyncio.Task[Any]) -> None:
         if not self._over:
@@ -155,18 +184,20 @@ class AsyncioBlock:
             left = self._cancelling
             for _ in range(self._cancels):
                 left = self._task.uncancel()
-            # More than there were: somebody else has cancelled the task as well.
+            # More cancellations than at the start: somebody else has cancelled the task as well.
             ours = isinstance(error, asyncio.CancelledError) and left <= self._cancelling
             self._stops.ended(cut=error is not None, overdue=self._overdue)
         elif self._worker is not None:
             ours = self._worker.cancelled() and _is_of_the_worker(error)
-            self._stops.ended(cut=self._worker.cancelled(), overdue=self._overdue)
+            # An error that it raised meanwhile comes out of the block as well.
+            cut = self._worker.cancelled() or (self._worker.done() and error is not None)
+            self._stops.ended(cut=cut, overdue=self._overdue)
         self._stops.over()
         return ours
 
 
 def _is_of_the_worker(error: BaseException | None) -> bool:
-    """Whether an error says no more than that the task which did the work has been cancelled.
+    """Whether an error says only that the task that did the work has been cancelled.
 
     ``BaseHTTPMiddleware`` finds its stream ended, without a response and without an exception.
     """
@@ -240,7 +271,8 @@ class TrioBlock:
         try:
             self._scope.__exit__(kind, error, traceback)
         finally:
-            self._stops.ended(cut=self._scope.cancelled_caught)
+            cut = self._scope.cancelled_caught
+            self._stops.ended(cut=cut or (self._scope.cancel_called and error is not None))
             self._stops.over()
         # It also returns True where there was nothing to swallow.
         caught: bool = self._scope.cancelled_caught

@@ -1,8 +1,8 @@
-"""Which task is to be cancelled, and whether it may be at this moment.
+"""Which task to cancel, and whether it may be cancelled at this moment.
 
-Both questions are about the insides of others: coroutines that wait for each other, and the task
-groups of Starlette and anyio. Where a version of theirs shows nothing of it, the block's own task
-is cancelled, at once.
+Both questions depend on other people's internals: coroutines that wait for each other, and the task
+groups of Starlette and anyio. If a version of theirs does not show these, the block's own task is
+cancelled at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,16 @@ from typing import Any, Final
 
 from cleanclose.servers import MISSING, find
 
-__all__ = ["current_scope", "holder", "is_shielded", "is_waiting_in", "worker_of"]
+__all__ = [
+    "current_scope",
+    "has_begun",
+    "has_ended",
+    "holder",
+    "is_shielded",
+    "is_waiting_in",
+    "wait_of",
+    "worker_of",
+]
 
 _HOSTS: Final = frozenset(
     {
@@ -25,8 +34,8 @@ _HOSTS: Final = frozenset(
         ("starlette.responses", "StreamingResponse.__call__"),
     }
 )
-"""Functions that have the application's own code run by a task of the anyio group which is their
-``task_group``, and only wait meanwhile. If they were cancelled themselves the group would cancel
+"""Functions that run the application's code in a task of the anyio group that is their
+``task_group``, and only wait meanwhile. If these functions were cancelled, the group would cancel
 that task at every await, and so cut its clean-up short."""
 
 _WAITS_FOR: Final[dict[type, str]] = {
@@ -44,10 +53,10 @@ _DEEPEST: Final = 1000
 
 
 def holder(frame: FrameType | None) -> FrameType | None:
-    """The async generator in which a block was entered, if it hands out values from inside of it.
+    """The async generator in which a block was entered, if it yields values inside the block.
 
     While such a generator waits for its next reader, its task is at work elsewhere. A generator
-    that contextlib makes a context manager of hands out nothing: whoever entered it is meant.
+    that contextlib turns into a context manager yields no values: the code that entered it counts.
 
     Args:
         frame: The frame that entered the block.
@@ -70,7 +79,7 @@ def holder(frame: FrameType | None) -> FrameType | None:
 
 
 def is_waiting_in(coroutine: object, frame_id: int) -> bool:
-    """Whether a suspended task waits for something inside of a frame.
+    """Whether a suspended task waits for something inside a frame.
 
     Args:
         coroutine: The task's.
@@ -79,14 +88,33 @@ def is_waiting_in(coroutine: object, frame_id: int) -> bool:
     return any(id(_frame_of(each)) == frame_id for each in _chain(coroutine))
 
 
-def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any]:
-    """The task that does the application's work for a suspended one: most often itself."""
+def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """The task that does the application's work for a suspended one: most often itself.
+
+    Args:
+        task: The suspended one.
+
+    Returns:
+        None while the work has raised an error that is on its way out of another task: who
+        cancels now loses it.
+    """
     for _ in range(_DEEPEST):
+        if any(_hands_an_error_on(each) for each in _chain(task.get_coro())):
+            return None
         below = _worker_below(task)
         if below is None:
             return task
         task = below
     return task
+
+
+def _hands_an_error_on(each: Any) -> bool:
+    """Whether a call is ``BaseHTTPMiddleware``'s, with an error that it has still to raise."""
+    frame = _frame_of(each)
+    if frame is None or frame.f_globals.get("__name__") != "starlette.middleware.base":
+        return False
+    known = frame.f_locals
+    return known.get("app_exc") is not None and known.get("exception_already_raised") is False
 
 
 def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
@@ -105,6 +133,43 @@ def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
         if len(tasks) == 1:
             found = tasks[0]
     return found
+
+
+def has_begun(task: asyncio.Task[Any]) -> bool:
+    """Whether a task has made its first step.
+
+    Who cancels it before, in a group of anyio's, has Python warn of a coroutine that was never
+    awaited.
+    """
+    coroutine = task.get_coro()
+    return not (
+        isinstance(coroutine, CoroutineType)
+        and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    )
+
+
+def wait_of(task: asyncio.Task[Any]) -> object | None:
+    """The call of `asyncio.wait_for` that a suspended task is in, if it may swallow a cancellation.
+
+    That of Python 3.11 returns its result where what it waits for ends at the moment in which it
+    is cancelled (python/cpython#86296). Its successors are of other code.
+
+    Args:
+        task: The task.
+
+    Returns:
+        What `has_ended` is asked about; None where it is in no such call.
+    """
+    calls = list(_chain(task.get_coro()))
+    frame = _frame_of(calls[-1]) if calls else None
+    if frame is None or frame.f_code is not asyncio.wait_for.__code__:
+        return None
+    return calls[-1] if "waiter" in frame.f_locals else None
+
+
+def has_ended(call: Any) -> bool:
+    """Whether a call that `wait_of` has found is over."""
+    return _frame_of(call) is None
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:
@@ -133,10 +198,11 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
 
 
 def _chain(each: Any) -> Iterator[Any]:
-    """What a suspended task's coroutine waits for, from the outside in."""
+    """The chain of what a suspended task's coroutine waits for, from the outside in."""
     for _ in range(_DEEPEST):
         if not isinstance(each, _SUSPENDED):
-            # What `async for` and `__await__` put in between shows what it holds to nobody else.
+            # The objects that `async for` and `__await__` put in between show their content to
+            # nobody else.
             held = (one for one in gc.get_referents(each) if isinstance(one, _SUSPENDED))
             each = next(held, None)
         if each is None:

@@ -59,7 +59,7 @@ _IDLE_HINTS: Final = {
 }
 _PAGE: Final = 4096
 _PIECE: Final = 65536
-"""What servers and applications read at once: byte counts come in multiples of it by themselves."""
+"""The size in which servers and applications read: byte counts are often multiples of it."""
 
 
 def same_bytes(look: Look) -> Finding | None:
@@ -95,7 +95,7 @@ def same_bytes(look: Look) -> Finding | None:
 
 
 def same_age(look: Look) -> Finding | None:
-    """Too many requests that were left at the same age."""
+    """Too many requests whose clients left at the same age."""
     rest = look.rest
     precise = [departure.age for departure in rest if departure.is_precise]
     found = _densest(look, precise)
@@ -131,7 +131,7 @@ def same_idle(look: Look) -> Finding | None:
     middle, count = found
     fits = _band(_idle, middle)
     usual = look.memory.usually(fits)
-    # Pages that ask every five seconds are always idle for as long.
+    # The connections of pages that ask every five seconds are always idle for that long.
     if usual is None or not look.is_new(count, usual):
         return None
     known = _known(middle)
@@ -187,7 +187,7 @@ def _idle(departure: Departure) -> float:
 
 
 def _width(value: float) -> float:
-    """How far apart equal times may be: a fiftieth, and not less than a busy machine is late."""
+    """How far apart equal times may be: a fiftieth, and at least the delay of a busy machine."""
     return max(0.1, value / 50)
 
 

@@ -1,4 +1,4 @@
-"""This process's own part: early responses that are lost, and departures that it has caused."""
+"""This process's own part: lost early responses, and departures that it has caused."""
 
 from __future__ import annotations
 

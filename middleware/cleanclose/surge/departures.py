@@ -1,4 +1,4 @@
-"""What is kept of a departure, and what a question may find in many of them."""
+"""The data kept of a departure, and what a question may find in many of them."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class Finding:
     usual: float | None
     fits: Fits
     about: Hashable = None
-    """What it has found, by which it is known again: a network, a route. None where a cause has but
-    one thing to find, and where `near` says it."""
+    """What identifies the finding: a network, a route. None if the cause has only one thing to
+    find, or if `near` identifies it."""
     near: float = 0.0
     """How far from each other two findings of the same cause may be, at ``seconds_each``."""
     since: float | None = None
@@ -78,7 +78,7 @@ def is_same(one: Finding, other: Finding) -> bool:
 
 
 def nothing(departure: Departure) -> bool:
-    """What fits a finding that is not about what departures have in common."""
+    """Fits a finding that is not about what departures have in common."""
     return False
 
 
@@ -93,7 +93,7 @@ def network_of(client: str | None) -> str:
     """
     if not client:
         return ""
-    # By hand where that is safe: nearly all of them, and it is done for every departure.
+    # By hand where that is safe, which is nearly always: this runs for every departure.
     first, _, rest = client.rpartition(".")
     if first and ":" not in client and rest.isdecimal() and first.count(".") == 2:
         return f"{first[:60]}.0/24"

@@ -36,11 +36,11 @@ _SAME_CLIENT_SECONDS: Final = 0.1
 _MOST: Final = 512
 """Departures that a window takes."""
 _QUESTIONS: Final = (same_bytes, same_age, same_idle, one_client, one_route)
-"""What a full window is asked, in this order: what one has found is none of the next one's."""
+"""The questions about a full window, in this order: what one has found is hidden from the next."""
 
 
 class Surge:
-    """Tells when departures stop being random. Any thread may use it.
+    """Notices when departures stop being random. Any thread may use it.
 
     Args:
         thresholds: When departures count as a surge. Default: `SurgeThresholds`.
@@ -53,7 +53,7 @@ class Surge:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """Nothing is known any more: in a child that has just been forked, whose start this is."""
+        """Forget everything, in a child that has just been forked and starts now."""
         self.sample_at: float = 0.0
         """`request_begins` is to be asked about a request that begins at this time or later."""
         self._started: float | None = None
@@ -80,7 +80,8 @@ class Surge:
         with self._lock:
             if now < self.sample_at:
                 return False
-            # A loop that was held begins many at once: they make up for the samples it missed.
+            # A loop that was blocked begins many at once: they make up for the samples that it
+            # missed.
             self.sample_at = max(self.sample_at, now - _SAMPLES_AT_ONCE * _SAMPLE_SECONDS)
             self.sample_at += _SAMPLE_SECONDS
             return True
@@ -99,7 +100,7 @@ class Surge:
         """An event has been sent.
 
         Args:
-            event: The event. Those which tell of nobody's departure are ignored.
+            event: The event. Events about something else than a departure are ignored.
             now: The time, on the clock of `request_begins`.
 
         Returns:

@@ -1,7 +1,7 @@
 """Warnings that have been given: one episode is one warning.
 
-An episode is that of what was found, not of its cause: whoever keeps one alive (clients that leave
-after 30 seconds, on purpose) must not hide another one (those that a proxy cuts after 60).
+An episode belongs to the finding, not to its cause: clients that keep one alive on purpose (by
+leaving after 30 seconds) must not hide another one (clients that a proxy cuts after 60).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _OF_WINDOWS: Final = frozenset(
 )
 """Causes that full windows are asked for."""
 _MOST: Final = 16
-"""Episodes of one cause that are remembered. With more, that which was seen last the longest ago is
-forgotten, and told again if it comes back."""
+"""How many episodes of one cause are remembered. Beyond that, the one that has not been seen for
+longest is forgotten, and reported again if it comes back."""
 
 
 @dataclasses.dataclass(slots=True)
 class _Episode:
-    """A surge that has been told."""
+    """A surge that has been reported."""
 
     finding: Finding
     least: float
@@ -51,7 +51,7 @@ class Episodes:
     """The last episodes of each cause.
 
     Args:
-        cool_down: For how many seconds after its end the same thing is not told again.
+        cool_down: For how many seconds after its end the same thing is not reported again.
     """
 
     __slots__ = ("_cool_down", "_of_cause")
@@ -61,7 +61,7 @@ class Episodes:
         self._of_cause: dict[Cause, list[_Episode]] = {}
 
     def set_aside(self, departures: Sequence[Departure], now: float) -> Sequence[Departure]:
-        """What is left of a full window without what has been told already.
+        """The departures of a full window that no earlier warning explains.
 
         Args:
             departures: All of the window's.

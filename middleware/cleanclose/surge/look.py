@@ -1,4 +1,4 @@
-"""What a question is put to: a full window, what came before, and when to be sure."""
+"""The material for a question: a full window, what came before, and when to be sure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shim reports to, made in one line."""
+"""Makes a shim's reporter in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions about a share: one client, or one route, that more leave than its requests explain."""
+"""Questions about a share: a client or a route with more departures than its requests explain."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def one_route(look: Look) -> Finding | None:
 def _too_many(
     look: Look, key_of: Callable[[Departure], str], tally_of: Callable[[Mix], Tally]
 ) -> tuple[str, int, int, float, float] | None:
-    """The key which more departures have than its requests explain.
+    """The key with more departures than its requests explain.
 
-    Looked for in the window, and in this one and the last one together: little is known of
-    most keys, and then it takes more of them.
+    The search covers the window, and then this window and the last one together: little is known
+    about most keys, and such keys need more departures.
 
     Returns:
         The key, how many have it, of how many, the share that was to be expected, and

@@ -1,13 +1,13 @@
-"""For your own tests: the events that were sent, and clients that upload or leave.
+"""For your own tests: captured events, and clients that upload or leave.
 
 Nothing here is installed or needed where an application runs. The clients need no middleware:
 they try any server, in any language.
 
-- `capture_events`: what all middleware of this process has told meanwhile.
+- `capture_events`: the events that all middleware of this process sends meanwhile.
 - `strict`, `reader`, `http_client`, `curl`: an `Upload` is sent the way different clients do it,
-  and the client returns what it has `Seen`, fault by fault. A client never raises for what the
-  server does; only a connection that cannot be opened is the caller's error.
-- `leave`: a client that is gone before the answer is complete.
+  and the client returns what it has `Seen`, fault by fault. A client never raises because of the
+  server; only a connection that cannot be opened raises.
+- `leave`: a client that goes before the answer is complete.
 - `read_transcript`: names the mistakes in the bytes of a connection that you have read yourself.
 """
 

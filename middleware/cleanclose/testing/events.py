@@ -19,8 +19,8 @@ AnEvent = TypeVar("AnEvent", bound=Event)
 class CapturedEvents:
     """An outlet that keeps what it receives. Any thread may use it.
 
-    `capture_events` gives one; by itself it may be one of a middleware's ``outlets``. It iterates
-    over the events in the order in which they came.
+    `capture_events` returns one; you can also pass one to a middleware as one of its ``outlets``.
+    Iterating over it gives the events in the order in which they came.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class CapturedEvents:
             All of them, so that a test sees if there are more.
 
         Raises:
-            AssertionError: They have not come. It names what has.
+            AssertionError: They have not come. The message names those that have.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.of(kind)) >= count, timeout):
@@ -77,7 +77,7 @@ class CapturedEvents:
     async def arrived(
         self, kind: type[AnEvent], count: int = 1, *, timeout: float = 10.0
     ) -> list[AnEvent]:
-        """The same as `wait_for`, for a test in the loop that serves: it goes on meanwhile."""
+        """Like `wait_for`, for a test that runs in the serving loop, which goes on meanwhile."""
         return await asyncio.to_thread(self.wait_for, kind, count, timeout=timeout)
 
 
@@ -85,8 +85,8 @@ class CapturedEvents:
 def capture_events() -> Generator[CapturedEvents]:
     """Keep the events of all middleware in this process, whatever its outlets are.
 
-    The outlets get them as well; and a test of a server in another process has to look at what
-    that one logs.
+    The outlets still receive them. For a server in another process, a test has to read that
+    process's log.
     """
     captured = CapturedEvents()
     stop = on_event(captured)

@@ -1,4 +1,4 @@
-"""A client that leaves: at a moment that the test chooses, not after a time."""
+"""A client that leaves at a moment that the test chooses, not after some time."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def leave(
 ) -> bytes:
     """Send a request, wait for the moment, and leave without the answer's end.
 
-    A server which has not read the request by then never learns that there was one: give ``when``
-    something that the handler does, such as the ``wait`` of a `threading.Event` that it sets.
+    A server that has not read the request by then never learns of it: pass as ``when`` something
+    that the handler does, such as the ``wait`` of a `threading.Event` that it sets.
 
     Args:
         upload: The request. Its ``abort_after`` is how many bytes of the body are sent; None for

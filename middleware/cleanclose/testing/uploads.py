@@ -1,7 +1,7 @@
 """One request with a body, the manner of sending it, and what a client saw of its answer.
 
-Bodies are generated while they are sent. They consist of complete little requests, so that a
-server which takes a byte of a body for a request betrays itself by an answer too many.
+Bodies are generated while they are sent. They consist of complete little requests, so that a server
+that takes a byte of a body for a request gives itself away with an extra answer.
 """
 
 from __future__ import annotations

@@ -270,15 +270,19 @@ class WsgiWatch(Watch):
 
     def body_failed(self, error: Exception) -> None:
         """Reading the request's body raised."""
-        if not isinstance(error, OSError) or not came_from(error, self.server.name):
+        server = self.server
+        is_word = server.breaks_off is not None and server.breaks_off(error)
+        if not (is_word or isinstance(error, OSError)) or not came_from(error, server.name):
             return
-        if error.errno is None and not isinstance(error, ConnectionError | TimeoutError):
+        mechanism = None
+        if (is_word or getattr(error, "errno", None) is None) and not isinstance(
+            error, ConnectionError | TimeoutError
+        ):
             # A server's own word, for a body that breaks off as for one that is malformed.
             mechanism = how_gone(self._socket())
-            if mechanism is not None:
-                self.peer_gone(Witness.INPUT, time.monotonic(), error, mechanism)
-        else:
-            self.peer_gone(Witness.INPUT, time.monotonic(), error)
+            if mechanism is None:
+                return
+        self.peer_gone(Witness.INPUT, time.monotonic(), error, mechanism)
 
     # What else shows that the peer has left.
 

@@ -1,9 +1,11 @@
-"""What clients leave in the middle of: a plain WSGI app, and the same in five frameworks.
+"""What clients leave in the middle of: a plain WSGI app, and the same in frameworks.
+
+Radicale and WsgiDAV, which are applications, are served as they are, but for ``/``.
 
 The environment decides: ``CLEANCLOSE=1`` wraps the app, ``TEST_FRAMEWORK`` is the framework,
 ``TEST_TAP`` the file that records and events go to, ``TEST_LOOKAHEAD`` how many requests waitress
-reads ahead on a connection. Run as a program it serves by itself:
-``python -m tests.harness.apps.noise_wsgi waitress 8000``.
+reads ahead on a connection, ``TEST_LOGGERS`` what loggers a user names. Run as a program it
+serves by itself: ``python -m tests.harness.apps.noise_wsgi waitress 8000``.
 
 ====================  ==========================================================================
 ``/``                 200; the counters as JSON
@@ -12,6 +14,8 @@ reads ahead on a connection. Run as a program it serves by itself:
 ``/read-lines``       the same line by line
 ``/read-pieces``      the same in pieces of 7 bytes
 ``/json``             bottle and falcon: reads and parses it, and answers 400 to half of it
+``/unlimited``        the same two: reads the server's own stream to its end; 200 and its length
+``/compare``          the same, and answers 400 if that is not the declared length
 ``/work``             waits at the gate; 200
 ``/gone``             waits at the gate; writes what ``client_gone()`` says
 ``/stream``           200, in pieces without an end
@@ -49,12 +53,15 @@ from typing import Any, Final
 from wsgiref.simple_server import make_server
 
 from cleanclose.core import client_gone, snapshot
+from cleanclose.quiet import install_quiet_logs
 from cleanclose.wsgi import CleanCloseMiddleware
 from tests.harness import tap
+from tests.harness.applications import radicale, wsgidav
 from tests.harness.hiding import HIDES
 from tests.harness.proxying import PROXIES, URL
 from tests.harness.waiting import until
 
+LOGGERS: Final = "TEST_LOGGERS"
 MIB: Final = 1024 * 1024
 PIECE: Final = b"x" * 65536
 _LINGER_0: Final = struct.pack("ii", 1, 0)
@@ -251,7 +258,45 @@ def bottle() -> Any:
     app.get("/", callback=counters)
     app.post("/read", callback=lambda: str(len(module.request.body.read())))
     app.post("/json", callback=lambda: str(module.request.json))
+
+    def unlimited() -> str:
+        return str(len(module.request.environ["wsgi.input"].read()))
+
+    def compare() -> str:
+        if int(unlimited()) != module.request.content_length:
+            raise module.HTTPError(400, "half of it")
+        return "whole"
+
+    app.post("/unlimited", callback=unlimited)
+    app.post("/compare", callback=compare)
     return app
+
+
+def cherrypy() -> Any:
+    module = load("cherrypy")
+    module.config.update({"environment": "embedded"})
+
+    class Root:
+        @module.expose  # type: ignore[untyped-decorator]
+        def index(self) -> bytes:
+            return counters()
+
+        @module.expose  # type: ignore[untyped-decorator]
+        def read(self) -> str:
+            return str(len(module.request.body.read()))
+
+    return module.Application(Root(), config={"/": {"request.methods_with_bodies": ("POST",)}})
+
+
+def counted(app: Any) -> Any:
+    """An application of somebody else's, and the counters."""
+
+    def front(environ: Any, start_response: Any) -> Iterable[bytes]:
+        inner = raw if environ["PATH_INFO"] == "/" else app
+        result: Iterable[bytes] = inner(environ, start_response)
+        return result
+
+    return front
 
 
 def pyramid() -> Any:
@@ -284,8 +329,19 @@ def falcon() -> Any:
         def on_post(self, request: Any, response: Any) -> None:
             response.media = request.get_media()
 
+    class Unlimited:
+        def on_post(self, request: Any, response: Any) -> None:
+            response.text = str(len(request.stream.read()))
+
+    class Compare:
+        def on_post(self, request: Any, response: Any) -> None:
+            if len(request.stream.read()) != request.content_length:
+                raise load("falcon").HTTPBadRequest(title="half of it")
+
     app = load("falcon").App()
     app.add_route("/", Index())
+    app.add_route("/compare", Compare())
+    app.add_route("/unlimited", Unlimited())
     app.add_route("/json", Json())
     app.add_route("/read", Read())
     return app
@@ -296,8 +352,11 @@ _FRAMEWORKS: Final[dict[str, Callable[[], Any]]] = {
     "flask": flask,
     "django": django,
     "bottle": bottle,
+    "cherrypy": cherrypy,
     "pyramid": pyramid,
     "falcon": falcon,
+    "radicale": lambda: counted(radicale()),
+    "wsgidav": lambda: counted(wsgidav()),
 }
 
 
@@ -309,6 +368,7 @@ def make_app() -> Any:
         return bare
     from cleanclose.core import StructlogOutlet
 
+    install_quiet_logs(loggers=os.environ.get(LOGGERS, "").split())
     # So many clients leave in these tests that a surge would be the truth.
     return CleanCloseMiddleware(bare, outlets=[StructlogOutlet(), *tap.outlets()], surge=False)
 

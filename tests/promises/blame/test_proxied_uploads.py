@@ -7,6 +7,7 @@ it raises because the upstream broke off stays an error.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from pathlib import Path
 from typing import Final
@@ -41,7 +42,8 @@ PYWSGI: Final = _own("gevent")
 STACKS: Final = (SYNC, GTHREAD, GEVENT, CHEROOT, WERKZEUG, WSGIREF, PYWSGI)
 ASGI: Final = ("uvicorn-h11", "uvicorn-uvloop", "hypercorn", "gunicorn", "granian")
 ENDLESS: Final = (WERKZEUG, WSGIREF)
-"""Servers whose input does not end with the body: who reads on waits for his client, bare too."""
+"""Servers whose input ends with the connection, not with the body: a library that reads to its end
+waits for the client, and meets its upstream's reset only then."""
 CLIENTS: Final = frozenset({"client_departed", "truncated_upload"})
 
 
@@ -117,7 +119,7 @@ def test_the_control_bare_it_is_an_error_of_the_library(stack: Stack, tmp_path: 
 @pytest.mark.parametrize(
     "stack",
     [
-        *(stack for stack in STACKS if stack not in ENDLESS),
+        *STACKS,
         *(module_stack(server, "proxying_asgi") for server in ASGI),
     ],
     ids=str,
@@ -134,15 +136,34 @@ def test_an_upstream_that_breaks_off_stays_an_error(stack: Stack, tmp_path: Path
             head = request("POST", f"/proxy{between}{library}", length=1000, headers=headers)
             with connected(seen.port) as client:
                 client.sendall(head + bytes(1000))
+                if stack in ENDLESS:
+                    client.shutdown(socket.SHUT_WR)
                 assert client.recv(65536)[9:12] == b"500", library
         wait_for(seen, set(libraries))
     told = seen.events_by_request()
     hidden = 0
     for library in libraries:
-        (event,) = told[library]
+        event, *others = told[library]
         assert (event["event"], event["side"]) == ("upstream_reset", "upstream"), event
+        # Who has ended its sending may have left.
+        assert [each["event"] for each in others] == ["client_departed"] * (stack in ENDLESS)
         hidden += event["restored"]
     # Starlette answers 500 before it raises. gunicorn says nothing of what comes behind a
     # response: there the event alone tells.
     expected: set[int] = set() if hidden == len(libraries) else {logging.ERROR}
     assert {record["level"] for record in seen.records} == expected
+
+
+@pytest.mark.negative_control
+@pytest.mark.parametrize("stack", [GTHREAD, *ENDLESS], ids=str)
+def test_the_control_where_a_bare_servers_input_ends(stack: Stack, tmp_path: Path) -> None:
+    head = request("POST", "/read", length=5, headers=(("Connection", "close"),))
+    with (
+        observed(stack, tmp_path, wrapped=False) as seen,
+        connected(seen.port) as client,
+        client.makefile("rb") as answer,
+    ):
+        client.sendall(head + b"hello, and more")
+        client.shutdown(socket.SHUT_WR)
+        read = answer.read().rpartition(b"\r\n\r\n")[2]
+    assert read == (b"15" if stack in ENDLESS else b"5")

@@ -53,6 +53,10 @@ def test_a_bad_chunk_behind_the_answer_makes_no_second_one(
     serve: Serve, stack: Stack, path: str
 ) -> None:
     """Nor while the application goes on behind its answer."""
+    if stack.name.startswith("asgi-hypercorn-trio"):
+        # `TCPServer._close` sends the end for a bad chunk without `send_lock`: a last piece of
+        # the answer at the same moment is trio's `BusyResourceError`, bare as well.
+        serve.allow_tracebacks()
     server = serve(stack)
     watch = Watch(server)
     with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:

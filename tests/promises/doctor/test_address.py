@@ -17,8 +17,9 @@ from typing import Any, Final
 import pytest
 
 from tests.harness.apps import routes
+from tests.harness.servers_asgi import with_certificate
 from tests.harness.serving import Serve
-from tests.harness.stacks import stack
+from tests.harness.stacks import Stack, stack
 from tests.harness.tls import certificate
 
 ROOT: Final = Path(__file__).parents[3]
@@ -191,8 +192,33 @@ def test_an_address_that_cannot_be_asked(url: str, sentence: str) -> None:
     assert_trouble(doctor(url), sentence)
 
 
-def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole way with a certificate that is good: nothing but the redirect is to be told."""
+@pytest.fixture
+def over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
+    """A gunicorn with a certificate that the command trusts."""
+    signed = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(signed.authority))
+    return with_certificate(stack("gunicorn-gthread"), signed)
+
+
+def test_over_tls_a_wrapped_server_loses_nothing(over_tls: Stack, serve: Serve) -> None:
+    server = serve(over_tls)
+    finished = doctor(f"https://127.0.0.1:{server.port}{routes.REFUSE}", "--json")
+    found = report(finished)
+    assert (finished.returncode, found["findings"]) == (0, [])
+    assert {case["status"] for case in found["cases"]} == {413}
+
+
+@pytest.mark.negative_control
+def test_over_tls_a_bare_server_loses_the_answer(over_tls: Stack, serve: Serve) -> None:
+    server = serve(over_tls, wrapped=False)
+    finished = doctor(f"https://127.0.0.1:{server.port}{routes.REFUSE}")
+    assert finished.returncode == 1
+    assert "error: early-answer-lost" in finished.stdout
+    assert max(map(len, finished.stdout.splitlines())) <= 80
+    assert "\x1b" not in finished.stdout
+
+
+def test_a_redirect_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed = certificate(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(signed.authority))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -200,3 +226,18 @@ def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(context) as port:
         finished = doctor(f"https://127.0.0.1:{port}/")
     assert_trouble(finished, "redirects to https://elsewhere.example/")
+
+
+def test_the_document_has_the_keys_that_the_page_has(serve: Serve) -> None:
+    """docs/doctor.md promises that none of them goes away."""
+    server = serve(stack("uvicorn-h11"))
+    found = report(doctor(f"{server.url}{routes.ACCEPT}", "--json", "--body-size=300K"))
+    assert found.keys() == {
+        *("version", "kind", "target", "notes", "findings", "small_request", "proxies", "cases")
+    }
+    assert (found["version"], found["kind"]) == (1, "address")
+    assert found["cases"][0].keys() == {
+        *("id", "title", "status", "made_by", "early", "bytes_sent", "body_size", "error", "hung"),
+        "seconds",
+    }
+    assert found["cases"][0]["made_by"].keys() == {"name", "sure", "evidence"}

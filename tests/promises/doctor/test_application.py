@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 
+from tests.harness.processes import run_python
 from tests.harness.waiting import until
 
 ROOT: Final = Path(__file__).parents[3]
@@ -40,7 +42,7 @@ class Ran(NamedTuple):
         return report
 
 
-def doctor(*arguments: str) -> Ran:
+def doctor(*arguments: str, **env: str) -> Ran:
     began = time.monotonic()
     finished = subprocess.run(
         [*CLEANCLOSE, "doctor", PATIENTLY, *arguments],
@@ -49,6 +51,7 @@ def doctor(*arguments: str) -> Ran:
         capture_output=True,
         text=True,
         timeout=100,
+        env={**os.environ, **env},
     )
     return Ran(finished.returncode, finished.stdout, finished.stderr, time.monotonic() - began)
 
@@ -77,6 +80,7 @@ NOISE: Final = "departure-logged-as-error"
 SHORT: Final = "short-upload-accepted"
 HIDDEN: Final = "upstream-failure-hidden"
 HTTP_2: Final = "http2-answer-lost"
+ENDED: Final = "server-ended"
 
 APPS: Final = {
     # The framework: its interface, its usual server, and what that is known for.
@@ -116,57 +120,112 @@ def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
     assert ran.seconds < LIMIT
 
 
+HUNG: Final = "connection-hung"
+
+
+class Known(NamedTuple):
+    """A server, and what it is known for."""
+
+    framework: str
+    server: tuple[str, ...]
+    """Its name, and its options."""
+    matrix: str
+    """Its row in the matrix (docs/matrix.md)."""
+    bare: set[str]
+    loses: set[str] = ALL_STRICT
+    wrapped: frozenset[str] = frozenset()
+    """What no middleware reaches."""
+
+    def __str__(self) -> str:
+        return "-".join((self.framework, *self.server))
+
+
+NO_CHUNKS: Final = ALL_STRICT - {"early-chunked"}
+GTHREAD: Final = ("gunicorn", "--", "--worker-class=gthread", "--threads=4")
+ON_GUNICORN: Final = {LOST, SHORT, HIDDEN, NOISE}
 SERVERS: Final = [
-    # The application, the server with its options, what it is known for, the answers it loses.
-    ("starlette", ("hypercorn",), {LOST, NOISE, HTTP_2}, ALL_STRICT),
-    ("starlette", ("granian",), {LOST, NOISE}, ALL_STRICT),
-    ("starlette", ("gunicorn",), {LOST, NOISE}, ALL_STRICT),
-    ("starlette", ("daphne",), set[str](), set[str]()),
-    (
-        "flask",
-        ("gunicorn", "--", "--worker-class=gthread", "--threads=4"),
-        {LOST, SHORT, HIDDEN, NOISE},
-        ALL_STRICT,
+    Known("starlette", ("uvicorn",), "uvicorn-httptools", {LOST, NOISE}, {"early-close"}),
+    Known("starlette", ("hypercorn",), "asgi-hypercorn", {LOST, NOISE, HTTP_2}),
+    Known(
+        "starlette",
+        ("hypercorn", "--", "--worker-class=trio"),
+        "asgi-hypercorn-trio",
+        # DATA behind the answer ends the whole server.
+        {LOST, NOISE, HTTP_2, ENDED},
     ),
-    ("flask", ("waitress",), set[str](), set[str]()),
-    ("flask", ("granian",), {LOST, SHORT}, ALL_STRICT),
-    (
+    Known("starlette", ("granian",), "asgi-granian", {LOST, NOISE}),
+    Known("starlette", ("gunicorn",), "asgi-gunicorn", {LOST, NOISE}),
+    Known("starlette", ("daphne",), "asgi-daphne", set(), set()),
+    Known("tornado", ("tornado",), "tornado", {LOST, NOISE}),
+    Known("flask", ("gunicorn",), "gunicorn-sync", ON_GUNICORN),
+    Known("flask", GTHREAD, "gunicorn-gthread", ON_GUNICORN),
+    Known(
         "flask",
-        ("cheroot",),
-        {LOST, SHORT, HIDDEN, NOISE},
-        {"early-strict", "early-close", "early-chunked", "early-slow"},
+        ("gunicorn", "--", "--worker-class=gevent"),
+        "gunicorn-gevent",
+        ON_GUNICORN,
+        {"early-close"},
     ),
+    Known("flask", ("waitress",), "waitress", set(), set()),
+    Known("flask", ("granian",), "granian-wsgi", {LOST, SHORT}),
+    Known("flask", ("uwsgi",), "uwsgi", {LOST}, NO_CHUNKS),
+    Known("flask", ("cheroot",), "cheroot", ON_GUNICORN, ALL_STRICT - {"early-large"}),
+    Known("flask", ("gevent",), "gevent", {HIDDEN, NOISE}, set(), frozenset({NOISE})),
+    # Who has asked gets neither an answer nor an end.
+    Known("flask", ("werkzeug",), "werkzeug", {HIDDEN, HUNG}, set()),
+    Known("flask", ("wsgiref",), "wsgiref", {LOST, HIDDEN, NOISE}, NO_CHUNKS, frozenset({NOISE})),
 ]
 
 
-def each_once() -> Iterator[object]:
-    """The rows; `make test` has each server once, here or with its usual applications above."""
-    seen = {server for _, server, _ in APPS.values()}
-    for row in SERVERS:
-        framework, server, *_ = row
-        marks = [pytest.mark.full] if server[0] in seen else []
-        seen.add(server[0])
-        yield pytest.param(*row, marks=marks, id="-".join((framework, *server)))
+def figures_of_the_matrix(title: str) -> dict[str, dict[str, tuple[int, int]]]:
+    """Of each bare server in a table of the matrix: by column, how many arrived of how many."""
+    page = (ROOT / "docs" / "matrix.md").read_text("utf-8")
+    _, _, behind = page.partition(f"### {title}\n")
+    lines = behind.lstrip().partition("\n\n")[0].splitlines()
+    columns, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return {
+        row[0].strip("`"): {
+            column: (int(found[1]), int(found[2]))
+            for column, cell in zip(columns, row, strict=True)
+            if (found := re.search(r"(\d+)/(\d+)", cell)) is not None
+        }
+        for row in rows
+        if "bare" in row
+    }
 
 
-@pytest.mark.parametrize(("framework", "server", "known", "loses"), list(each_once()))
-def test_each_server_has_its_own_defects(
-    framework: str, server: tuple[str, ...], known: set[str], loses: set[str]
-) -> None:
+@pytest.mark.parametrize("known", SERVERS, ids=str)
+def test_what_a_server_is_known_to_lose_is_what_the_matrix_has(known: Known) -> None:
+    """The client is the matrix' `raw strict`: some of its framings have no other client."""
+    framings = figures_of_the_matrix("By framing, all clients")[known.matrix]
+    own = {"early-close": "close 8 MiB", "early-large": "1 MiB answer", "early-slow": "slow 8 MiB"}
+    lost = {case for case, column in own.items() if framings[column] == (0, 1)}
+    arrived, tried = figures_of_the_matrix("By client")[known.matrix]["strict"]
+    # What is left of its losses are those with a length and in chunks: all of them, or none.
+    others = {"early-strict", "early-chunked"} if "chunked 8 MiB" in framings else {"early-strict"}
+    left = tried - arrived - len(lost) - (framings["Expect 8 MiB"] == (0, 1))
+    assert left in (0, len(others))
+    assert lost | (others if left else set()) == known.loses
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("known", SERVERS, ids=str)
+def test_each_server_has_its_own_defects(known: Known) -> None:
     """The rows of the matrix: what a bare server loses there, it loses here."""
-    target = f"{HELLO}.on_{framework}:app"
-    ran = doctor(target, "--json", "--no-proxies", f"--server={server[0]}", *server[1:])
+    target = f"{HELLO}.on_{known.framework}:app"
+    name, *options = known.server
+    ran = doctor(target, "--json", "--no-proxies", f"--server={name}", *options)
     assert ran.status in (0, 1), ran.err
     report = ran.report
     # Whether hypercorn hangs or resets is a race, over HTTP/2 as well.
-    races = {"connection-hung", HTTP_2} if server[0] == "hypercorn" else set[str]()
-    assert found(report, "bare") - races == known - races, report["findings"]
+    races = {HUNG, HTTP_2} if name == "hypercorn" else set[str]()
+    assert found(report, "bare") - races == known.bare - races, report["findings"]
     # Whether so small a body, or one behind a 100, is still on its way by then is a race.
-    races = {"early-leftover", "early-expect"} if loses else set[str]()
-    assert lost(report, "bare") - races == loses
-    assert found(report, "wrapped") == set(), report["findings"]
+    races = {"early-leftover", "early-expect"} if known.loses else set[str]()
+    assert lost(report, "bare") - races == known.loses
+    assert found(report, "wrapped") == known.wrapped, report["findings"]
     assert lost(report, "wrapped") == set()
-    assert ran.status == bool(known)
+    assert ran.status == bool(known.bare)
     assert ran.seconds < LIMIT
 
 
@@ -216,7 +275,13 @@ def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) 
 
 
 @pytest.mark.parametrize(
-    ("fail_on", "status"), [("never", 0), ("error", 1), ("warning", 1)], ids=str
+    ("fail_on", "status"),
+    [
+        ("never", 0),
+        pytest.param("error", 1, marks=pytest.mark.full),
+        pytest.param("warning", 1, marks=pytest.mark.full),
+    ],
+    ids=str,
 )
 def test_fail_on_decides_the_exit_status(fail_on: str, status: int) -> None:
     target = f"{HELLO}.on_bottle:app"
@@ -232,6 +297,8 @@ TROUBLES: Final = [
     (f"{HELLO}.on_flask:application", (), "has no application"),
     ("on_flask.py:app", (), "write module:app, without .py"),
     (f"{HELLO}.fails_to_import:app", (), "RuntimeError: the settings are wrong"),
+    # It is told at once, and what it has started is gone with it.
+    (f"{HELLO}.starts_another:app", (), "RuntimeError: the other one runs"),
     (f"{HELLO}.needs_another:app", (), "needs the module no_such_module_anywhere"),
     (f"{HELLO}.leaves_python:app", (), "ended Python"),
     (f"{HELLO}.troubles:no_application", (), "neither an ASGI, nor a WSGI, nor a Tornado"),
@@ -272,6 +339,45 @@ def test_a_port_in_use_is_told() -> None:
         port = taken.getsockname()[1]
         ran = doctor(f"{HELLO}.on_flask:app", f"--port={port}")
     assert (ran.status, ran.err) == (2, f"Error: Port {port} is in use.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such ports")
+def test_a_port_that_only_root_may_have() -> None:
+    if os.geteuid() != 0:
+        ran = doctor(f"{HELLO}.on_flask:app", "--port=1")
+        assert (ran.status, ran.err) == (
+            2,
+            "Error: Port 1 cannot be had here: Permission denied.\n",
+        )
+        return
+    # As another user, but what Python itself still has to open may be where only root can read.
+    taken = run_python(
+        """
+        import os
+        from cleanclose.doctor.application.process import why_taken
+        os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        limit = int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read())
+        print(why_taken(1) if limit > 1 else "Port 1 cannot be had here: Permission denied.")
+        """
+    )
+    assert taken.stdout == "Port 1 cannot be had here: Permission denied.\n"
+
+
+@pytest.mark.full
+def test_a_proxy_that_does_not_start_is_told_and_left_out(tmp_path: Path) -> None:
+    """Whatever stands there by its name: the application is examined all the same."""
+    broken = tmp_path / "haproxy"
+    broken.write_text("#!/bin/sh\necho no such setting >&2\nexit 1\n")
+    broken.chmod(0o755)
+    ran = doctor(
+        f"{HELLO}.on_tornado:app",
+        "--json",
+        "--run=wrapped",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+    )
+    assert ran.status == 0, ran.err
+    note = "Not tried behind HAProxy: HAProxy ended before it was ready: no such setting"
+    assert note in ran.report["notes"]
 
 
 def test_an_application_that_needs_its_lifespan_gets_it() -> None:

@@ -231,4 +231,5 @@ def test_of_a_reset_before_bare_tornado_accepts_asyncio_speaks(tmp_path: Path) -
 @pytest.mark.parametrize(("name", "logger"), [("hypercorn", "asyncio"), ("tornado", "tornado")])
 def test_the_bare_server_logs_them(name: str, logger: str, tmp_path: Path) -> None:
     records, _ = serve_and_leave(name, tmp_path, wrapped=False)
-    assert {record["logger"].partition(".")[0] for record in records} == {logger}
+    # The loop may log beside it.
+    assert logger in {record["logger"].partition(".")[0] for record in records}

@@ -246,11 +246,17 @@ def test_a_client_that_waits_for_a_100(serve: Serve, row: Stack, proxy: str) -> 
 @pytest.mark.negative_control
 @pytest.mark.stacks
 def test_caddys_second_100_is_its_own(serve: Serve) -> None:
-    """It comes without the middleware as well, and for an upload that is accepted."""
+    """It comes without the middleware as well, and for an upload that is accepted.
+
+    Not in every try.
+    """
     port = serve.behind(serve(stack("uvicorn-httptools"), wrapped=False), "caddy").port
-    outcome = strict(replace(upload(), port=port, path=routes.ACCEPT, expect="patient"))
-    assert outcome.status == 200
-    assert outcome.transcript.faults == (Fault.UNASKED_CONTINUE,)
+    for _ in range(20):
+        outcome = strict(replace(upload(), port=port, path=routes.ACCEPT, expect="patient"))
+        assert outcome.status == 200
+        if outcome.transcript.faults == (Fault.UNASKED_CONTINUE,):
+            return
+    pytest.fail("it never did")
 
 
 @pytest.mark.negative_control

@@ -12,7 +12,7 @@ import pytest
 from tests.harness.leavers import How, connected, request, until_read
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
-from tests.harness.stopping import ASGI, HOWS, TORNADO_ROW, Observed
+from tests.harness.stopping import ASGI, HOWS, NOT_TOLD, TORNADO_ROW, Observed
 from tests.harness.tap import PATH_VARIABLE
 from tests.harness.waiting import until
 
@@ -37,15 +37,6 @@ WHERE: Final = (
     "/whole-stream",
     "/whole-thread",
 )
-NOT_TOLD: Final = {
-    # Compiled: nothing tells of a client while its body is not read.
-    ("stopping-asgi-granian", "/unread"): HOWS,
-    # A memory channel: what waits in it cannot be looked at; of a reset the kernel tells.
-    ("stopping-asgi-hypercorn-trio", "/unread"): ("fin",),
-    # It calls the application when it has all of the body.
-    ("stopping-asgi-daphne", "/unread"): HOWS,
-    ("stopping-asgi-daphne", "/upload"): HOWS,
-}
 BY_THEMSELVES: Final = frozenset({"/beside", "/whole-thread"})
 """Work that ends by itself when it hears of the departure; it need not be cancelled."""
 

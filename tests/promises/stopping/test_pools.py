@@ -5,8 +5,12 @@ Asked at the server: PostgreSQL says which connections are ``idle in transaction
 
 from __future__ import annotations
 
+import contextlib
+import http.client
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +21,7 @@ import pytest
 from tests.harness.brokers import postgresql, postgresql_programs
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
-from tests.harness.stopping import ASGI, Observed
+from tests.harness.stopping import ASGI, HOWS, Observed
 from tests.harness.tap import PATH_VARIABLE
 from tests.harness.waiting import until
 
@@ -27,6 +31,7 @@ KINDS: Final = ("asyncpg", "psycopg", "sqlalchemy-asyncpg", "sqlalchemy-psycopg"
 AT_ONCE: Final = 10
 """All of a pool's connections."""
 ROUNDS: Final = 3
+DEPARTURES: Final = 1000
 UVICORN: Final[Stack] = replace(
     ASGI[0],
     name="pool-uvicorn",
@@ -117,6 +122,53 @@ def test_connections_come_back(
     until(lambda: len(server.events()) == ROUNDS * AT_ONCE, lambda: len(server.events()))
     assert all(event["stopped"] for event in server.events())
     assert server.loud() == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thousand_departures_under_load(
+    serve: Serve, database: Database, kind: str, tmp_path: Path
+) -> None:
+    server = observed(serve, database, kind, tmp_path, "1")
+    with asking(server.port, threads=4) as answers:
+        for number in range(DEPARTURES // AT_ONCE):
+            how = ("block", "stream-block")[number % 2]
+            names = [uuid.uuid4().hex for _ in range(AT_ONCE)]
+            server.leave_all(f"/busy/{kind}/{how}", HOWS[number // 2 % 2], names)
+            until(lambda: free(server, kind) == AT_ONCE, server.state)
+        until(lambda: database.in_transaction() == 0)
+        assert database.connections() == AT_ONCE
+    until(lambda: len(server.events()) == DEPARTURES, lambda: len(server.events()))
+    assert all(event["stopped"] for event in server.events())
+    assert server.loud() == []
+    assert answers
+    assert set(answers) == {200}
+
+
+@contextlib.contextmanager
+def asking(port: int, *, threads: int) -> Generator[list[int]]:
+    """Clients that ask all the time; the statuses of their answers, once they have gone."""
+    over = threading.Event()
+    answers: list[int] = []
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        with contextlib.closing(connection):
+            while not over.is_set():
+                connection.request("GET", "/")
+                response = connection.getresponse()
+                response.read()
+                answers.append(response.status)
+
+    with ThreadPoolExecutor(threads) as pool:
+        asked = [pool.submit(ask) for _ in range(threads)]
+        try:
+            yield answers
+        finally:
+            over.set()
+    for each in asked:
+        each.result()
 
 
 @pytest.mark.negative_control

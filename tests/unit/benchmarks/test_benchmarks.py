@@ -10,6 +10,9 @@ from benchmarks.__main__ import BARS, Cost, Garbage, Report
 from benchmarks.in_process import INTERFACES
 from benchmarks.requests import BARE, FORWARDING, METHODS, WRAPPED
 from benchmarks.rounds import Costs, take_turns
+from benchmarks.stopping import GOAL
+from benchmarks.stopping import Row as Stopped
+from benchmarks.stopping import table as table_of_stopped
 
 
 def test_variants_take_turns() -> None:
@@ -46,3 +49,11 @@ def test_bars() -> None:
 
 def test_every_row_has_its_bar() -> None:
     assert set(BARS) == {f"{interface} {method}" for interface in INTERFACES for method in METHODS}
+
+
+def test_work_that_ends_late_is_seen() -> None:
+    soon = Stopped(server="one", base=0, delays={"rst": [1.0, 2.0, 500.0], "fin": [3.0, 4.0, 5.0]})
+    late = Stopped(server="two", base=3, delays={"rst": [1.0] * 3, "fin": [GOAL + 1] * 3})
+    assert soon.is_soon
+    assert not late.is_soon
+    assert table_of_stopped([soon, late]).row_count == 2

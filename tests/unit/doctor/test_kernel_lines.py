@@ -228,12 +228,14 @@ def test_which_findings_make_a_check_fail() -> None:
         ),
         (("granian", "a:b", "--backlog", "many"), ("granian", 1024, None, ("backlog",))),
         (("waitress-serve", "a:b"), ("waitress", 1024, 120, ("backlog", "keep_alive"))),
+        (("uwsgi", "--http-socket=:80", "--listen", "7"), ("uwsgi", 7, None, ())),
+        (("/v/bin/daphne", "a:b"), ("daphne", None, None, ())),
         (("python", "manage.py", "runserver", "x", "uvicorn"), None),
         ((), None),
     ],
 )
 def test_settings_on_a_command_line(
-    command: tuple[str, ...], settings: tuple[str, int, float, tuple[str, ...]] | None
+    command: tuple[str, ...], settings: tuple[str, int | None, float | None, tuple[str, ...]] | None
 ) -> None:
     found = settings_of(command)
     if settings is None:
@@ -277,6 +279,8 @@ def test_what_is_no_tracefs(tmp_path: Path) -> None:
 def test_why_there_is_no_tracing(
     number: int, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "instances").mkdir()
+
     def refuse(*_: object, **__: object) -> None:
         raise OSError(number, "refused")
 

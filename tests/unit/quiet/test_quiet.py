@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import flask
@@ -273,6 +274,42 @@ def test_a_name_may_stand_for_a_loggers_children() -> None:
     assert not other.filters
     uninstall_quiet_logs()
     assert not any(each.filters for each in (there, later, named))
+
+
+CHERRYPY_FILE = "/site-packages/cherrypy/_cplogging.py"
+
+
+@pytest.fixture
+def cherrypy(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """The logger of an application of CherryPy's, which is in use."""
+    module = ModuleType("cherrypy")
+    module.__file__ = "/site-packages/cherrypy/__init__.py"
+    monkeypatch.setitem(sys.modules, "cherrypy", module)
+    return logging.getLogger("cherrypy.error.140")
+
+
+def test_a_frameworks_loggers_for_each_application_are_known(cherrypy: logging.Logger) -> None:
+    install_quiet_logs()
+    somebody_leaves()
+    (known,) = (each for each in cherrypy.filters if isinstance(each, QuietLogs))
+    assert not known.filter(record_of(cherrypy.name, file=CHERRYPY_FILE, error=clients()))
+    assert known.filter(record_of(cherrypy.name, file="app.py", error=clients()))
+
+
+def test_on_children_that_a_user_has_named_all_lines_count(cherrypy: logging.Logger) -> None:
+    install_quiet_logs()
+    somebody_leaves()
+    install_quiet_logs(loggers=["cherrypy.*"])
+    (known,) = (each for each in cherrypy.filters if isinstance(each, QuietLogs))
+    assert not known.filter(record_of(cherrypy.name, file="app.py", error=clients()))
+
+
+def test_those_of_a_package_that_is_not_in_use_stay_untouched() -> None:
+    theirs = logging.getLogger("mcp.server.test")
+    assert "mcp" not in sys.modules
+    install_quiet_logs()
+    somebody_leaves()
+    assert not theirs.filters
 
 
 def test_the_root_logger_may_be_named() -> None:

@@ -8,9 +8,12 @@ import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cleanclose.core.servers as old_place
 from cleanclose import servers
+from cleanclose.core.deliver.framing import body_length
 from cleanclose.core.private import Private, say_gone
 from cleanclose.core.server import Server
 from cleanclose.servers import PRIVATE, ROOMS
@@ -102,3 +105,43 @@ def test_a_server_whose_length_may_not_be_the_bodys_is_known_by_its_key() -> Non
 def test_an_unusual_length_is_looked_at_closer(length: str) -> None:
     plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
     assert servers.plain_length(plain, length) is None
+
+
+def quick_look(method: str, version: str, content_length: str) -> int | None:
+    environ = {"SERVER_PROTOCOL": f"HTTP/{version}", "REQUEST_METHOD": method}
+    return servers.plain_length(environ, content_length)
+
+
+@pytest.mark.parametrize(
+    ("method", "version", "content_length", "expected"),
+    [
+        ("GET", "1.1", "0", 0),
+        ("PUT", "1.1", "9" * 19, int("9" * 19)),
+        ("POST", "1.0", "5", None),
+        ("POST", "2", "5", None),
+        ("HEAD", "1.1", "5", None),
+        ("CONNECT", "1.1", "5", None),
+        ("POST", "1.1", "", None),
+    ],
+)
+def test_the_quick_look_knows_plain_requests_only(
+    method: str, version: str, content_length: str, expected: int | None
+) -> None:
+    assert quick_look(method, version, content_length) == expected
+
+
+@given(
+    st.sampled_from(["GET", "POST", "HEAD", "CONNECT"]),
+    st.sampled_from(["1.0", "1.1"]),
+    st.one_of(st.integers(0, 10**21).map(str), st.text(max_size=3)),
+)
+def test_the_quick_look_agrees_with_the_long_one(method: str, version: str, value: str) -> None:
+    quick = quick_look(method, version, value)
+    if quick is not None:
+        assert quick == body_length(
+            method=method,
+            http_version=version,
+            content_length=value,
+            transfer_encoding=None,
+            upgrade=None,
+        )

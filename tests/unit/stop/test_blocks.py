@@ -158,6 +158,71 @@ def test_time_limits_in_the_clean_up_work() -> None:
     assert passed == ["both"]
 
 
+@pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.parametrize("turns_before", range(4))
+@pytest.mark.parametrize("turns_after", range(4))
+def test_a_wait_that_ends_at_that_moment_does_not_swallow_it(
+    turns_before: int, turns_after: int, raises: bool
+) -> None:
+    # What Python 3.11's asyncio.wait_for does; gunicorn's receive() is such a wait.
+    async def work(watch: Made) -> None:
+        awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def end_both() -> None:
+            await asyncio.sleep(0.005)
+            await asyncio.gather(turns(turns_before, watch), end(awaited, turns_after, raises))
+
+        ending = asyncio.ensure_future(end_both())
+        with pytest.raises(ClientLeft):  # noqa: PT012 - the block is what is tested
+            async with stop_work(cleanup_seconds=20):
+                with contextlib.suppress(ConnectionError):
+                    await asyncio.wait_for(awaited, 60)
+                await asyncio.sleep(60)
+        await ending
+        if awaited.done() and not awaited.cancelled():
+            awaited.exception()
+
+    started = time.monotonic()
+    run(work)
+    assert time.monotonic() - started < 10
+
+
+async def end(awaited: asyncio.Future[None], number: int, raises: bool) -> None:
+    """End a wait after so many turns of the loop."""
+    for _ in range(number):
+        await asyncio.sleep(0)
+    if awaited.done():
+        return
+    if raises:
+        awaited.set_exception(ConnectionError())
+    else:
+        awaited.set_result(None)
+
+
+def test_the_clean_up_of_a_wait_that_heeds_it_is_not_cancelled_again() -> None:
+    done: list[str] = []
+
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.005)
+            done.append("inner")
+
+    async def work(watch: Made) -> None:
+        asyncio.get_running_loop().call_later(0.005, watch.leave)
+        with pytest.raises(ClientLeft):  # noqa: PT012 - the block is what is tested
+            async with stop_work():
+                try:
+                    await asyncio.wait_for(slow(), 60)
+                finally:
+                    await asyncio.sleep(0.005)
+                    done.append("outer")
+
+    run(work)
+    assert done == ["inner", "outer"]
+
+
 def test_a_clean_up_that_hangs_has_a_limit() -> None:
     async def work(watch: Made) -> Watch:
         asyncio.get_running_loop().call_soon(watch.leave)

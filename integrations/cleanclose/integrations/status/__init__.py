@@ -1,4 +1,4 @@
-"""A page that shows what this process has counted and seen: for a look, without anything installed.
+"""A page that shows what this process has counted and seen, with nothing else to install.
 
 It is off by default: make one, put it among the outlets, and mount it where only you can reach
 it. There are an ASGI application, a WSGI application and a Tornado handler; all three show the

@@ -32,11 +32,11 @@ class StatusEndpoint(HTTPEndpoint):
         return Response(shown.body, headers=dict(shown.headers))
 
     async def head(self, request: Request) -> Response:
-        """Its head: servers differ in whether they leave a body out."""
+        """The page's head alone: not every server leaves out the body by itself."""
         response = await self.get(request)
         response.body = b""
         return response
 
     async def method_not_allowed(self, request: Request) -> Response:
-        """Without a page: Starlette raises an error for its application's handlers."""
+        """Answer without a page: Starlette would raise an error for its application's handlers."""
         return Response(status_code=405, headers={"Allow": ALLOW})

@@ -12,7 +12,7 @@ __all__ = ["handler_for"]
 
 
 def handler_for(show: Show) -> type[RequestHandler]:
-    """A handler class for a route of the application's.
+    """Make a handler class for one of the application's routes.
 
     Args:
         show: Makes the page for a client that accepts this.

@@ -1,4 +1,4 @@
-"""What the page knows."""
+"""The figures that the page shows, and where they come from."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ _MOST_SURGES: Final = 20
 class StatusPage:
     """The page, and the outlet that it learns from.
 
-    The counters are this process's own; with several workers each has its own page, and the page
-    says whose it is. Nothing is kept but the numbers of the last ``minutes`` and the last 20
+    The counters belong to this process: with several workers, each has a page of its own, which
+    names its process. The page keeps only the numbers of the last ``minutes`` and the last 20
     surges.
 
     Args:
-        title: What the page is headed with. Default ``cleanclose``.
+        title: The page's heading. Default ``cleanclose``.
         minutes: How many minutes the plots show, from 2 to 1,440. Default 60.
         show_clients: Whether the networks of clients are shown, where a surge names one. Default
             False.
         kernel: Whether the kernel's figures are shown (Linux): those of everything that shares
             this process's network, other services included. Default True.
         clock: The time in seconds since 1970, which may be set at any moment.
-        monotonic: The time in seconds on a clock that only goes forward: the one that bars and
-            surges have their places on.
+        monotonic: The time in seconds on a clock that only goes forward. It gives bars and surges
+            their places.
 
     Raises:
         ValueError: An argument has the wrong type or is out of its range.
@@ -100,14 +100,14 @@ class StatusPage:
                 self._bars.append((bar, Counter()))
             self._bars[-1][1][key] += 1
 
-    # The adapters. What each of them needs has only who uses it.
+    # The adapters. Each imports its framework only when you use it.
 
     async def asgi(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """The page as an ASGI application, for any path below the one it is mounted at.
 
         Raises:
             ImportError: Starlette is not installed: ``cleanclose[asgi]`` brings it.
-            ValueError: The scope is none of HTTP.
+            ValueError: The scope is not of type ``http``.
         """
         from cleanclose.integrations.status._on_starlette import StatusEndpoint
 
@@ -139,9 +139,10 @@ class StatusPage:
     # What is shown.
 
     def figures(self) -> dict[str, Any]:
-        """Everything that the page shows, as plain values: what a client gets as JSON."""
+        """Everything that the page shows, as plain values: the JSON that a client can ask for."""
         now, at = self._clock(), self._monotonic()
-        # What the clock would have shown at any moment, had it been right then.
+        # Added to a moment's monotonic time, this gives the time of day as the clock, set by now,
+        # has it.
         set_by = now - at
         last = int(at / self._seconds)
         with self._lock:

@@ -1,4 +1,4 @@
-"""What all interfaces answer: as HTML, or as JSON for a client that asks for it."""
+"""The answer on every interface: HTML, or JSON for a client that asks for it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ALLOW: Final = "GET, HEAD"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Shown:
-    """The page as it is answered.
+    """One answer with the page.
 
     Args:
-        headers: The response's headers, but for its length.
+        headers: The response's headers, without its length.
         body: The response's body.
     """
 

@@ -1,1 +1,1 @@
-"""Whose fault: what an exchange's witnesses have seen, and what follows for an exception."""
+"""Whose fault: what an exchange's witnesses have seen, and what that means for an exception."""

@@ -1,8 +1,8 @@
 """Whose fault an exception is: the two-witness rule.
 
-An exception is the client's only if it came out of the exchange's own connection (the witness
-that let it through has marked it), or if it is a framework's own word for such a one and the
-exchange has a witness. Class, errno and text alone never suffice; when in doubt it stays what
+An exception is the client's only if it came out of the exchange's own connection (the witness that
+let it through has marked it), or if it is a framework's own class for such an error and the
+exchange has a witness. Class, errno and text alone never suffice. In doubt, the exception stays as
 it was.
 """
 
@@ -32,6 +32,9 @@ WRAPPERS: Final = frozenset(
         "starlette.requests.ClientDisconnect",
         "starlette.websockets.WebSocketDisconnect",
         "starlette.websockets.WebSocketDisconnected",
+        "blacksheep.exceptions.MessageAborted",
+        "lilya._internal._connection.ClientDisconnect",
+        "lilya.websockets.WebSocketDisconnect",
         "werkzeug.exceptions.ClientDisconnected",
         "django.http.request.UnreadablePostError",
         "django.core.exceptions.RequestAborted",
@@ -42,11 +45,11 @@ WRAPPERS: Final = frozenset(
         "gunicorn.asgi.protocol.ClientDisconnected",
         "gunicorn.asgi.websocket.WebSocketDisconnected",
         "waitress.channel.ClientDisconnected",
-        # Our own word, which needs a witness as well.
+        # Our own class, which needs a witness as well.
         "cleanclose.core.stop.words.ClientLeft",
     }
 )
-"""What frameworks and servers raise when the peer has gone, by module and name."""
+"""Classes that frameworks and servers raise when the peer has gone, by module and name."""
 
 _ANSWERS: Final[Mapping[str, str]] = {
     "bottle.HTTPResponse": "status_code",
@@ -71,12 +74,20 @@ _ANSWERS: Final[Mapping[str, str]] = {
     "webob.exc.HTTPException": "status_code",
     "werkzeug.exceptions.HTTPException": "code",
 }
-"""What an application raises in order to answer, and which attribute says with what: below 500
-that is no error of its own. (Where there is no attribute, it always is.)"""
+"""Classes that an application raises in order to answer, and the attribute that holds the status.
+Below 500 such an exception is not an error of the application's. (Without an attribute it always is
+one.)"""
 _SERVER_ERROR: Final = 500
 
-_NO_REQUEST: Final = "WSGI wrapper received a non-HTTP-request message"
-"""What asgiref's WsgiToAsgi raises when it gets ``http.disconnect`` instead of the body."""
+_WORDS: Final[Mapping[str, tuple[type[Exception], str]]] = {
+    # WsgiToAsgi gets http.disconnect instead of the body.
+    "asgiref.wsgi": (ValueError, "WSGI wrapper received a non-HTTP-request message"),
+    # read_raw_request_body compares lengths.
+    "radicale.httputils": (RuntimeError, "Request body too short: "),
+}
+"""What modules raise for a client that has left which is no class of their own: its class, and how
+its text begins."""
+_BY_WORDS: Final = frozenset(kind for kind, _ in _WORDS.values())
 
 _SIGNALS: Final = frozenset(
     {
@@ -97,10 +108,11 @@ _SIGNALS: Final = frozenset(
         "trio.WouldBlock",
     }
 )
-"""What says "nothing there", and never that something went wrong."""
+"""Exceptions that say "nothing there", and never that something went wrong."""
 
 _QUESTIONS: Final = (LookupError, AttributeError, TimeoutError)
-"""What an application asks for by trying: whether something is there, or has come in time."""
+"""Exceptions that answer a question which an application asks by trying: whether something is
+there, or has come in time."""
 
 CARRIERS: Final = frozenset(
     {
@@ -119,12 +131,12 @@ CARRIERS: Final = frozenset(
         "urllib3",
     }
 )
-"""Client libraries which send on what the application gives them to read, by package."""
+"""Client libraries that send on what the application gives them to read, by package."""
 
 _AT_HOME: Final = "at home"
 
 _CANCELLED: Final = frozenset({"asyncio.exceptions.CancelledError", "trio.Cancelled"})
-"""What `ClientLeft` is made of where work was cancelled: it stands for nothing by itself."""
+"""The cancellations from which `ClientLeft` is made. By themselves they say nothing."""
 
 _MARK: Final = "__cleanclose_departure__"
 
@@ -134,21 +146,20 @@ def mark(
 ) -> None:
     """Note on an exception that it came out of the peer's own connection.
 
-    The note is made of plain strings, so that the exception can be pickled as before, by
-    whomever; and it does not refer to the exchange, which would be a cycle.
+    The note consists of plain strings, so that anybody can still pickle the exception. It does not
+    refer to the exchange, because that would be a reference cycle.
 
     Args:
         error: The exception.
         verdict: What its witness knows.
-        exchange: The `Watch.key` of the exchange whose connection it was. Default: it counts in
-            any.
-        at_home: Whether it was met by code that works for this exchange. If not (another
-            client's request, a task that serves them all), the mark proves something in this
-            exchange only.
+        exchange: The `Watch.key` of the exchange whose connection it was. Default: the mark counts
+            in every exchange.
+        at_home: Whether code that works for this exchange met it. If not (another client's request,
+            a task that serves all clients), the mark proves something in this exchange only.
     """
     note = (
         name_of(type(error)),
-        # What it was raised from by then. The application can give it another cause.
+        # The cause that it has now. The application can give it another one later.
         "" if error.__cause__ is None else name_of(type(error.__cause__)),
         exchange,
         _AT_HOME if at_home else "",
@@ -168,7 +179,7 @@ def marked(error: BaseException) -> Verdict | None:
         return None
     name, _, _, _, phase, mechanism, *witnesses = note
     if name != name_of(type(error)):
-        # Somebody has copied all attributes of the one to another.
+        # Somebody has copied all attributes of one exception to another.
         return None
     return Verdict(
         side=Side.CLIENT,
@@ -191,12 +202,12 @@ def judge(
         departure: What the exchange's witnesses say; None if none has seen the peer leave.
         phase: How far the exchange has come, for an exception that is not its peer's.
         exchange: The `Watch.key` of the exchange in which it came up; None for a log record that
-            belongs to none. A mark that another exchange's connection left proves nothing.
+            belongs to none. A mark from another exchange's connection proves nothing.
 
     Returns:
-        A verdict with `Side.CLIENT` only where the rule of two witnesses is met, or
-        `Side.SERVER` where it is met and the process is stopping; with `Side.UPSTREAM` where
-        a connection was reset that is not the client's; and else with `Side.UNKNOWN`.
+        A verdict. Its side is `Side.CLIENT` only if the two-witness rule is met, or `Side.SERVER`
+        if it is met while the process is stopping; `Side.UPSTREAM` if a connection other than the
+        client's was reset; `Side.UNKNOWN` otherwise.
     """
     proof = _proof(error, departure, exchange)
     if proof is not None:
@@ -213,7 +224,7 @@ def judge(
 def unmask(
     error: BaseException, departure: Verdict | None, exchange: str | None = None
 ) -> BaseException:
-    """What of an exception is to be told, and raised: itself, or what it hides.
+    """Choose the exception to report and to raise: this one, or the one that it hides.
 
     Args:
         error: The exception.
@@ -221,9 +232,9 @@ def unmask(
         exchange: The `Watch.key` of the exchange in which it came up.
 
     Returns:
-        The application's own error that was being handled, or had been left to a ``finally``,
-        when the client's came; the exception itself where there is none, or where not all the
-        rest of it is the client's.
+        The application's own error that was being handled, or was passing a ``finally``, when the
+        client's came. The exception itself if there is no such error, or if some other part of it
+        is not the client's either.
     """
     if _proof(error, departure, exchange) is None:
         return error
@@ -241,15 +252,16 @@ def _is_marked(error: BaseException) -> bool:
 def masked(error: BaseException) -> BaseException | None:
     """The application's own error that an exception of the client's would hide.
 
-    That is whatever was being handled when the client's came, or had been left to a ``finally``,
-    a ``with`` or a task group: which of them cannot be seen, and of most nobody else would speak.
+    That is the exception that was being handled, or was passing a ``finally``, a ``with`` or a task
+    group, when the client's came. Python does not show which of these it was, and in most cases
+    nobody else would report it.
 
     Args:
-        error: An exception, of which all the rest is the client's.
+        error: An exception that is the client's in every other part.
 
     Returns:
-        The nearest one, with its own traceback; a group if several leaves hide one each; None if
-        there is none.
+        The nearest such error, with its own traceback; a group if several leaves hide one each;
+        None if there is none.
     """
     found: list[BaseException] = []
     seen: set[int] = set()
@@ -264,7 +276,8 @@ def masked(error: BaseException) -> BaseException | None:
         for below in (each.__cause__, each.__context__):
             if below is None or (is_from_before(below) and below is not each.__cause__):
                 continue
-            # What the server itself has raised it from is of the same connection.
+            # If the server itself raised it from another exception, that one is of the same
+            # connection.
             if not _is_no_loss(below, each) and not _is_servers_cause(below, each):
                 found += [own for own in _own_of(below, each) if not _is_among(own, found)]
             elif below is each.__cause__ or not _is_answer(below):
@@ -275,7 +288,7 @@ def masked(error: BaseException) -> BaseException | None:
 
 
 def _own_of(error: BaseException, during: BaseException) -> list[BaseException]:
-    """What of an exception was hidden: of a group with one loss that one, else all of it."""
+    """Choose what was hidden: the only loss if a group has one, else the whole exception."""
     lost = [each for each in _flat(error) if not _is_no_loss(each, during)]
     return lost if len(lost) == 1 else [error]
 
@@ -293,14 +306,14 @@ def _is_among(error: BaseException, found: list[BaseException]) -> bool:
 
 
 def _is_servers_cause(cause: BaseException, error: BaseException) -> bool:
-    """Whether it is the server itself that raised an exception from another one."""
+    """Whether the server itself raised an exception from another one."""
     if cause is not error.__cause__:
         return False
     return is_of_plumbing(cause) or (_is_marked(error) and not _has_another_cause(error))
 
 
 def _is_no_loss(error: BaseException, during: BaseException) -> bool:
-    """Whether nothing is lost if an exception is not told, which was handled when another came."""
+    """Whether an exception that was being handled when another came can go unreported."""
     if _is_marked(error) or is_wrapper(error) or _is_carried(error):
         return True
     held = leaves(error)
@@ -320,7 +333,7 @@ def _is_no_loss(error: BaseException, during: BaseException) -> bool:
 
 
 def _is_answer(error: BaseException) -> bool:
-    """Whether an exception is a framework's way to answer, and not with a server's error."""
+    """Whether an exception is a framework's way to answer, and not with a server error."""
     for cls in type(error).__mro__:
         name = name_of(cls)
         if name in _ANSWERS:
@@ -335,11 +348,12 @@ def _is_carried(error: BaseException) -> bool:
 
 
 def _carried(error: BaseException) -> BaseException | None:
-    """The client's own error that a client library met, and made one of its own of.
+    """The client's own error that a client library met, and turned into one of its own.
 
-    The application has given it the request's body to send on, and that ended. What the library
-    says of it is no word about its own connection. It counts only if the library itself caught
-    the one and raised the other: what the application was handling when it called is not meant.
+    The application gave the library the request's body to send on, and that body broke off. What
+    the library then raises says nothing about its own connection. This counts only if the library
+    itself caught the one and raised the other, not for what the application was handling when it
+    called the library.
     """
     below = _carried_by_library(error)
     seen = {id(error)}
@@ -352,11 +366,11 @@ def _carried(error: BaseException) -> BaseException | None:
 
 
 def _carried_by_library(error: BaseException) -> BaseException | None:
-    """What a client library had caught when it raised an error of its own."""
+    """The exception that a client library had caught when it raised an error of its own."""
     below = first_caught_by(error, CARRIERS)
     if below is None or raised_by(error, CARRIERS):
         return below
-    # urllib3 gives its error the traceback of the one that it has caught.
+    # urllib3 gives its error the traceback of the error that it caught.
     is_its = type(error).__module__.partition(".")[0] in CARRIERS
     return below if is_its and has_traceback_of(error, below) else None
 
@@ -374,7 +388,7 @@ def _proof(error: BaseException, departure: Verdict | None, exchange: str | None
         if held:
             waiting.extend(held)
             if _may_be_another(each.__cause__, seen):
-                # A group that was raised from something else is about that, too.
+                # A group raised from something else is also about that.
                 return None
             continue
         found = _proof_of_one(each, departure, exchange)
@@ -408,7 +422,7 @@ def _is_of(error: BaseException, exchange: str | None) -> bool:
 
 
 def _has_another_cause(error: BaseException) -> bool:
-    """Whether the application has raised the client's error again, from one of its own."""
+    """Whether the application has raised the client's error again, from one of its own errors."""
     cause = error.__cause__
     return (
         cause is not None
@@ -418,11 +432,11 @@ def _has_another_cause(error: BaseException) -> bool:
 
 
 def _wraps_another(error: BaseException) -> bool:
-    """Whether a framework's word for a departure was raised for something else.
+    """Whether a framework raised its class for departures for another reason.
 
-    Starlette's StreamingResponse makes a ClientDisconnect of any OSError of the application's
-    own stream, without a cause. So even the context counts here: never for the client, but
-    against it.
+    Starlette's StreamingResponse turns any OSError of the application's own stream into a
+    ClientDisconnect without a cause. So the context counts here too, though only as evidence that
+    the exception is not the client's.
     """
     seen: set[int] = set()
     while id(error) not in seen:
@@ -431,7 +445,7 @@ def _wraps_another(error: BaseException) -> bool:
         if below is None or marked(below) is not None:
             return False
         if _is_cancellation(below):
-            # What was being handled when the work was cancelled is its context.
+            # Its context is what was being handled when the work was cancelled.
             error = below
             continue
         if not is_wrapper(below) and _may_be_another(below, seen):
@@ -441,31 +455,33 @@ def _wraps_another(error: BaseException) -> bool:
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    # On trio a group of them is what another one was raised from.
+    # On trio, another exception may have been raised from a group of them.
     held = leaves(error)
     return all(map(_is_cancellation, held)) if held else name_of(type(error)) in _CANCELLED
 
 
 def _may_be_another(error: BaseException | None, seen: set[int]) -> bool:
-    """Whether a departure may have been made of an exception that was no departure."""
+    """Whether a framework may have turned an exception that was no departure into one."""
     if error is None or id(error) in seen or _is_marked(error):
         return False
     held = leaves(error)
     if held:
-        # Frameworks raise a group's only leaf by itself, and then the group is its context.
+        # Frameworks raise a group's only leaf by itself; the group is then its context.
         return any(_may_be_another(leaf, seen) for leaf in held)
     # Any OSError may be the reset of something else, time-outs included.
     return isinstance(error, OSError | EOFError)
 
 
 def is_wrapper(error: BaseException) -> bool:
-    """Whether an exception is a framework's or a server's own word for a departure."""
+    """Whether an exception is of a class that frameworks or servers use for departures."""
     return any(name_of(cls) in WRAPPERS for cls in type(error).__mro__) or _is_in_words(error)
 
 
 def _is_in_words(error: BaseException) -> bool:
-    """Whether a framework has said it by a plain ValueError, and raised that itself."""
-    if type(error) is not ValueError or str(error) != _NO_REQUEST:
+    """Whether a framework reports a departure by raising one of Python's own classes itself."""
+    if type(error) not in _BY_WORDS:
         return False
     frames = list(frames_of(error))
-    return bool(frames) and frames[-1].f_globals.get("__name__") == "asgiref.wsgi"
+    module = str(frames[-1].f_globals.get("__name__")) if frames else ""
+    kind, text = _WORDS.get(module, (None, ""))
+    return type(error) is kind and str(error).startswith(text)

@@ -1,9 +1,10 @@
 """Where an exception comes from: frames, tracebacks, causes and contexts, walked in one place.
 
-Python keeps, for each exception, the frames that it passed until somebody caught it. The first of
-them is therefore whoever caught it, and the last one is whoever raised it. An exception that is
-raised while another one is being handled, or while one passes a ``finally`` or a ``with``, has
-that other one as its context (`BaseException.__context__`), whatever its ``from`` says.
+For each exception Python keeps the frames that it passed until somebody caught it. So the first
+frame belongs to the code that caught it, and the last frame to the code that raised it. An
+exception that is raised while another one is being handled, or while one passes a ``finally`` or a
+``with``, has that other one as its context (`BaseException.__context__`), whatever its ``from``
+says.
 """
 
 from __future__ import annotations
@@ -56,10 +57,10 @@ __all__ = [
 RESET_ERRNOS: Final = frozenset(
     {errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED, errno.ESHUTDOWN, errno.ENOTCONN}
 )
-"""What the system says of a connection that was there and is broken."""
+"""Error numbers for a connection that existed and is broken."""
 
 LOST_ERRNOS: Final = RESET_ERRNOS | {errno.ETIMEDOUT}
-"""The same for one whose other end is known, so that its silence counts as well."""
+"""The same for a connection whose other end is known, so that its silence counts as well."""
 
 PLUMBING: Final = frozenset(
     {
@@ -108,15 +109,15 @@ PLUMBING: Final = frozenset(
         "wsproto",
     }
 )
-"""Packages that stand between a server's socket and an application: what they raise and catch
-among themselves (an empty queue, a missing header) is how they work."""
+"""Packages between a server's socket and an application. Exceptions that they raise and catch among
+themselves (an empty queue, a missing header) are part of how they work."""
 
 _LAYERS: Final = frozenset({"cleanclose", "eventlet", "gevent", "django"})
 """Packages between a server and its socket: ourselves, cooperative sockets, and the input of
 Django's development server."""
 
 _NO_PLUMBING: Final = ("django.db.", "django.core.cache.", "django.core.mail.")
-"""Parts of them that speak to the application's upstreams."""
+"""Parts of those packages that talk to the application's upstreams."""
 
 _BROAD: Final = frozenset({"Exception", "BaseException"})
 _SHIMS: Final = ("cleanclose.asgi.", "cleanclose.wsgi.", "cleanclose.tornado.")
@@ -134,7 +135,7 @@ def package_of(frame: FrameType) -> str:
 
 
 def frames_of(error: BaseException) -> Iterator[FrameType]:
-    """The frames that an exception has passed, from whoever caught it to whoever raised it."""
+    """The frames that an exception has passed: first the catcher's, last the raiser's."""
     traceback: TracebackType | None = error.__traceback__
     while traceback is not None:
         yield traceback.tb_frame
@@ -142,7 +143,7 @@ def frames_of(error: BaseException) -> Iterator[FrameType]:
 
 
 def leaves(error: BaseException) -> tuple[BaseException, ...]:
-    """What an exception group holds, which may be groups again; nothing for any other error."""
+    """The members of an exception group, which may be groups again; nothing for any other error."""
     if not isinstance(error, BaseExceptionGroup):
         return ()
     # The group's own type parameter is unknown to every checker.
@@ -150,7 +151,7 @@ def leaves(error: BaseException) -> tuple[BaseException, ...]:
 
 
 def behind(error: BaseException) -> Iterator[BaseException]:
-    """All that an error was raised from, or while it was being handled, suppressed or not."""
+    """An error's causes and contexts, and theirs, suppressed or not."""
     seen = {id(error)}
     waiting = [error.__cause__, error.__context__]
     while waiting:
@@ -165,13 +166,13 @@ def behind(error: BaseException) -> Iterator[BaseException]:
 def chain(
     error: BaseException, is_clients: Callable[[BaseException], bool] | None = None
 ) -> Iterator[BaseException]:
-    """An exception, all that it was raised from or during, and the leaves of its groups.
+    """An exception, its causes and contexts, and the leaves of its groups.
 
     Args:
-        error: Where to begin. Each exception comes once.
-        is_clients: Whether an exception is the client's. What such a one was raised during comes
-            in any case: by ``raise … from`` a server hides its own work, and with it whatever the
-            application was at.
+        error: The first one. Each exception comes once.
+        is_clients: Whether an exception is the client's. The context of such an exception always
+            comes too: with ``raise … from`` a server hides its own work, and with it whatever the
+            application was doing.
     """
     seen: set[int] = set()
     waiting: list[BaseException] = [error]
@@ -190,7 +191,7 @@ def chain(
 
 
 def caught_by(error: BaseException, packages: Container[str]) -> bool:
-    """Whether code of one of these packages was the last that an exception came to."""
+    """Whether an exception went out through code of one of these packages last."""
     frame = next(frames_of(error), None)
     return frame is not None and package_of(frame) in packages
 
@@ -218,9 +219,9 @@ def passed_call(error: BaseException, packages: Container[str], function: str) -
 
 
 def says_lost(error: OSError) -> bool:
-    """Whether an error is what a system says, or TLS, of a connection whose other end has left.
+    """Whether the system, or TLS, raises such an error for a connection whose other end has left.
 
-    That it was this connection another proof has to say.
+    Another proof must show that it was this connection.
     """
     # A server in C gives no errno.
     return (
@@ -232,16 +233,16 @@ def says_lost(error: OSError) -> bool:
 
 
 def came_from(error: BaseException, package: str, through: int | None = None) -> bool:
-    """Whether an exception came from nobody but a server and the standard library.
+    """Whether an exception came only from a server and the standard library.
 
-    What stands between the server and a shim may have connections of its own. Of a server that
-    nobody knows, only what has no frames of its own is believed: one written in C.
+    Code between the server and a shim may have connections of its own. An unknown server is
+    believed only if it has no frames of its own, that is, if it is written in C.
 
     Args:
         error: The exception.
         package: The server's package.
-        through: The id of an object of the application's own which the server used. What came
-            through that is not the server's.
+        through: The id of an object of the application's own that the server used. An exception
+            that came through it is not the server's.
     """
     for frame in frames_of(error):
         each = package_of(frame)
@@ -257,13 +258,13 @@ def passed_object(error: BaseException, is_it: Callable[[object], bool]) -> bool
 
     Args:
         error: The exception.
-        is_it: Says whether it is the object that is meant.
+        is_it: Says whether an object is the one to look for.
     """
     return any(is_it(frame.f_locals.get("self")) for frame in frames_of(error))
 
 
 def calls_into(packages: Container[str]) -> tuple[FrameType, ...]:
-    """The calls of code of these packages that are under way."""
+    """The calls into these packages that are under way."""
     found: list[FrameType] = []
     frame: FrameType | None = sys._getframe()  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
@@ -274,7 +275,7 @@ def calls_into(packages: Container[str]) -> tuple[FrameType, ...]:
 
 
 def first_caught_by(error: BaseException, packages: Container[str]) -> BaseException | None:
-    """What an exception was raised from or during, if one of these packages had caught that."""
+    """An exception's cause or context, if one of these packages had caught it."""
     for each in (error.__cause__, error.__context__):
         if each is not None and caught_by(each, packages):
             return each
@@ -282,7 +283,7 @@ def first_caught_by(error: BaseException, packages: Container[str]) -> BaseExcep
 
 
 def is_of_plumbing(error: BaseException) -> bool:
-    """Whether an exception was raised and caught with no code of an application's in between.
+    """Whether an exception was raised and caught without any application code in between.
 
     Nothing is known of one without a traceback.
     """
@@ -296,10 +297,11 @@ def is_of_plumbing(error: BaseException) -> bool:
 def is_settled(handled: BaseException, error: BaseException) -> bool:
     """Whether the application had dealt with an exception when the other one came.
 
-    It has if it says so: the other one came in an ``except`` clause which names a class of its
-    own, not `Exception`, and raises nothing. What leaves a ``finally`` or a ``with`` behind, and
-    what ``except Exception`` catches, nobody has dealt with yet. So the code of the frame that
-    caught the one is looked at; where that cannot be understood the answer is no.
+    It has if its code says so: the other exception came in an ``except`` clause that names a
+    specific class, not `Exception`, and that raises nothing. An exception that passes a ``finally``
+    or a ``with``, or that ``except Exception`` catches, has not been dealt with. To find out, this
+    function reads the code of the frame that caught the exception; if it does not understand that
+    code, the answer is no.
 
     Args:
         handled: The exception that was being handled.
@@ -358,7 +360,7 @@ def _clause_at(code: CodeType, offset: int) -> _Clause | None:
 def is_from_before(error: BaseException) -> bool:
     """Whether an exception was being handled already when the exchange began.
 
-    Whoever handles it has called the shim, and waits for it.
+    The code that handles it has called the shim, and waits for it.
     """
     handler = next(frames_of(error), None)
     if handler is None:
@@ -367,7 +369,7 @@ def is_from_before(error: BaseException) -> bool:
     outside: FrameType | None = None
     while frame is not None:
         if _module_of(frame).startswith(_SHIMS):
-            # The outermost one counts: applications may call each other.
+            # The outermost call counts: applications may call each other.
             outside = frame.f_back
         frame = frame.f_back
     while outside is not None:
@@ -378,7 +380,7 @@ def is_from_before(error: BaseException) -> bool:
 
 
 def raise_as_it_is(error: BaseException) -> NoReturn:
-    """Raise an exception, whose context stays what it was, whatever is being handled here."""
+    """Raise an exception and keep its context, whatever is being handled here."""
     context = error.__context__
     try:
         raise error
@@ -417,18 +419,18 @@ class Place(NamedTuple):
 
 
 def caller() -> FrameType | None:
-    """The frame that has called the function which asks; None where there is none."""
+    """The frame that called the function that asks; None if there is none."""
     return sys._getframe(1).f_back  # pyright: ignore[reportPrivateUsage]
 
 
 def module_outside(module: str) -> str:
-    """The name of the module that has called into another one.
+    """The name of the module that called into another one.
 
     Args:
-        module: The other one's name; the calls in progress that are its own do not count.
+        module: The other module's name; its own calls do not count.
 
     Returns:
-        The module of the innermost call that is not its own, but for this one.
+        The module of the innermost call that is neither its own nor this one.
     """
     frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame.f_back is not None and _module_of(frame) == module:
@@ -437,7 +439,7 @@ def module_outside(module: str) -> str:
 
 
 def is_called_by(place: Place) -> bool:
-    """Whether one of a third party's functions is being called in this thread."""
+    """Whether this thread is inside one of a third party's functions."""
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
     while frame is not None:
         if place.has(frame):
@@ -457,7 +459,7 @@ def passed_method(error: BaseException, module: str, owner: object) -> bool:
 
 
 def raised_under(error: BaseException, module: str, prefix: str) -> bool:
-    """Whether a module's function has raised an exception, by how its qualified name begins."""
+    """Whether a function of a module raised an exception, judged by its name's beginning."""
     last: FrameType | None = None
     for frame in frames_of(error):
         last = frame
@@ -497,7 +499,7 @@ def passed_methods(error: BaseException, names: Container[str], owners: Iterable
 
 
 def was_inside(error: BaseException, call: Callable[..., object]) -> bool:
-    """Whether an error came up, and was caught, inside of a server's own work for one exchange.
+    """Whether an error was raised and caught inside a server's own work for one exchange.
 
     Args:
         error: The error.
@@ -518,7 +520,7 @@ def was_inside(error: BaseException, call: Callable[..., object]) -> bool:
 def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
     """The package of a server's method, and those that its class is built on.
 
-    A subclass of somebody else's is not the server.
+    A subclass that somebody else wrote is not the server.
     """
     yield method.__module__.partition(".")[0]
     defined = False
@@ -529,5 +531,5 @@ def _packages(method: Callable[..., object], cls: type) -> Iterator[str]:
 
 
 def is_closed_handle(error: BaseException) -> bool:
-    """Whether it is what uvloop raises for a write to a connection that is lost."""
+    """Whether it is uvloop's error for a write to a lost connection."""
     return isinstance(error, RuntimeError) and str(error).endswith("the handler is closed")

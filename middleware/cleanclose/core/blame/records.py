@@ -1,7 +1,7 @@
-"""Whose departure a log record tells of, if it tells of one: the same verdict, for what is logged.
+"""The verdict for a log record: whose departure it is about, if it is about one.
 
-What frameworks, servers and asyncio log by themselves never passes a middleware. Here is what a
-record must show before its level may be lowered.
+Records that frameworks, servers and asyncio log by themselves never pass a middleware. This module
+says what a record must show before its level may be lowered.
 """
 
 from __future__ import annotations
@@ -35,19 +35,18 @@ _AT_MOST_FRAMES: Final = 64
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Lines:
-    """What is known of the lines on one logger besides the errors that they have.
+    """What we know about the lines on one logger, besides the exceptions that they carry.
 
     Args:
-        writes_in_vain: The texts which say that somebody has written to a lost connection several
-            times, and no word about whose it is.
-        while_handling: The texts that are said about the exception which is being handled.
-        in_a_handshake: The packages whose code alone stands between a server and a connection
-            that it has just accepted, if the server, or the loop under it, says of its handshake
-            what it says of all errors.
-        of_a_cut_body: The beginnings of the messages that a framework says of a request whose body
-            it could not read to its end, without the exception.
-        anywhere: Whether it is the logger for what nobody has waited for: Python collects that, and
-            has it logged, in the middle of whichever exchange.
+        writes_in_vain: Texts that say that somebody has written to a lost connection several times,
+            but not whose connection it is.
+        while_handling: Texts about the exception that is being handled.
+        in_a_handshake: The packages between a server and a connection that it has just accepted, if
+            the server, or the loop under it, logs a failed handshake like any other error.
+        of_a_cut_body: How a framework's messages begin about a request whose body it could not read
+            to the end, if it logs them without the exception.
+        anywhere: Whether it is the logger for work that nobody has waited for. Python collects such
+            work, and logs it, in the middle of any exchange.
     """
 
     writes_in_vain: frozenset[str] = frozenset()
@@ -57,7 +56,7 @@ class Lines:
     anywhere: bool = False
 
     def __or__(self, other: Lines) -> Lines:
-        """What two rooms know of one logger's lines."""
+        """Join what two rooms know about one logger's lines."""
         return Lines(
             writes_in_vain=self.writes_in_vain | other.writes_in_vain,
             while_handling=self.while_handling | other.while_handling,
@@ -78,13 +77,13 @@ _HANDSHAKE_BROKEN_OFF: Final = Verdict(
 
 
 def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdict | None:
-    """What a record's departure was, if that is all that the record tells of.
+    """The departure that a record is about, if it is about nothing else.
 
-    It must be called in the call which logs: the call stack and the live exception are proofs.
+    Call it inside the call that logs: the call stack and the live exception are its proofs.
 
     Args:
-        record: The record. It is not changed.
-        lines: What is known of its logger's lines.
+        record: The record, which stays as it is.
+        lines: What we know about its logger's lines.
 
     Returns:
         A verdict with `Side.CLIENT` or `Side.SERVER`; None for every other record.
@@ -112,15 +111,15 @@ def verdict_of_record(record: logging.LogRecord, lines: Lines = _PLAIN) -> Verdi
 
 
 def verdict_of_errors(errors: Iterable[BaseException], *, anywhere: bool = False) -> Verdict | None:
-    """What the departure was that all of these errors come from.
+    """The departure that all of these errors come from.
 
     Args:
         errors: Exceptions that are logged together.
-        anywhere: Whether they may be of another exchange than the one that is current.
+        anywhere: Whether they may belong to an exchange other than the current one.
 
     Returns:
-        The first one's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is none, or
-        if one of them is anything else, or may be.
+        The first error's verdict, with `Side.CLIENT` or `Side.SERVER`; None if there is no error,
+        or if one of them is, or may be, something else.
     """
     watch = current()
     first: Verdict | None = None
@@ -143,11 +142,11 @@ def _verdict_of(error: BaseException, watch: Watch | None) -> Verdict:
 
 
 def own_error(error: BaseException, *, anywhere: bool = False) -> BaseException:
-    """What is to be shown of an exception that is logged: itself, or what it hides.
+    """Choose the exception that a log record shows: the logged one, or the one that it hides.
 
     Args:
         error: The exception.
-        anywhere: Whether it may be of another exchange than the one that is current.
+        anywhere: Whether it may belong to an exchange other than the current one.
     """
     watch = current()
     own = error if watch is None else watch.unmask(error)
@@ -165,7 +164,7 @@ def fields_of(verdict: Verdict) -> dict[str, str]:
 
 
 def errors_in(record: logging.LogRecord) -> Iterable[BaseException]:
-    """All exceptions that a record has: its own, its message and its arguments."""
+    """All exceptions in a record: its own, its message and its arguments."""
     if record.exc_info and record.exc_info[1] is not None:
         yield record.exc_info[1]
     if isinstance(record.msg, BaseException):
@@ -177,18 +176,18 @@ def errors_in(record: logging.LogRecord) -> Iterable[BaseException]:
 
 
 def _shows(text: str, error: BaseException) -> bool:
-    """Whether a text ends with this very exception's traceback, as it is printed."""
+    """Whether a text ends with the printed traceback of this very exception."""
     if "Traceback (most recent call last):" not in text:
         return False
     return text.rstrip().endswith("".join(traceback.format_exception(error)).rstrip())
 
 
 def _is_broken_handshake(error: BaseException, own: frozenset[str]) -> bool:
-    """Whether a server found the peer gone when it was to begin a TLS handshake.
+    """Whether a server found the peer gone when it began a TLS handshake.
 
-    `ssl.SSLSocket` raises ENOTCONN for a socket that is connected no more and has bytes which
-    came before, and else what its first reading says. Nobody's code but the server's may stand
-    around it, and it must be the server's side.
+    `ssl.SSLSocket` raises ENOTCONN for a socket that is no longer connected but still has bytes,
+    and otherwise the error of its first read. Only the server's code may be around it, and it must
+    be the server's side of the handshake.
     """
     if not own or not isinstance(error, OSError) or error.errno not in LOST_ERRNOS:
         return False
@@ -202,7 +201,7 @@ def _is_broken_handshake(error: BaseException, own: frozenset[str]) -> bool:
 
 
 def _verdict_of_cut_body() -> Verdict | None:
-    """The verdict about the body of this exchange, if its own client has cut that off."""
+    """The verdict about this exchange's body, if its own client has cut it off."""
     watch = current()
     if watch is None or watch.ended or watch.departure is None:
         return None
@@ -210,7 +209,7 @@ def _verdict_of_cut_body() -> Verdict | None:
 
 
 def _verdict_of_write() -> Verdict | None:
-    """The verdict about a write to the exchange's own connection, which is lost."""
+    """The verdict about a write to the exchange's own connection after that was lost."""
     watch = current()
     if watch is None or watch.ended:
         return None
@@ -220,19 +219,19 @@ def _verdict_of_write() -> Verdict | None:
     if watch.departure is None:
         watch.ask()
     if watch.departure is None and transport is not None:
-        # An application that writes without a pause gives the server no time to take note.
+        # An application that writes without a pause leaves the server no time to notice.
         watch.ask_transport(transport)
     return watch.departure
 
 
 def _own_write(watch: Watch) -> tuple[bool, object]:
-    """Whether nothing but the server's code stands between its send and the logging call.
+    """Whether only the server's code runs between its send and the logging call.
 
-    A connection of the application's own, and one of another middleware's, is written to by
-    code of theirs: inside of the server's send there is none.
+    The application, or another middleware, writes to connections of its own with its own code, and
+    none of that runs inside the server's send.
 
     Returns:
-        That, and the transport which was written to, if it can be seen.
+        The answer, and the transport that the server wrote to if that can be seen.
     """
     packages: set[str] = set()
     transport: object = None
@@ -243,7 +242,7 @@ def _own_write(watch: Watch) -> tuple[bool, object]:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if watch.is_sending(frame):
             return packages <= {package}, transport
-        # The logging call itself is looked at from inside.
+        # This code runs inside the logging call itself.
         if package not in ("logging", "cleanclose", "asyncio"):
             packages.add(package)
         elif package == "asyncio" and transport is None:

@@ -10,6 +10,9 @@ an end that comes too early. Three kinds of applications read such a body:
 - A framework that counts on behalf of its views and takes any end for the right one, but has a
   word of its own for a reading that raises. It raises, too.
 
+Under a framework that makes a 500 and a traceback of whatever is raised, a reading that raises
+tells nobody but the log that the client has left. There everybody gets the end as it comes.
+
 Who counts, or seems to, and answers a success all the same has not noticed. Its answer does not
 go out: the client gets a 400 in its place.
 """
@@ -18,13 +21,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from cleanclose.core.blame.provenance import Place, is_called_by
+from cleanclose.core.blame.judge import CARRIERS
+from cleanclose.core.blame.provenance import Place, calls_into, is_called_by
 
 __all__ = ["is_raised", "is_refused", "is_said_to_application"]
 
 _COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
 """Modules that read for views and never look after the end: Django's LimitedStream. What it
 reads in vain is an UnreadablePostError for its views."""
+
+_CATCH_ALL: Final = frozenset({"bottle", "cherrypy", "falcon", "wsgidav"})
+"""Packages that answer 500 to any exception of what they call, and print or log its traceback:
+Bottle._handle, cherrypy's Request.run, falcon's App._python_error_handler, WsgiDAV's ErrorPrinter.
+"""
 
 _FIRST_ERROR: Final = 400
 
@@ -50,7 +59,15 @@ def is_raised(
     if reset or left is None:
         return reset or begun
     counts = asked is not None and 0 <= asked <= left
-    return begun or not counts or reader in _COUNT_FOR_OTHERS
+    return begun or reader in _COUNT_FOR_OTHERS or not (counts or _is_caught())
+
+
+def _is_caught() -> bool:
+    """Whether what a reading raises here would become somebody's 500.
+
+    Not if a client library reads: it would send half of the body on, and wait for an answer.
+    """
+    return bool(calls_into(_CATCH_ALL)) and not calls_into(CARRIERS)
 
 
 def is_refused(status: int) -> bool:

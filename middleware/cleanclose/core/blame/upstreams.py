@@ -1,4 +1,4 @@
-"""What broke on the application's own side: which library, and what that mostly means."""
+"""What broke on the application's own side: which library, and the usual cause."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def _always(error: Any) -> bool:
 
 
 def _has_no_sqlstate(error: Any) -> bool:
-    # What the database itself says has one; what libpq says of the connection has none.
+    # Errors from the database itself have one; libpq's errors about the connection have none.
     if getattr(error, "sqlstate", None) is not None or getattr(error, "pgcode", None) is not None:
         return False
-    # psycopg_pool says by subclasses that there was no place.
+    # psycopg_pool uses subclasses for a pool without a free place.
     if any(name.startswith("psycopg_pool.") for name in _names(error)):
         return False
-    # Never connected: an unknown host, service or port is found out in connect(), and other words
-    # are psycopg's, and those of psycopg2, which are libpq's.
+    # Never connected: connect() reports an unknown host, service or port. psycopg has words of its
+    # own for that; psycopg2 has libpq's.
     return not passed_call(error, ("psycopg", "psycopg2"), "connect") and not str(error).startswith(
         (
             "connection failed",
@@ -54,8 +54,8 @@ def _has_no_sqlstate(error: Any) -> bool:
 
 
 def _is_used_after(error: Any) -> bool:
-    # asyncpg's words, and those of psycopg2. For asyncpg they are the only ones about a
-    # connection that broke while it lay idle.
+    # asyncpg's words, and those of psycopg2. asyncpg has no other words for a connection that broke
+    # while it was idle.
     return str(error) in ("connection is closed", "connection already closed")
 
 
@@ -74,12 +74,12 @@ def _is_lost_to_mysql(error: Any) -> bool:
 
 
 def _is_closed_mysql(error: Any) -> bool:
-    # pymysql's whole word for a connection which it has closed, mostly upon an error.
+    # The whole text of pymysql's error for a connection that it has closed, mostly after an error.
     return tuple(error.args) == (0, "")
 
 
 def _has_no_errno(error: Any) -> bool:
-    # One with an errno is judged by that: it may be a refused connection.
+    # If it has an errno, that decides: it may be a refused connection.
     return getattr(error, "errno", None) is None
 
 
@@ -126,8 +126,8 @@ _REDIS_WORDS: Final = (
 
 
 def _was_connected_to_mongodb(error: Any) -> bool:
-    # Subclasses, and its other words, say that no server was found in time, or that the one that
-    # answered is another now. A reset has its cause, which is looked at by itself.
+    # Subclasses, and its other texts, say that no server was found in time, or that a different one
+    # answers now. A reset is its cause, and is judged by itself.
     name = "pymongo.errors.AutoReconnect"
     return next(iter(_names(error))) == name and "connection closed" in str(error)
 
@@ -137,7 +137,7 @@ def _was_connected_to_smtp(error: Any) -> bool:
 
 
 def _is_of_a_connection(error: Any) -> bool:
-    # The application may feed a StreamReader by itself: its end is then no connection's.
+    # The application may feed a StreamReader itself: its end is then not a connection's end.
     for frame in frames_of(error):
         reader: object = frame.f_locals.get("self")
         if package_of(frame) == "asyncio" and hasattr(reader, "_transport"):
@@ -160,14 +160,14 @@ _NO_LOSS_TO_AMQP: Final = frozenset(
 
 
 def _was_let_in_by_rabbitmq(error: Any) -> bool:
-    # Before that the broker closes as well: there is no such virtual host, say.
+    # The broker also closes before that, for example if there is no such virtual host.
     return not passed_call(error, ("aiormq",), "connect") and not passed_call(
         error, ("pika",), "_create_connection"
     )
 
 
 def _is_closed_stream(error: Any) -> bool:
-    # Tornado's class for whatever closed a stream; a refused connection, say.
+    # Tornado's class for anything that closed a stream, for example a refused connection.
     real: object = getattr(error, "real_error", None)
     return real is None or _is_reset(real)
 
@@ -222,8 +222,8 @@ LOST: Final[Mapping[str, Callable[[Any], bool]]] = {
     "urllib3.exceptions.ProtocolError": _is_lost_to_urllib3,
     "websockets.exceptions.ConnectionClosedError": _always,
 }
-"""Classes, by module and name, which say that a client library lost its connection, or was to
-use one that is lost; and what else has to hold where the same class says other things as well.
+"""Classes, by module and name, that say that a client library lost its connection, or tried to use
+a lost one. If a class says other things as well, its value is a further condition.
 
 A connection that was never made (refused, no such host, no access) is not lost."""
 
@@ -242,7 +242,7 @@ def _mysql_cause(error: Any) -> str | None:
 _MYSQL_CAUSES: Final[Mapping[object, str]] = {
     1053: "the server is stopping",
     1927: "killed by an administrator",
-    # The one says it of a connection that it finds closed when it begins to send.
+    # The first one says so about a connection that it finds closed when it begins to send.
     2006: "idle for longer than the server's wait_timeout",
     4031: "idle for longer than the server's wait_timeout",
 }
@@ -262,8 +262,8 @@ LIKELY_CAUSES: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "asyncpg.exceptions.IdleSessionTimeoutError": _IDLE,
     "asyncpg.exceptions._base.InterfaceError": _USED_AFTER,
     # pika's BlockingConnection answers heartbeats only while it is inside a call of its own.
-    # A connection that lies idle between two requests misses them, and the broker closes it:
-    # without a word, so that the next call finds a reset.
+    # A connection that is idle between two requests misses them, and the broker closes it without a
+    # message, so that the next call meets a reset.
     "pika.exceptions.StreamLostError": _MISSED,
     "pika.exceptions.AMQPHeartbeatTimeout": _MISSED,
     "pika.exceptions.ChannelWrongStateError": _USED_AFTER,
@@ -282,18 +282,18 @@ LIKELY_CAUSES: Final[Mapping[str, Callable[[Any], str | None]]] = {
     "pymysql.err.InterfaceError": _USED_AFTER,
     "pymysql.err.OperationalError": _mysql_cause,
 }
-"""What an error most often means, by module and name of its class; None where it tells nothing."""
+"""An error's usual cause, by the module and name of its class; None if the class tells nothing."""
 
 
 def lost_upstream(
     error: BaseException, is_clients: Callable[[BaseException], bool]
 ) -> BaseException | None:
-    """The exception in an error's chain which says that a connection was lost; None if none does.
+    """The exception in an error's chain that says that a connection was lost; None if none does.
 
-    One of the operating system's own comes first: it knows how the connection was lost.
+    An exception of the operating system comes first: it shows how the connection was lost.
 
     Args:
-        error: An error which is not the client's.
+        error: An error that is not the client's.
         is_clients: Whether an exception in its chain is the client's all the same: that one says
             nothing about an upstream.
     """
@@ -309,14 +309,14 @@ def lost_upstream(
 def _own(
     error: BaseException, is_clients: Callable[[BaseException], bool]
 ) -> Iterator[BaseException]:
-    """What in an error's chain is not the client's."""
+    """The exceptions in an error's chain that are not the client's."""
     return (each for each in chain(error, is_clients) if not is_clients(each))
 
 
 def likely_cause_of(
     error: BaseException, is_clients: Callable[[BaseException], bool]
 ) -> str | None:
-    """What such an error most often means, if it is known.
+    """The usual cause of such an error, if it is known.
 
     Args:
         error: The error.
@@ -333,16 +333,16 @@ def likely_cause_of(
 def library_of(error: BaseException, is_clients: Callable[[BaseException], bool]) -> str | None:
     """The library that lost its connection.
 
-    That is the one whose own word for it is in the error's chain, the outermost first; else the
-    one that stands between the application and the error's innermost frame.
+    That is the library whose own class is in the error's chain, the outermost first; otherwise the
+    library between the application and the error's innermost frame.
 
     Args:
         error: The error.
         is_clients: Whether an exception in its chain is the client's all the same.
 
     Returns:
-        The name of a top-level package that is installed and not Python's own; None where there
-        is none, as for a plain socket which the application uses itself.
+        The name of an installed top-level package that is not Python's own; None if there is none,
+        for example for a plain socket that the application uses itself.
     """
     own = list(_own(error, is_clients))
     for each in own:
@@ -359,9 +359,10 @@ def library_of(error: BaseException, is_clients: Callable[[BaseException], bool]
 
 
 def _packages(traceback: TracebackType | None) -> Iterator[str]:
-    """The installed packages that an error passed inside of the application, innermost first.
+    """The installed packages that an error passed inside the application, innermost first.
 
-    What called the application (a framework, a server) has nothing to do with its upstreams.
+    The code that called the application (a framework, a server) has nothing to do with its
+    upstreams.
     """
     modules: list[tuple[str, str]] = []
     while traceback is not None:

@@ -1,7 +1,7 @@
-"""What the witnesses of one exchange have seen of its peer, and what follows at its end.
+"""What the witnesses of one exchange have seen of its peer, and what follows from it at the end.
 
-`Watch` does no I/O and reads no clock. A shim tells it what passes through the callables which
-it gave to the application; that is the provenance on which every verdict rests.
+`Watch` does no I/O and reads no clock. A shim reports what passes through the callables that it
+gave to the application. Every verdict rests on that provenance.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ __all__ = [
 ]
 
 UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Methods that change something (all but the safe ones of RFC 9110, section 9.2.1, and those
-which end no exchange of their own)."""
+"""Methods that change something (all except the safe ones of RFC 9110, section 9.2.1, and those
+that do not end an exchange of their own)."""
 
 OPEN: Final = 0
 """Nothing of the response's body has been handed over."""
@@ -64,10 +64,11 @@ GONE: Final = 3
 class Watch:
     """One exchange's peer, as its witnesses see it.
 
-    A shim has a class of its own, with what it gives to the application and with the facts.
+    Each shim has a subclass, which holds the facts and the callables that it gives to the
+    application.
 
-    Nearly every exchange is over without anything to say. So only what these need is set at the
-    start, in slots; all else has its default on the class.
+    Nearly every exchange ends with nothing to report. So the start sets only what such an exchange
+    needs, in slots; everything else has its default on the class.
 
     Args:
         now: The request's start, in seconds on any clock that only goes forward.
@@ -77,42 +78,42 @@ class Watch:
 
     started: float
     progress: int
-    """How far the response has come: `OPEN` and so on. A shim may set it to `COMPLETE` by itself
-    where it is `OPEN`, which is what nearly every request takes; for all else there are methods.
+    """How far the response has come: `OPEN` and so on. A shim may itself set it from `OPEN` to
+    `COMPLETE`, as nearly every request does; for all other changes there are methods.
     """
     is_sample: bool = False
-    """Whether it is a sample of what requests there are: the reporter's to say."""
+    """Whether it is a sample of the requests that come. The reporter sets it."""
     is_websocket: bool = False
     """Whether the exchange is a websocket's."""
     body_complete: bool = True
-    """Whether the application has been given all of the request's body."""
+    """Whether the application has received all of the request's body."""
     bytes_in: int = 0
-    """Bytes of the request's body that it has been given."""
+    """Bytes of the request's body that it has received."""
     body_arrived: bool = False
     """Whether the server has all of it, read or not."""
     expected_in: int | None = None
     """The body's declared length, if it has one."""
     bytes_out: int = 0
-    """Bytes of the response's body that have been handed to the server, but for the last piece."""
+    """Bytes of the response's body that the server has received, without the last piece."""
     sends_unseen: bool = False
-    """Whether the server sends the body by itself, so that nobody knows how much of it is out."""
+    """Whether the server sends the body by itself, so that nobody knows how much it has sent."""
     in_flight: int = 0
-    """Those of them which the server may still have, because it has to wait until it can write."""
+    """How many of these the server may still hold, because it has to wait until it can write."""
     departure: Verdict | None = None
     """What the witnesses say; None if none has seen the peer leave."""
     goodbye: Verdict | None = None
-    """The same for a peer that left with all of its response, while the application had still to
-    say that it was all. That is no departure, but what was raised because of it is the peer's."""
+    """The same for a peer that left with its whole response, before the application had said that
+    it was the whole. That is not a departure, but exceptions that follow from it are the peer's."""
     stopping: bool = False
-    """Whether the process is stopping: who ends the exchange then is not the client."""
+    """Whether the process is stopping: it is then not the client who ends the exchange."""
     cut_short: bool = False
-    """Whether the application was told in the middle of the body that no more of it will come."""
+    """Whether the application heard in the middle of the body that no more of it will come."""
     ended: bool = False
     """Whether the exchange is over; its witnesses prove nothing about what comes after."""
     delivery: Exchange | None = None
     """The delivery of its response, if that has begun while the request's body was incomplete."""
     stops: Stops | None = None
-    """Who wants the work stopped when the peer leaves; None as long as nobody does."""
+    """The book of those who want the work stopped when the peer leaves; None if there are none."""
     _key: str = ""
     _gone_at: float | None = None
     _bytes_out_before: int | None = 0
@@ -126,22 +127,22 @@ class Watch:
 
     @property
     def key(self) -> str:
-        """What marks on exceptions name this exchange by, in any process."""
+        """The name of this exchange in the marks on exceptions, unique across processes."""
         if not self._key:
             self._key = os.urandom(8).hex()
         return self._key
 
     @property
     def status(self) -> int | None:
-        """The response's status, once the application has begun to respond: the shim's to say."""
+        """The response's status, once the application has begun to respond. Shims implement it."""
         raise NotImplementedError
 
     def facts(self) -> Facts:
-        """The facts of this exchange. The shim's to say, and asked for only when needed."""
+        """The facts of this exchange. Shims implement it; it is called only when needed."""
         raise NotImplementedError
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
-        """Whether this is the exchange of a request that a middleware inside gets.
+        """Whether this is the exchange of a request that an inner middleware receives.
 
         The shim's to say.
 
@@ -152,34 +153,34 @@ class Watch:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing of the exchange can be missed any more."""
+        """Whether nothing of the exchange can be lost any more."""
         return self.ended or self.progress == COMPLETE
 
     def awaited_out(self) -> int | None:
-        """How many bytes of the response's body the peer waits for, by the head that it has got.
+        """How many bytes of the response's body the peer waits for, by the head that it has.
 
-        The shim's to say (`cleanclose.core.deliver.framing.awaited_length`), and asked for only
+        Shims implement it (`cleanclose.core.deliver.framing.awaited_length`); it is called only
         when the peer has left. None as long as only the response's end can tell.
         """
         return None
 
     def ask(self) -> None:
-        """Ask whether the peer has left, where that can be asked at no cost: the shim's to do.
+        """Ask whether the peer has left, where asking costs nothing. Shims implement it.
 
         `peer_gone` is called if it has.
         """
 
     def look_out(self) -> None:
-        """Look out for the departure from here on: somebody waits for it. The shim's to do.
+        """Watch for the departure from now on, because somebody waits for it. Shims implement it.
 
-        `peer_gone` is called when it is seen. Where the server tells by itself there is nothing
-        to do.
+        It calls `peer_gone` when it sees the departure. If the server reports it anyway, there is
+        nothing to do.
         """
 
     def may_stop(self) -> bool:
-        """Whether the departure that was seen ends the work for this exchange.
+        """Whether the departure ends the work for this exchange.
 
-        Not while the process is stopping: then the server has a way of its own to end it.
+        Not while the process is stopping: then the server ends it in its own way.
         """
         return self.departure is not None and self.departure.side is Side.CLIENT
 
@@ -192,23 +193,23 @@ class Watch:
         return self.stops
 
     def find_witness(self, error: BaseException) -> None:
-        """Look whether an error came out of the exchange's connection: the shim's to do.
+        """Check whether an error came out of the exchange's connection. Shims implement it.
 
-        For what passed through where nothing of ours stood: `peer_gone` is called if it did.
+        This is for errors that passed where none of our code was. It calls `peer_gone` if so.
         """
 
     def idle_before(self, now: float) -> float | None:
         """For how many seconds the connection had been idle when the request came.
 
-        The shim's to say, and asked for only when the peer has left. None where that is not
-        known, and for the first request of a connection.
+        Shims implement it; it is called only when the peer has left. None if that is not known, and
+        for the first request of a connection.
         """
         return None
 
     def is_sending(self, frame: FrameType) -> bool:
-        """Whether a frame of the call stack is the server's own send, for this exchange.
+        """Whether a frame of the call stack is the server's own send for this exchange.
 
-        The shim's to say. Whatever the server's code does inside of it happens on the
+        Shims implement it. Everything that the server's code does inside that call happens on the
         exchange's connection.
         """
         return False
@@ -216,14 +217,13 @@ class Watch:
     def is_aftermath(self, error: BaseException) -> bool:
         """Whether an error is the server's own, from its work behind this exchange.
 
-        The shim's to say: asked once the exchange is over and its peer had left. The error must
-        have come out of a lost connection, and nobody's code but the server's may have been
-        there.
+        Shims implement it; it is called once the exchange is over and its peer had left. The error
+        must have come out of a lost connection, and only the server's code may have been involved.
         """
         return False
 
     def ask_transport(self, transport: object) -> None:
-        """Ask whether the peer has reset this connection of the exchange: the shim's to do.
+        """Ask whether the peer has reset this connection of the exchange. Shims implement it.
 
         `peer_gone` is called if it has.
 
@@ -232,9 +232,9 @@ class Watch:
         """
 
     def has_left(self, error: BaseException | None = None) -> bool:
-        """Whether the client has left, for a line that is written before the exchange is over.
+        """Whether the client has left, for a line written before the exchange is over.
 
-        It changes nothing: what the witnesses will say at the end is theirs.
+        It changes nothing: at the end the witnesses decide.
 
         Args:
             error: What the server is about to raise, where it writes its line meanwhile.
@@ -243,7 +243,7 @@ class Watch:
 
     @property
     def response_complete(self) -> bool:
-        """Whether the application has handed over all of its response, be it in vain."""
+        """Whether the application has handed over all of its response, even in vain."""
         return self.progress == COMPLETE or self._completed_in_vain
 
     @property
@@ -264,7 +264,7 @@ class Watch:
             self.progress = STREAMING
 
     def file_broke_off(self, size: int | None) -> None:
-        """The server sent a file by itself, and had taken so much; None if nobody can tell."""
+        """The server sent a file by itself and had read so many bytes; None if nobody knows."""
         if size is None:
             self.sends_unseen = True
         else:
@@ -278,7 +278,7 @@ class Watch:
             self.progress = COMPLETE
 
     def response_failed(self) -> None:
-        """What was complete for the application could not be sent."""
+        """A response that was complete for the application could not be sent."""
         if self.progress == COMPLETE:
             self._completed_in_vain = True
             self.progress = STREAMING if self.bytes_out else OPEN
@@ -301,7 +301,8 @@ class Watch:
             now: The time.
             error: What came out of the connection, if it was an exception. It is marked.
             mechanism: How the peer left; what the error says if it is not given.
-            late: Whether the witness was only asked now, so that its moment is not known.
+            late: Whether the witness was asked only now, so that the moment of the departure is not
+                known.
         """
         if self.progress == COMPLETE:
             return
@@ -351,31 +352,31 @@ class Watch:
 
     @property
     def _peer_has_all(self) -> bool:
-        # What is still to come of the request's body nobody has got.
+        # Nobody has received the rest of the request's body.
         if self.is_websocket or not self.body_complete or self.status is None:
             return False
         length = self.awaited_out()
         return length is not None and self.bytes_out - self.in_flight >= length
 
     def body_truncated(self, now: float, error: BaseException | None = None) -> None:
-        """The body ended before its declared length, and the server calls that its end.
+        """The body ended before its declared length, and the server takes that for its end.
 
         Args:
             now: The time.
             error: What the application gets for it, if it is an exception. It is marked.
         """
         known = self.departure
-        # Of a reset that another witness has met a reader finds no more than an end.
+        # After a reset that another witness has met, a reader finds only an end.
         self._truncated = known is None or known.mechanism is not Mechanism.RESET
         self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:
-        """Whose fault an exception is that came up in this exchange."""
+        """Whose fault an exception of this exchange is."""
         self._find_witnesses(error)
         return judge(error, self._witnessed, self.phase, self.key)
 
     def unmask(self, error: BaseException) -> BaseException:
-        """What of an exception is to be judged, told and raised: itself, or what it hides.
+        """Choose the exception to judge, report and raise: this one, or the one that it hides.
 
         A client that leaves at the right moment must not be able to hide an error.
 
@@ -387,19 +388,19 @@ class Watch:
             exception itself where there is none.
         """
         if not isinstance(error, Exception):
-            # Whoever cancels this work waits for just that.
+            # Whoever cancels this work waits for exactly that.
             return error
         self._find_witnesses(error)
         return unmask(error, self._witnessed, self.key)
 
     @property
     def _witnessed(self) -> Verdict | None:
-        """What proves an exception to be the peer's, as well as its own connection does."""
+        """Proofs that an exception is the peer's which are as good as its own connection."""
         return None if self.ended else self.departure or self.goodbye
 
     def _find_witnesses(self, error: BaseException) -> None:
         if not self.ended:
-            # Whatever was cut off from the chain as well: it may be the server's own.
+            # This includes what was cut off from the chain: it may be the server's own.
             for each in chain(error, lambda _: True):
                 if marked(each) is None:
                     self.find_witness(each)
@@ -408,8 +409,8 @@ class Watch:
     def _find_broken_call(self, error: BaseException) -> None:
         """Whether a client library raised it in a call under which the client's body broke off.
 
-        Some (urllib3) take that for their own connection's, wait for an answer to half a request,
-        and say at last that there was none.
+        Some (urllib3) take that for a fault of their own connection, wait for an answer to half a
+        request, and finally report that there was none.
         """
         departure = self.departure
         if departure is None or not self._broken_calls or not raised_by(error, CARRIERS):
@@ -418,7 +419,7 @@ class Watch:
             mark(error, departure, self.key)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
-        """What the server would make of an exception of the application's: the shim's to say.
+        """What the server would do with an exception of the application's. Shims implement it.
 
         Args:
             error: The exception.
@@ -458,9 +459,9 @@ class Watch:
         return End(events=tuple(events), conduct=conduct, error=error)
 
     def _hidden_by_cancelling(self, error: BaseException, now: float) -> Iterator[UpstreamReset]:
-        """What the application was failing with when its work was cancelled for its client.
+        """The exception that was ending the application when its work was cancelled.
 
-        Whoever cancelled it waits for just that exception, and says nothing of it.
+        Whoever cancelled it waits for exactly that exception, and does not report it.
         """
         own = None if self.departure is None or self.ended else masked(error)
         if own is not None and self.departure is not None and self.departure.side is Side.CLIENT:
@@ -472,9 +473,9 @@ class Watch:
         return self.delivery is not None and self.delivery.early
 
     def _cancelled(self, now: float) -> None:
-        """Somebody ended the exchange from outside: if it was not the peer, it was this process.
+        """Something outside ended the exchange: if it was not the peer, it was this process.
 
-        That is a server which is stopping, or a time limit around the application.
+        That is a stopping server, or a time limit around the application.
         """
         if self.progress in (OPEN, STREAMING):
             self.stopping = True
@@ -522,7 +523,7 @@ class Watch:
         if self.stops is not None and self.stops.stopped:
             common |= {"stopped": True, "overdue": self.stops.overdue or None}
         if self._truncated or (accepted and self.cut_short):
-            # Falcon's ASGI stream, for one, gives such a body to the handler like any other.
+            # Falcon's ASGI stream, for example, hands such a body to the handler like any other.
             return TruncatedUpload(status=self.status, accepted=accepted, **common)
         if accepted and facts.method in UNSAFE_METHODS and not sent:
             return ResponseUndelivered(status=self.status, **common)

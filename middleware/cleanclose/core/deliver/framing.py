@@ -20,23 +20,23 @@ __all__ = [
 ]
 
 CHUNKED: Final = -1
-"""A body whose length only its own end tells."""
+"""A body of unknown length: only its own end tells."""
 
 NO_BODY: Final = 0
-"""No body, or none that can be told apart from what follows it on the connection."""
+"""No body, or a body that cannot be told apart from what follows it on the connection."""
 
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""
 
 TOO_LONG: Final = 20
-"""As many digits no length has."""
+"""A length has fewer digits than this."""
 
 
 def ends_chunks(end: bytes) -> bool:
-    """Whether a chunked body that was handed on as it came is whole.
+    """Whether a chunked body that was passed on undecoded is whole.
 
     Args:
-        end: Its last bytes, five or more. Trailers, which nearly nobody sends, are not looked for.
+        end: Its last bytes, five or more. Trailers, which hardly anybody sends, are not recognised.
     """
     return end.endswith(b"0\r\n\r\n")
 
@@ -53,8 +53,8 @@ def body_length(
     """The length of a request's body, if that body is ours to discard.
 
     Left alone, as if there were no body: HEAD, CONNECT and requests for an upgrade, where what
-    follows may be no body at all; and a length which cannot be trusted: where such a body ends
-    is unknown, and reading on could take the next request for a part of it.
+    follows may be no body at all; and a length that cannot be trusted, because nobody knows where
+    such a body ends, and reading on could take the next request for a part of it.
 
     HTTP/2 and 3 need no length: a body ends with its stream (RFC 9113 section 8.1). An upgrade to
     ``h2c`` alone changes nothing: the body comes in HTTP/1.1, all of it, before anything else can
@@ -94,12 +94,12 @@ def is_multiplexed(http_version: str) -> bool:
 
 
 def response_length(content_length: str | None) -> int | None:
-    """The length which a response's head declares; None if it declares none that is valid."""
+    """The length that a response's head declares; None without a valid one."""
     return None if content_length is None else _decimal(content_length.strip())
 
 
 def awaited_length(method: str, status: int, content_length: str | None) -> int | None:
-    """How much of a response's body the client waits for, by what it knows from the head.
+    """How much of a response's body the client waits for, according to the head.
 
     Args:
         method: The request's method.
@@ -119,18 +119,18 @@ def _agreed(content_length: str) -> int | None:
 
 
 def _decimal(value: str) -> int | None:
-    # int() alone would take "+5", "1_000" and digits of other scripts, which no server should,
-    # and raise for thousands of digits.
+    # int() alone would accept "+5", "1_000" and digits of other scripts, which no server should,
+    # and would raise for thousands of digits.
     return int(value) if len(value) < TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether a response that is there as a whole can be given a Content-Length.
+    """Whether a response that is complete may get a Content-Length.
 
     Args:
         status: Its status line, or the code.
-        headers: Its headers. 1xx, 204 and 304 have no content (RFC 9110, section 6.4.1), and what
-            has a Transfer-Encoding must have no length (RFC 9112, section 6.2).
+        headers: Its headers. 1xx, 204 and 304 have no content (RFC 9110, section 6.4.1), and a
+            response with a Transfer-Encoding must have no length (RFC 9112, section 6.2).
     """
     framing = {"content-length", "transfer-encoding"}
     if status[:3] in ("204", "304") or status[:1] == "1":

@@ -1,12 +1,13 @@
-"""One connection whose response is out, or on its way: how long it stays open, and what came of it.
+"""One connection whose response is out, or on its way: how long it stays open, and how it ends.
 
-`Linger` does no I/O and reads no clock. `cleanclose.linger` tells it what the connection brings
-and what the kernel says; it answers with the next step. The rules are the table `TRANSITIONS`.
+`Linger` does no I/O and reads no clock. `cleanclose.linger` reports what happens on the connection
+and what the kernel says; `Linger` answers with the next step. The rules are the table
+`TRANSITIONS`.
 
-First the server sends: until it has let go of the connection nothing is shut down. Then the
-sending side is shut down, so that a client that reads until the end sees it (RFC 9112, section
-9.6), and what comes is discarded. At a limit the reading stops: a client that is stopped by
-back-pressure looks for the response that waits for it. Then the connection is closed.
+First the server sends: nothing is shut down until it has let go of the connection. Then the sending
+side is shut down, so that a client that reads to the end sees the end (RFC 9112, section 9.6), and
+everything that arrives is discarded. At a limit the reading stops: a client that back-pressure
+stops looks for the response that waits for it. Finally the connection is closed.
 """
 
 from __future__ import annotations
@@ -34,27 +35,27 @@ __all__ = [
 ]
 
 MIN_RATE_GRACE: Final = 5.0
-"""Seconds of discarding before `Settings.min_rate` is looked at."""
+"""Seconds of discarding before `Settings.min_rate` is checked."""
 
 FIRST_LOOK: Final = 0.001
-"""Seconds until it is looked whether the server has let go; each further look takes twice as
+"""Seconds before the first check whether the server has let go. Each further check waits twice as
 long, up to `LAST_LOOK`."""
 
 LAST_LOOK: Final = 0.05
 
 UNSEEN: Final = 256 * 1024
-"""Bytes of a body that a server may have read by itself before it let go."""
+"""Bytes of a body that a server may itself have read before it let go."""
 
 SILENT: Final = 1.0
-"""Seconds without a byte, from which on a chunked body may have come to its end."""
+"""Seconds of silence after which a chunked body may have ended."""
 
 ASK_AGAIN: Final = 1.0
-"""Seconds between two questions to the kernel whether the response has arrived."""
+"""Seconds between two questions to the kernel about whether the response has arrived."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Wait:
-    """Look after so many seconds whether the server has let go. Read meanwhile if ``read``."""
+    """Check after so many seconds whether the server has let go. Read meanwhile if ``read``."""
 
     seconds: float
     read: bool
@@ -62,14 +63,14 @@ class Wait:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Discard:
-    """Read and discard what comes; after so many seconds ask again."""
+    """Read and discard what arrives; ask again after so many seconds."""
 
     seconds: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hold:
-    """Keep the connection open without reading; after so many seconds ask again."""
+    """Keep the connection open without reading; ask again after so many seconds."""
 
     seconds: float
 
@@ -136,18 +137,18 @@ class Linger:
         settings: The limits.
         facts: The request, for the event.
         status: The response's status; None if it is not known.
-        proxied: Whether the request showed a proxy: one that closes before the body's end may
+        proxied: Whether the request showed a proxy. A proxy that closes before the body's end may
             have thrown the response away.
-        awaits_continue: Whether the client waits for a 100: it has nothing to send then.
-        received: Bytes of the body that had been read before, by whomever.
+        awaits_continue: Whether the client waits for a 100, and so has nothing to send.
+        received: Bytes of the body that anybody had read before.
         drained: How many of these were discarded.
-        left: Bytes of the body that were still to come; None if only its end tells.
+        left: Bytes of the body that had not come yet; None if only its end tells.
         started: When the request began.
         now: The time.
-        half_closes: Whether the sending side is shut down as soon as the response is out. Not
-            where a relay (uWSGI's HTTP router) would close its client's connection then, unread.
-        reads: Whether what comes may be read while the server sends: only where it is certain
-            that the server will not read any more, and closes.
+        half_closes: Whether the sending side is shut down as soon as the response is out. Not where
+            a relay (uWSGI's HTTP router) would then close its client's connection unread.
+        reads: Whether to read while the server sends: only if the server certainly reads no more,
+            and closes.
     """
 
     __slots__ = (
@@ -211,10 +212,10 @@ class Linger:
         self.half_closes: bool = half_closes
         self.reads: bool = reads
 
-    # What the connection brings.
+    # Reports from the connection.
 
     def let_go(self, now: float) -> Step:
-        """The server has sent what it had, and the sending side is shut down."""
+        """The server has sent everything, and the sending side is shut down."""
         return self._happen(Happening.LET_GO, now)
 
     def received(self, size: int, now: float) -> Step:
@@ -235,7 +236,7 @@ class Linger:
         if self._state is State.LINGERING:
             self._mechanism = Mechanism.EOF
             arrived = connection is None or not connection.unacked
-            # A proxy that stops its own client may have thrown the response away as well.
+            # A proxy that stops its own client may also have thrown the response away.
             if arrived and not (self._proxied and self._is_far_from_end()):
                 self._outcome = Outcome.DELIVERED
         return self._happen(Happening.ENDED, now)
@@ -255,17 +256,17 @@ class Linger:
         return self._happen(Happening.RESET, now)
 
     def kernel_says(self, connection: Connection | None, now: float) -> Step:
-        """The kernel was asked; to be said before the connection is closed, too."""
+        """The kernel has answered. Call it before the connection is closed, too."""
         self._note(connection)
         if connection is not None and connection.reset and not self._ended:
-            # What reading has raised says more: it may have been a time-out of the kernel's.
+            # The error that reading raised says more: the kernel's own time-out may have ended it.
             return self.reset(self._mechanism or Mechanism.RESET, connection, now)
         return self.tick(now)
 
-    # What else happens.
+    # Reports of other things.
 
     def turned_out(self, now: float) -> Step:
-        """Another connection needs the place."""
+        """Another connection needs its place."""
         self._cut(Cap.MAX_LINGERING)
         return self._happen(Happening.TURNED_OUT, now)
 
@@ -306,11 +307,11 @@ class Linger:
 
     @property
     def asks_kernel(self) -> bool:
-        """Whether nothing tells yet that the response has arrived."""
+        """Whether there is no proof yet that the response has arrived."""
         return self._state is State.LINGERING and self._unacked != 0
 
     def step(self, now: float) -> Step:
-        """What to do now. Asking changes nothing."""
+        """The next step. Asking changes nothing."""
         match self._state:
             case State.SENDING:
                 return Wait(self._look, read=self.reads)
@@ -346,7 +347,7 @@ class Linger:
         settings = self._settings
         idle = settings.idle_seconds
         if self._awaits_continue and not self._discarded:
-            # It keeps to its Expect, sends nothing, and closes when it has its answer.
+            # It honours its Expect, sends nothing, and closes when it has its answer.
             idle = min(idle, settings.hold_seconds)
         return (
             (self._idle_since + idle, Cap.IDLE_SECONDS),
@@ -359,7 +360,7 @@ class Linger:
         if rate <= 0 or not self._is_unfinished():
             return math.inf
         at = self._since + max(MIN_RATE_GRACE, self._discarded / rate)
-        # Of chunks nothing tells the end: who is silent may have sent everything.
+        # Nothing here tells where chunks end: a silent client may have sent everything.
         return math.inf if self._left is None and at > self._idle_since + SILENT else at
 
     def _limit_reached(self, now: float) -> Cap | None:
@@ -373,11 +374,11 @@ class Linger:
         return self._left is None or self._discarded < self._left
 
     def _is_far_from_end(self) -> bool:
-        # A chunked body that had come to its end would have been drained, for a proxy's sake.
+        # For a proxy's sake, a chunked body that had ended would have been drained.
         return self._left is None or self._discarded + UNSEEN < self._left
 
     def _settled(self) -> bool:
-        """Whether silence is no fault: the response has arrived, or nothing was to be sent."""
+        """Whether silence is harmless: the response has arrived, or there was nothing to send."""
         if self._unacked == 0:
             self._outcome = Outcome.DELIVERED
             return True
@@ -388,7 +389,7 @@ class Linger:
             self._unacked = connection.unacked
 
     def _cut(self, cap: Cap) -> None:
-        # What ended it stands: a peer that leaves during the hold was cut all the same.
+        # The first end counts: a peer that leaves during the hold was cut all the same.
         if self._cap is None:
             self._outcome, self._cap = Outcome.CUT, cap
 

@@ -1,7 +1,7 @@
 """How long a body is drained before its early response goes out, and how far that has come.
 
 `Patience` names the ways, `patience_for` chooses one, and `Drain` keeps to it. All of it is pure:
-whoever drains says when a piece has come.
+the code that drains reports each piece.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from cleanclose.core.settings import Settings
 __all__ = ["MUCH_FRAMING", "SMALL_REMAINDER", "Connection", "Drain", "Patience", "patience_for"]
 
 SMALL_REMAINDER: Final = 256 * 1024
-"""Bytes of a body that are worth waiting for, for the sake of the connection. Anything larger
-costs a tenth when the lingerer discards it."""
+"""Bytes of a body that are worth waiting for, to keep the connection. For a larger body, discarding
+it in the lingerer costs a tenth."""
 
 SHORT_WAIT: Final = 0.5
-"""Seconds that a small remainder is waited for, and that what arrives without a pause is read."""
+"""Seconds to wait for a small remainder, and to read a body that arrives without a pause."""
 
 MUCH_FRAMING: Final = 1024 * 1024
 """Bytes of a chunked body's framing, beside `FRAMING_PER_BYTE`, past which it is not drained any
-more: chunk extensions without end (Go's net/http has such a limit since CVE-2023-39326). A server
-may have taken as many from the connection without having passed on what is in them."""
+further: chunk extensions can go on for ever (Go's net/http has such a limit since CVE-2023-39326).
+A server may have taken that many bytes from the connection without passing on their content."""
 
 FRAMING_PER_BYTE: Final = 8
-"""Bytes of framing that a byte of the body may have; it takes five where each is a chunk."""
+"""Bytes of framing allowed for each byte of the body. A chunk of one byte takes five."""
 
 RATE_GRACE: Final = 1.0
-"""Seconds of draining before a body's rate so far says when its end is due."""
+"""Seconds of draining before a body's rate so far can predict its end."""
 
 MIN_RATE_GRACE: Final = 5.0
-"""Seconds of draining before `Settings.min_rate` is looked at: a new connection's first bytes
-say nothing about its rate."""
+"""Seconds of draining before `Settings.min_rate` is checked: a new connection's first bytes say
+nothing about its rate."""
 
 
 class Patience(enum.Enum):
@@ -53,20 +53,20 @@ class Patience(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Connection:
-    """What a delivery must know of the client's connection and of who serves it.
+    """What a delivery must know about the client's connection and its server.
 
     Args:
         address: The client's address, for its share of the places; None if it is not known.
-        lingers: Whether the lingerer can have it: its socket is in reach.
+        lingers: Whether the lingerer can take it over: its socket is in reach.
         proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
-        multiplexed: Whether other requests share it (HTTP/2 and 3): it is never closed then.
+        multiplexed: Whether other requests share it (HTTP/2 and 3). If so, it is never closed.
         blocking: Whether a worker waits while the body is drained, as on a WSGI server.
         half_closes: Whether the sending side may be shut down as soon as the response is out
             (`cleanclose.core.deliver.linger.Linger`).
         framed: Whether the interface says where the body ends; if not, it is not drained.
         worker_timeout: Seconds after which the server kills a worker that is busy with one
-            request; None if it does not. Draining takes half of that at most, from the request's
-            start.
+            request; None if it does not. Draining ends at half of that at the latest, counted from
+            the request's start.
     """
 
     address: str | None = None
@@ -94,13 +94,13 @@ def patience_for(
         connection: The client's connection.
         settings: The limits.
         left: Bytes of the body that have not come yet; None for a chunked one.
-        awaits_continue: Whether the client waits for a 100 that nobody has asked for.
-        only_worker: Whether whoever waits is the only one of its process that serves.
-        take_place: Asks for one of the places of those who wait. It is called at most once, and
-            only if the patience that it is for is chosen when there is one.
+        awaits_continue: Whether the client waits for a 100 that nothing has triggered.
+        only_worker: Whether the worker that would wait is the only one of its process.
+        take_place: Asks for one of the places for waiting requests. It is called at most once, and
+            only if the patience that needs the place is chosen when there is one.
     """
-    # Our reading would ask for a body that nobody wants, if a 100 is waited for; behind the final
-    # response it would put a stray 100 on the wire.
+    # If the client waits for a 100, our reading would ask for a body that nobody wants; after the
+    # final response it would put a stray 100 on the wire.
     if not connection.framed or awaits_continue:
         return Patience.NONE
     if settings.respond_after is not None:
@@ -117,17 +117,17 @@ def patience_for(
         return wanted
     if not (connection.blocking and connection.lingers):
         return Patience.NONE
-    # The only worker of its process waits a moment: what a proxy sends at full speed.
+    # The only worker of its process waits a moment, for what a proxy sends at full speed.
     return Patience.SHORT if only_worker else Patience.ARRIVED
 
 
 class Drain:
-    """One body, and for how long the rest of it is waited for.
+    """One body, and how long to wait for the rest of it.
 
     Args:
         settings: The limits.
         length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
-        received: Bytes of it that have been read before.
+        received: Bytes of it that have already been read.
         started: The request's start, in seconds on any clock that only goes forward.
         worker_timeout: As `Connection`'s.
     """
@@ -161,7 +161,7 @@ class Drain:
         self.length: int = length
         """The body's length, or `CHUNKED`."""
         self.received: int = received
-        """Bytes of the body that have been read, by whomever."""
+        """Bytes of the body that anybody has read."""
         self._wire = self._wire_body = 0
         self.drained: int = 0
         """Bytes of it that nobody wanted."""
@@ -197,7 +197,7 @@ class Drain:
                 self._idle_since = now
 
     def on_wire(self, size: int, body: int) -> None:
-        """What has been taken from the connection since the draining began.
+        """Note the bytes taken from the connection since the draining began.
 
         Args:
             size: How many bytes, a chunked body's framing included.
@@ -209,7 +209,7 @@ class Drain:
         """The server has taken bytes from the connection that nobody will get.
 
         Args:
-            size: How many, the next request's perhaps among them.
+            size: How many. Bytes of the next request may be among them.
         """
         left = self.left
         if left is not None:
@@ -228,7 +228,7 @@ class Drain:
         if self.patience is Patience.ARRIVED:
             if taken > SMALL_REMAINDER:
                 return Cap.MAX_BYTES
-            # What is sent without a pause never stops arriving.
+            # A body sent without a pause never stops arriving.
             return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
         if self.patience is Patience.SHORT:
             return Cap.MAX_SECONDS if now >= self._since + SHORT_WAIT else None
@@ -240,7 +240,7 @@ class Drain:
         return next((cap for at, cap in limits if now >= at), None)
 
     def is_due(self, now: float) -> bool:
-        """Whether the body's end will have come before the waiting is over, at its rate so far."""
+        """Whether the body will end before the waiting does, at its rate so far."""
         left = self.left
         if self.patience not in (Patience.DUE, Patience.SHORT) or left is None:
             return True
@@ -248,14 +248,14 @@ class Drain:
         if now < self._since + grace:
             return True
         end = self._end() if self.patience is Patience.DUE else self._since + SHORT_WAIT
-        # Or at the rate of the drain alone: an application that thinks before it answers has kept
+        # Or at the rate of the drain alone: if the application thought before it answered, it kept
         # the client waiting, not the other way round.
         return self.received * (end - now) >= left * (now - self._started) or self.drained * (
             end - now
         ) >= left * (now - self._since)
 
     def wait(self, now: float) -> float:
-        """For how many seconds the next piece is waited for."""
+        """How many seconds to wait for the next piece."""
         match self.patience:
             case Patience.NONE | Patience.ARRIVED:
                 return 0.0

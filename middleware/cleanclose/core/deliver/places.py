@@ -1,4 +1,4 @@
-"""How many may have something at once, so that no client address can have all of it."""
+"""A limited number of places, shared so that no client address can take all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Places"]
 class Places:
     """The places of requests that are drained. Any thread and any event loop may use them.
 
-    Whoever gets no place is answered at once.
+    A request without a place is answered at once.
 
     Args:
         most: How many there are; 0 or more.
@@ -27,27 +27,27 @@ class Places:
         renew_after_fork(self)
 
     def renew(self) -> None:
-        """All places are free again: in a child, which serves none of its parent's requests."""
+        """Free all places in a child, which serves none of its parent's requests."""
         self._taken: Counter[str] = Counter()
         self._all = 0
 
     def __reduce__(self) -> tuple[type[Places], tuple[int], dict[str, int]]:
-        """For copy and pickle: as many places, and all of them free."""
+        """For copy and pickle: the same number of places, all free."""
         return type(self), (self.most,), {"_share": self._share}
 
     @classmethod
     def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
         """The places of a blocking server, where a drain holds a worker.
 
-        It is for proxies that a worker waits, and all the clients of one have its address: they may
+        Workers wait only for proxies. All clients of a proxy have its address, so one address may
         have all of the places.
 
         Args:
-            threads: How many requests the process serves at once; None if that is not known:
-                then it counts as one.
+            threads: How many requests the process serves at once; None if that is not known, which
+                counts as one.
             most: The limit that was set (`cleanclose.core.Settings.max_draining`).
-            greenlets: Whether a request is served by a greenlet of its own, which costs nothing
-                while it waits: then only ``most`` counts.
+            greenlets: Whether each request has a greenlet of its own, which costs nothing while it
+                waits. If so, only ``most`` counts.
         """
         if greenlets:
             return cls(most)
@@ -80,7 +80,7 @@ class Places:
         """Give a place back that `take` gave."""
         key = address or ""
         with self._lock:
-            # A greenlet that a child has from its parent gives back what the parent gave it.
+            # A greenlet that a child inherits gives back a place that its parent gave it.
             self._all = max(0, self._all - 1)
             self._taken[key] -= 1
             if self._taken[key] <= 0:

@@ -1,4 +1,4 @@
-"""Whether a proxy stands between the client and the server, by what it writes into requests."""
+"""Whether a proxy stands between the client and the server, judged by the headers that it adds."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ PROXY_FIELDS: Final = frozenset(
     }
 )
 """Names of the header fields, in lower case, that a proxy adds to a request (RFC 9110, section
-7.6.3; RFC 7239; and the ones in common use before it). A client that sends one by itself only
-waits longer for its own answer."""
+7.6.3; RFC 7239; and the ones in common use before it). A client that sends one itself only waits
+longer for its own answer."""
 
 
 def names_caddy(via: str | None) -> bool:
     """Whether a ``Via`` field names Caddy.
 
-    Caddy answers a client's ``Expect`` by itself and hands the field on all the same, so it does
-    not say that anybody waits.
+    Caddy answers a client's ``Expect`` itself and still passes the field on, so the field does not
+    mean that anybody waits.
 
     Args:
         via: The field's value, several lines joined with commas; None if there is none.

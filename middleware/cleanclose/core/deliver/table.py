@@ -1,4 +1,4 @@
-"""Drain and respond, as a table: the states, what can happen, and the steps that a shim does."""
+"""Drain and respond, as a table: the states, the happenings, and the steps that a shim takes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Forward:
 class Keep:
     """Keep back what the application has sent so far, until it has had its next turn.
 
-    If it does anything else than to send more by then, say `Exchange.turn_over`.
+    If by then it does anything but send more, call `Exchange.turn_over`.
     """
 
 
@@ -37,7 +37,7 @@ class Keep:
 class Read:
     """Read and discard a piece of the body, waiting for it ``at_most_seconds``.
 
-    With 0 only what has arrived is read. If nothing comes, say `Exchange.nothing_came`.
+    With 0, read only what has arrived. If nothing comes, call `Exchange.nothing_came`.
     """
 
     at_most_seconds: float
@@ -45,12 +45,12 @@ class Read:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Respond:
-    """Send all that is kept back, the response's end included; then say `Exchange.responded`.
+    """Send all that is kept back, including the response's end; then call `Exchange.responded`.
 
     Args:
-        close: Whether the connection must not be used again: say so in the head where it is kept
-            back, and to the server.
-        linger: Whether the connection is to be handed to the lingerer, with `Exchange.linger`.
+        close: Whether the connection must not be used again. If so, say it to the server, and in
+            the head if that is still kept back.
+        linger: Whether to hand the connection to the lingerer, with `Exchange.linger`.
         in_one_piece: Whether the body must be one message.
     """
 
@@ -61,7 +61,7 @@ class Respond:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Done:
-    """Send all that is kept back, the response's end included; nothing else is left to do.
+    """Send all that is kept back, including the response's end; nothing else is left to do.
 
     Args:
         in_one_piece: Whether the body must be one message.
@@ -136,12 +136,12 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], State]] = {
     # The lingerer needs no framing.
     (_S.DRAINING, _H.MALFORMED): _S.RESPONDING,
     (_S.DRAINING, _H.ENOUGH): _S.RESPONDING,
-    # Whoever has failed answers all the same, from a task that it has left behind.
+    # An application that has failed still answers, from a task that it left behind.
     (_S.DRAINING, _H.HEAD): _S.DONE,
     (_S.DRAINING, _H.HEAD_LEFT_ALONE): _S.DONE,
     # Respond.
     (_S.RESPONDING, _H.RESPONDED): _S.DONE,
-    # Whatever is kept back goes out on this path too.
+    # Anything kept back goes out on this path too.
     (_S.OPEN, _H.ABANDONED): _S.DONE,
     (_S.KEPT, _H.ABANDONED): _S.DONE,
     (_S.STREAMING, _H.ABANDONED): _S.DONE,
@@ -149,6 +149,6 @@ TRANSITIONS: Final[Mapping[tuple[State, Happening], State]] = {
 }
 """State x happening -> next state.
 
-A pair that is not in the table changes nothing: bytes for the application while it is at work,
-an application that returns while its response is being delivered, anything after the end.
+A pair outside the table changes nothing: bytes for the application while it works, an application
+that returns while its response is being delivered, anything after the end.
 """

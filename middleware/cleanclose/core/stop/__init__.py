@@ -1,4 +1,4 @@
-"""Which work is stopped when its client has left, and what is said of it."""
+"""Which work is stopped when its client has left, and what is reported about it."""
 
 from cleanclose.core.stop.book import Stops
 from cleanclose.core.stop.rules import SAFE_METHODS, Stoppable

@@ -1,7 +1,7 @@
-"""What one exchange's work has to do with its client's departure: who asks, and what became of it.
+"""One exchange's work and its client's departure: who wants to know of it, and how the work ended.
 
-A book is made only for an exchange in which somebody asks. It does no I/O and reads no clock; a
-call that it makes may come from any thread, because a witness may see the departure in one.
+A book exists only for an exchange in which somebody asks. It does no I/O and reads no clock. It may
+call from any thread, because a witness may see the departure in any thread.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class Stops:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a block is still at work, be it at its clean-up."""
+        """Whether a block is still at work, clean-up included."""
         return self._blocks > 0
 
     def ask(self, call: Call) -> None:
-        """Have a call made when the client leaves: at once if it has left already."""
+        """Register a call for the client's departure; it comes at once if that has happened."""
         self._asking.append(call)
         if self.gone:
             call()
 
     def forget(self, call: Call) -> None:
-        """Make this call no more."""
+        """Remove a registered call."""
         # By equality: a bound method is another object each time.
         if call in self._asking:
             self._asking.remove(call)

@@ -1,4 +1,4 @@
-"""Which requests are stopped as a whole: what a user names, and nothing else."""
+"""Which requests are stopped as a whole: only those that a user names."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _PARAMETER: Final = re.compile(r"\{[^{}]*\}|\*")
 class Stoppable:
     """Which requests are cancelled as a whole when their client has left.
 
-    A request has to meet all that is given.
+    A request has to meet all of these conditions.
 
     Args:
         methods: The methods. Default: the safe ones (`SAFE_METHODS`). Half of a POST may be worse
-            than a whole one, so an unsafe method counts only where it is named here.
+            than a whole one, so an unsafe method counts only if you name it here.
         paths: The paths, written like routes: ``{name}`` stands for one segment, ``{name:path}``
             and ``*`` for whatever follows. Default None: all of them.
-        where: A further condition, called with what the shim has of the request: the scope on
-            ASGI, the ``HTTPServerRequest`` on Tornado, the environ on WSGI. Default None. What
-            it raises goes to the server, as an error of the application's.
+        where: A further condition, called with the shim's request: the scope on ASGI, the
+            ``HTTPServerRequest`` on Tornado, the environ on WSGI. Default None. An exception that
+            it raises goes to the server, like one of the application's.
 
     Raises:
         ValueError: A value has the wrong type, or a method is none. The message names it.
@@ -48,7 +48,7 @@ class Stoppable:
 
     @classmethod
     def of(cls, wish: bool | Stoppable | Callable[[Any], bool] | None) -> Stoppable | None:
-        """What a shim's ``stop_work`` argument means.
+        """Interpret a shim's ``stop_work`` argument.
 
         Args:
             wish: True for all safe requests; a callable for those of them for which it is true;

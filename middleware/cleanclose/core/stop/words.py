@@ -1,4 +1,4 @@
-"""What the work hears when nobody waits for it any more."""
+"""The exception for work that nobody waits for any more."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ class ClientLeft(Exception):
     """The client of this request has left, and the work for it was stopped.
 
     Raised by `cleanclose.core.raise_if_gone`, and at the end of a ``stop_work()`` block that was
-    cut short. An application need not catch it: the middleware takes it for the client's, as it
-    does a framework's own word for a departure, as long as the exchange has a witness.
+    cut short. An application need not catch it: as long as the exchange has a witness, the
+    middleware takes it for the client's, like a framework's own exception for a departure.
     """
 
     def __init__(self, message: str = "the client has left") -> None:

@@ -1,7 +1,7 @@
-"""Floods: many lines that say the same become one line which says how many.
+"""Floods: many lines that say the same become one line that says how many.
 
-No clock and no thread of its own: the time is passed in, and what is due comes out with whatever
-is asked next. It is about lines only; counters have counted before.
+It has no clock and no thread: callers pass the time in, and due lines come out with the next call.
+It handles lines only; counters have counted before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cleanclose.core.process import Lock
 __all__ = ["DEFAULT_FLOOD", "FOLDED", "Flood", "FloodControl", "Fold"]
 
 FOLDED: Final = "events_folded"
-"""The name of the line that stands for those which were not written."""
+"""The name of the line that stands for unwritten ones."""
 
 _DIFFERS: Final = frozenset(
     {
@@ -37,14 +37,14 @@ _DIFFERS: Final = frozenset(
         "wasted_seconds",
     }
 )
-"""Fields in which two events of the same kind may differ. All others are alike in them."""
+"""Fields in which two events of the same kind may differ. They agree in all other fields."""
 
 _KINDS_AT_FULL_LENGTH: Final = 2
-"""Of how many kinds of one event, at one level, all lines may be written that a kind has. A client
-has many ways to be of another kind: another route, another moment."""
+"""For how many kinds of one event, at one level, all of a kind's lines may be written. A client has
+many ways to be of another kind: another route, another moment."""
 
 _SHARED: Final = ("framework", "server")
-"""What is said of kinds that are counted together."""
+"""The text for kinds that are counted together."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +52,12 @@ class Flood:
     """From when on lines are folded.
 
     Args:
-        lines: How many lines of one kind are written at most in ``seconds``, besides the one
-            that counts the others; of all kinds of one event twice as many, errors excepted.
-            Default 20.
-        seconds: How long they are counted together, from the first of them on. Default 60.
-        kinds: How many kinds are told apart at once. With more than that the oldest is
-            forgotten early, and counted anew. Default 256.
+        lines: How many lines of one kind are written at most in ``seconds``, besides the line that
+            counts the others. All kinds of one event together have twice as many; errors have no
+            such limit. Default 20.
+        seconds: How long lines are counted together, from the first one on. Default 60.
+        kinds: How many kinds are kept apart at once. With more, the oldest kind is forgotten early,
+            and counted anew. Default 256.
 
     Raises:
         ValueError: A value has the wrong type or is out of its range.
@@ -94,8 +94,8 @@ class Fold:
 
     Args:
         name: Their events' name.
-        level: Their level, which is that of the line which stands for them.
-        alike: The fields in which they do not differ.
+        level: Their level, which the line that stands for them also has.
+        alike: The fields that they have in common.
         count: How many they are.
         first: The time of the first of them.
         last: The time of the last of them.
@@ -124,7 +124,7 @@ class Fold:
 
 
 class _Window:
-    """What has been seen of one kind since its first line."""
+    """The lines of one kind since its first one."""
 
     __slots__ = ("alike", "count", "ends", "first", "last", "level", "lines", "name")
 
@@ -146,11 +146,11 @@ class _Window:
 
 
 class FloodControl:
-    """Which lines are written, and what stands for the others. Thread-safe, of bounded size.
+    """Decides which lines are written, and what stands for the others. Thread-safe and bounded.
 
-    A line is of the same kind as another if it has the same level, the same event and the same
-    fields, but for addresses, ids, methods, sizes and times. Below ``ERROR``, all kinds of one
-    event have no more lines together than two of them: what is of another kind then is counted.
+    Two lines are of the same kind if they have the same level, event and fields, not counting
+    addresses, ids, methods, sizes and times. Below ``ERROR``, all kinds of one event together have
+    no more lines than two kinds would have; further kinds are only counted.
 
     Args:
         flood: From when on lines are folded.
@@ -166,7 +166,7 @@ class FloodControl:
     def admit(
         self, name: str, level: int, fields: Mapping[str, object], now: float
     ) -> tuple[bool, list[Fold]]:
-        """Whether a line is to be written, and what is to be written before it.
+        """Whether to write a line, and what to write before it.
 
         Args:
             name: The event's name.
@@ -179,7 +179,7 @@ class FloodControl:
         try:
             hash(kind)
         except TypeError:
-            # Not plain, so not to be compared: such an event is always written.
+            # Not plain, so it cannot be compared: such an event is always written.
             return True, self.due(now)
         with self._lock:
             folds = self._ended(now)
@@ -204,7 +204,8 @@ class FloodControl:
     def _of_all(self, name: str, level: int, alike: Mapping[str, object], now: float) -> _Window:
         """The window of all kinds of one event at one level.
 
-        An error is nobody's choice, and none may hide another: its kinds are not counted together.
+        Errors are nobody's choice, and none may hide another, so their kinds are not counted
+        together.
         """
         window = self._all.get((level, name))
         if window is None:
@@ -214,12 +215,12 @@ class FloodControl:
         return window
 
     def due(self, now: float) -> list[Fold]:
-        """What stands for the lines of the kinds whose time is over."""
+        """The lines that stand for kinds whose time is over."""
         with self._lock:
             return self._ended(now)
 
     def rest(self) -> list[Fold]:
-        """What stands for all lines that have not been accounted for, and forget all kinds."""
+        """The lines that stand for all unwritten ones; then forget all kinds."""
         with self._lock:
             windows = [*self._windows.values(), *self._all.values()]
             self._windows.clear()

@@ -1,4 +1,4 @@
-"""The lines that are written about events."""
+"""Log lines about events."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _ABOUT: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar(
 
 
 def event_of_line() -> str | None:
-    """The name of the event that a line is about which is written here and now.
+    """The name of the event that the line being written is about.
 
-    For what looks at lines on their way (a filter, a tracker's hook): a line's text says nothing
-    about what it is, because a client chooses parts of it.
+    For code that inspects lines on their way (a filter, a tracker's hook). A line's text proves
+    nothing, because a client chooses parts of it.
 
     Returns:
-        The name, also for the line that stands for many such events; None for every line that no
-        `LineOutlet` writes.
+        The name, also for the line that stands for many such events; None for a line that does not
+        come from a `LineOutlet`.
     """
     return _ABOUT.get()
 
@@ -64,11 +64,11 @@ def _line_about(name: str) -> Generator[None]:
 
 
 class LineOutlet:
-    """What outlets have in common that write a line for each event.
+    """The base of outlets that write a line for each event.
 
-    A subclass writes them. Lines that say the same are folded
-    (`cleanclose.core.tell.floods.FloodControl`): what stands for them is written with the next
-    event after their time, by `flush`, and when the interpreter exits.
+    A subclass writes the lines. Lines that say the same are folded
+    (`cleanclose.core.tell.floods.FloodControl`); the line that stands for them is written with the
+    next event after their time, by `flush`, and when the interpreter exits.
 
     Args:
         levels: How loud each event is. Default: the table as it stands.
@@ -104,7 +104,7 @@ class LineOutlet:
             at_exit(self)
 
     def renew(self) -> None:
-        """In a child that has just been forked: what was folded before is its parent's to tell."""
+        """A child has just been forked: its parent reports what was folded before."""
         self._control = None if self._flood is None else FloodControl(self._flood)
 
     def finish(self) -> None:
@@ -112,7 +112,7 @@ class LineOutlet:
         self.flush()
 
     def __getstate__(self) -> dict[str, object]:
-        """For copy and pickle: what was folded is this one's to tell."""
+        """For copy and pickle: the original reports what it has folded."""
         return {**self.__dict__, "_control": None}
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -124,7 +124,7 @@ class LineOutlet:
         """Write the event's line, at its level.
 
         Raises:
-            BaseException: What one of ``ids`` has raised, once the line is written.
+            BaseException: One of ``ids`` has raised it; the line is written first.
         """
         self.write_due()
         level = self._levels.of(event)
@@ -144,13 +144,13 @@ class LineOutlet:
             raise failure
 
     def flush(self) -> None:
-        """Write what stands for the lines that were folded so far."""
+        """Write the lines that stand for those folded so far."""
         control = self._control
         if control is not None:
             self._tell(control.rest())
 
     def write_due(self) -> None:
-        """Write what stands for folded lines whose time is over."""
+        """Write the lines that stand for folded ones whose time is over."""
         if self._control is None:
             return
         self._tell(self._control.due(self._clock()))
@@ -162,7 +162,7 @@ class LineOutlet:
     def write(
         self, level: int, name: str, fields: dict[str, object], error: BaseException | None
     ) -> None:
-        """Write one line: the subclass's to do.
+        """Write one line. Subclasses implement it.
 
         Args:
             level: One of logging's numbers.
@@ -244,13 +244,13 @@ class StructlogOutlet(LineOutlet):
         if not structlog.is_configured():
             text = str(_RENDER(None, "", {"event": name, **fields}))
             extra = {"event": name, **fields}
-            # An argument of its own: a field may have a per cent sign.
+            # Passed as an argument, because a field may contain a per cent sign.
             self._plain.log(level, "%s", text, exc_info=error, extra=extra)
             return
         if error is not None:
             fields["exc_info"] = error
-        # By its name: all of structlog's classes have these methods, and not all have log(), nor
-        # do those that have it know other numbers than these.
+        # By the method's name: all of structlog's classes have these methods. Not all have log(),
+        # and those that do know only these numbers.
         result: object = getattr(self._logger(), _method(level))(name, **fields)
         if inspect.iscoroutine(result):
             _see_through(result)
@@ -259,7 +259,7 @@ class StructlogOutlet(LineOutlet):
         config = structlog.get_config()
         wrapper: object = config["wrapper_class"]
         if isinstance(wrapper, type) and issubclass(wrapper, structlog.stdlib.AsyncBoundLogger):
-            # Its methods have to be awaited, and it can only be made where a loop runs.
+            # Its methods need an await, and it can only be made while a loop runs.
             factory: Any = config["logger_factory"]
             return structlog.wrap_logger(
                 factory(LOGGER_NAME), wrapper_class=structlog.stdlib.BoundLogger
@@ -286,11 +286,11 @@ _RUNNING: Final[set[asyncio.Task[object]]] = set()
 
 
 def _see_through(coroutine: Coroutine[Any, Any, object]) -> None:
-    """See an asynchronous logger's call through, which nobody here can await."""
+    """Complete an asynchronous logger's call, which nobody here can await."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
-        # Not asyncio.run(): behind that, the thread's own loop would be no more.
+        # Not asyncio.run(), which would take away the thread's own loop.
         with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
             runner.run(coroutine)
         return

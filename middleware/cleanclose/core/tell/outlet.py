@@ -17,13 +17,13 @@ class Outlet(Protocol):
     def __call__(self, event: Event, /) -> None:
         """Receive one event.
 
-        Whatever it raises is counted and reported once, be it no `Exception`. Only what interrupts
-        it from outside goes on: a signal handler's exception, a greenlet's end.
+        Whatever it raises is counted and reported once, even if it is not an `Exception`. Only
+        interruptions from outside go on: a signal handler's exception, a greenlet's end.
         """
 
 
 def callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
-    """What is given, if each of it can be called and needs not be awaited."""
+    """Return the outlets, if each can be called and needs no await."""
     if not isinstance(cast("object", given), Iterable):
         raise TypeError(f"{name} must be a collection of callables, not {given!r}")
     found = tuple(given)

@@ -1,4 +1,4 @@
-"""Each event is counted, and goes to the outlets; none of it can disturb a request."""
+"""Counts each event and passes it to the outlets, without ever disturbing a request."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = ["LISTENERS", "Detector", "Reporter", "on_event"]
 
 
 class Detector(Protocol):
-    """What looks for what departures have in common: `cleanclose.surge.Surge` is one."""
+    """Looks for what departures have in common, as `cleanclose.surge.Surge` does."""
 
     @property
     def sample_at(self) -> float:
-        """`request_begins` is to be asked about a request that begins at this time or later."""
+        """Ask `request_begins` about a request that begins at this time or later."""
         ...
 
     def request_begins(self, now: float) -> bool:
@@ -47,11 +47,10 @@ LISTENERS: Final[list[Outlet]] = []
 
 
 def on_event(outlet: Outlet) -> Callable[[], None]:
-    """Hear of the events of all middleware in this process, whatever its outlets are.
+    """Listen to the events of all middleware in this process, whatever its outlets are.
 
     Args:
-        outlet: Called with each event, behind the outlets. If it listens already, it is not
-            called twice.
+        outlet: Called with each event, after the outlets. Registering it twice has no effect.
 
     Returns:
         A function that ends this; it may be called more than once.
@@ -70,7 +69,7 @@ class Reporter:
         outlets: The outlets, called in this order. None: one `StructlogOutlet`.
         levels: How loud each event is, for that one.
         counters: What counts. Default: this process's counters.
-        surge: What tells when departures stop being random. None: nothing does.
+        surge: Says when departures stop being random. None: nothing does.
         clock: A clock that only goes forward, in seconds.
 
     Raises:
@@ -89,7 +88,7 @@ class Reporter:
         self._surge = surge
         self._clock = clock
         self.sample_at: float = math.inf if surge is None else 0.0
-        """`request_begins` is to be told of a request that begins at this time or later."""
+        """Call `request_begins` for a request that begins at this time or later."""
         self._outlets: tuple[Outlet, ...] = (
             (StructlogOutlet(levels),) if outlets is None else callables("outlets", outlets)
         )
@@ -97,12 +96,12 @@ class Reporter:
         self._reported: set[int] = set()
 
     def __getstate__(self) -> dict[str, object]:
-        """For copy and pickle: what only means something here and now begins anew."""
+        """For copy and pickle: state of this process begins anew."""
         sample_at = math.inf if self._surge is None else 0.0
         return {**self.__dict__, "_reported": set[int](), "sample_at": sample_at}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Reporter:
-        """A reporter to the same outlets: they are where events go, be it twice the same."""
+        """Make a reporter to the same outlets, which are not copied."""
         copied = copy.copy(self)
         copied._surge = copy.deepcopy(self._surge, memo)
         return copied
@@ -124,10 +123,10 @@ class Reporter:
                 self.report(surge)
 
     def request_begins(self, watch: Watch) -> None:
-        """A request begins that may become a sample of what requests there are: see `sample_at`.
+        """A request begins that may become a sample of the requests that come; see `sample_at`.
 
         Args:
-            watch: The request. `request_over` is to be told of it if it is marked as a sample.
+            watch: The request. Call `request_over` for it if it is marked as a sample.
         """
         if self._surge is not None:
             watch.is_sample = self._surge.request_begins(watch.started)
@@ -140,7 +139,7 @@ class Reporter:
             watch: The request.
         """
         surge = self._surge
-        # Who is left is told as an event.
+        # If its client has left, there is an event instead.
         if surge is None or watch.departure is not None:
             return
         with contained(partial(self._failed, surge)):
@@ -156,6 +155,6 @@ class Reporter:
         self._counters.count_outlet_error()
         if id(outlet) not in self._reported:
             self._reported.add(id(outlet))
-            # A filter of the application's may raise as well, and is not caught by logging.
+            # A filter of the application may raise as well, and logging does not catch that.
             with contained():
                 logging.getLogger(LOGGER_NAME).error("An outlet failed: %r", outlet, exc_info=error)

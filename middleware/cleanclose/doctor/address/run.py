@@ -147,13 +147,7 @@ def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
     """
     hung = [case for case in cases if case.seen.hung]
     lost = [case for case in cases if case.seen.response is None and not case.seen.hung]
-    gateway = [
-        case
-        for case in cases
-        if case.seen.response is not None
-        and case.seen.response.status in _GATEWAY_ERRORS
-        and case.seen.response.status != small.status
-    ]
+    gateway = [case for case in cases if _is_gateways(case, small)]
     found = (
         (
             lost,
@@ -183,6 +177,16 @@ def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
         Finding(id=id, cases=tuple(case.id for case in against), sentence=sentence, advice=advice)
         for against, id, sentence, advice in found
         if against
+    )
+
+
+def _is_gateways(case: Case, small: Response) -> bool:
+    """Whether it got a proxy's error, and a small request does not."""
+    response = case.seen.response
+    return (
+        response is not None
+        and response.status in _GATEWAY_ERRORS
+        and response.status != small.status
     )
 
 
@@ -253,7 +257,9 @@ def _show(
     for column in ("client", "answer", "made by", "body sent", "seconds"):
         table.add_column(column)
     for case in cases:
-        table.add_row(case.title, _got(case), _maker(case), _part(case), f"{case.seen.seconds:.1f}")
+        table.add_row(
+            case.title, _got(case, small), _maker(case), _part(case), f"{case.seen.seconds:.1f}"
+        )
     out.print(table)
     for note in notes:
         out.print(Text(f"\n{note}", style="yellow"))
@@ -266,9 +272,10 @@ def _show(
     out.print(Text(f"\n{summary}", style="bold red" if count else "bold green"))
 
 
-def _got(case: Case) -> Text:
+def _got(case: Case, small: Response) -> Text:
     if case.seen.response is not None:
-        return Text(str(case.seen.response.status), style="green")
+        style = "bold red" if _is_gateways(case, small) else "green"
+        return Text(str(case.seen.response.status), style=style)
     return Text("hangs" if case.seen.hung else f"lost ({case.seen.error})", style="bold red")
 
 

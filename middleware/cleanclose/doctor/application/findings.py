@@ -68,6 +68,10 @@ def _smuggled(result: Result) -> str | None:
     return f"{result.smuggled} of them" if result.smuggled else None
 
 
+def _ended(result: Result) -> str | None:
+    return result.ended
+
+
 # A second 100 in front of the answer is superfluous and harms nobody.
 _HARMLESS: Final = frozenset({"unasked_continue"})
 
@@ -94,7 +98,7 @@ def _shows_failure(line: Line) -> bool:
 
 
 def _upstream_hidden(result: Result) -> str | None:
-    if result.group != "upstream" or any(answer.kind == "hung" for answer in result.answers):
+    if result.group != "upstream":
         return None
     shown = result.tracebacks or any(map(_shows_failure, result.lines))
     if not shown:
@@ -131,6 +135,13 @@ def _noisy(result: Result) -> str | None:
 
 _ADD: Final = "Put the middleware around the application."
 _RULES: Final = (
+    _Rule(
+        "server-ended",
+        "error",
+        _ended,
+        "{server} itself has ended, and has served nobody any more.",
+        "Report it to {server}'s authors.",
+    ),
     _Rule(
         "body-taken-for-request",
         "error",

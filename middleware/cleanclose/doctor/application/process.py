@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -15,12 +16,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import IO, Final, Self
 
 from cleanclose.doctor.application import routes
 from cleanclose.doctor.output import Trouble
 
-__all__ = ["Program", "free_port", "is_free", "serves"]
+__all__ = ["NotStarted", "Program", "ask", "free_port", "serves", "why_taken"]
 
 _EVERY: Final = 0.02
 # Ends the groups that are registered when its standard input ends: when we are gone, killed too.
@@ -49,6 +50,10 @@ os.write(reaper, b'+%d\\n' % os.getpid())
 os.close(reaper)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
+
+
+class NotStarted(Trouble):
+    """A program ended, or was not ready in time."""
 
 
 class _Reaper:
@@ -86,6 +91,37 @@ class _Reaper:
 _reaper: Final = _Reaper()
 
 
+def _launch(
+    command: Sequence[str],
+    *,
+    stdout: IO[bytes],
+    stderr: int,
+    environment: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start a program in a group of its own, which the reaper knows."""
+    reaper = _reaper.number()
+    launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(reaper)]
+    return subprocess.Popen(  # noqa: S603 - what the user asked for
+        [*launched, *command],
+        pass_fds=(reaper,),
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for whatever of a program's group is left."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    _reaper.forget(process.pid)
+
+
 def free_port() -> int:
     """A loopback port that is free now."""
     with socket.socket() as probe:
@@ -94,15 +130,47 @@ def free_port() -> int:
         return port
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could bind this loopback port now."""
+def why_taken(port: int) -> str | None:
+    """Why a server cannot have this loopback port now, in one sentence; None if it can.
+
+    Args:
+        port: The port.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"Port {port} is in use."
+            return f"Port {port} cannot be had here: {error.strerror}."
+    return None
+
+
+def ask(command: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Run a program to its end, and take what it has written to its standard output.
+
+    Whatever it has started itself ends with it, and when we end, killed too.
+
+    Args:
+        command: Its words.
+        seconds: How long it has.
+
+    Returns:
+        Its exit status, and its output.
+
+    Raises:
+        subprocess.TimeoutExpired: It has not ended in time.
+    """
+    # A file: the end of a pipe would come with the end of all that holds it.
+    with tempfile.TemporaryFile() as output:
+        process = _launch(command, stdout=output, stderr=subprocess.DEVNULL)
+        try:
+            status = process.wait(seconds)
+        finally:
+            _end(process)
+        output.seek(0)
+        return status, output.read().decode("utf-8", "replace")
 
 
 def serves(port: int) -> bool:
@@ -184,7 +252,7 @@ class Program:
             seconds: How long it has.
 
         Raises:
-            Trouble: It ended, or was not ready in time.
+            NotStarted: It ended, or was not ready in time.
         """
         for attempt in (1, 2, 3):
             self.port = self._wanted_port or free_port()
@@ -192,7 +260,7 @@ class Program:
             try:
                 self._wait(is_ready, seconds)
                 return
-            except Trouble:
+            except NotStarted:
                 # Somebody was faster with the port.
                 lost = "in use" in self.log_text().lower() and self._wanted_port is None
                 if attempt == 3 or not lost:
@@ -211,10 +279,7 @@ class Program:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(self._stop_seconds)
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            _reaper.forget(process.pid)
+            _end(process)
 
     def log_text(self) -> str:
         """What it has written so far to its standard output and error."""
@@ -222,22 +287,18 @@ class Program:
 
     def last_words(self) -> str:
         """The last line of its output that says something, for a message."""
-        lines = [line.strip() for line in self.log_text().splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "it wrote nothing"
+        # The tracebacks of exception groups have a frame of lines around them.
+        lines = [line.strip(" \t|+-") for line in self.log_text().splitlines()]
+        return next((line[:300] for line in reversed(lines) if line), "it wrote nothing")
 
     def _spawn(self) -> None:
-        reaper = _reaper.number()
-        launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(reaper)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - what the user asked for
-                [*launched, *self._command(self.port)],
-                pass_fds=(reaper,),
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **self._environment},
-                cwd=self._cwd,
-                stdin=subprocess.DEVNULL,
+            self._process = _launch(
+                self._command(self.port),
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                environment=self._environment,
+                cwd=self._cwd,
             )
 
     def _wait(self, is_ready: Callable[[int], bool], seconds: float) -> None:
@@ -247,6 +308,6 @@ class Program:
             if is_ready(self.port):
                 return
             if self._process.poll() is not None:
-                raise Trouble(f"{self.name} ended before it was ready: {self.last_words()}")
+                raise NotStarted(f"{self.name} ended before it was ready: {self.last_words()}")
             time.sleep(_EVERY)
-        raise Trouble(f"{self.name} was not ready within {seconds:g} s: {self.last_words()}")
+        raise NotStarted(f"{self.name} was not ready within {seconds:g} s: {self.last_words()}")

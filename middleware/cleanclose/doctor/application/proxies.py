@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from cleanclose.doctor.application.process import Program, free_port, serves
+from cleanclose.doctor.application.process import Program, serves
 
 __all__ = ["PROXIES", "Proxy", "installed", "running"]
 
@@ -207,22 +207,25 @@ def running(proxy: Proxy, upstream: int, folder: Path) -> Generator[int]:
         The proxy's port.
 
     Raises:
-        Trouble: It does not start.
+        NotStarted: It does not start.
     """
     own = Path(tempfile.mkdtemp(prefix=f"{proxy.program}-", dir=folder))
-    port = free_port()
-    proxy.configure(own, port, upstream)
+
+    def command(port: int) -> tuple[str, ...]:
+        # Here, and not before: the port is another one if somebody was faster with the first.
+        proxy.configure(own, port, upstream)
+        return _path(proxy.program) or proxy.program, *proxy.arguments
+
     program = Program(
         proxy.name,
-        lambda _: (_path(proxy.program) or proxy.program, *proxy.arguments),
+        command,
         folder=folder,
         # Where Caddy would keep certificates and its last configuration.
         environment={name: str(own) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
-        port=port,
         stop_seconds=1.0,
         cwd=own,
     )
     with program:
         # Traefik accepts before it knows its routes.
         program.start(serves, _READY_SECONDS)
-        yield port
+        yield program.port

@@ -45,24 +45,26 @@ class ResetWatch:
             self._thread.join()
         self._tracer.close()
 
-    def sent_from(self, port: int, began: float) -> tuple[str, ...]:
+    def catch_up(self) -> None:
+        """Wait until all is read that the kernel has written by now."""
+        if self._thread is not None:
+            time.sleep(_MEANWHILE)
+
+    def sent_from(self, port: int, began: float, ended: float) -> tuple[str, ...]:
         """The reasons of the resets that were sent from a loopback port.
 
         Args:
             port: The port.
             began: From when on, in seconds of `time.monotonic`.
+            ended: Until when.
         """
-        if self._thread is None:
-            return ()
-        # What the kernel has written by now is read within that time.
-        time.sleep(_MEANWHILE)
         with self._lock:
             sent = [reset for reset in self._seen if reset.direction is Direction.SENT]
         end = f":{port}"
         return tuple(
             reset.reason or "unknown"
             for reset in sent
-            if reset.at >= began and reset.local.endswith(end)
+            if began <= reset.at < ended and reset.local.endswith(end)
         )
 
     def _listen(self) -> None:

@@ -124,6 +124,8 @@ class Result:
     """How many requests the server has read out of a body."""
     resets: tuple[str, ...] = ()
     """The kernel's reasons for the resets that it sent for the server, where it can be asked."""
+    ended: str | None = None
+    """The server's last words, if it has ended itself."""
 
     @property
     def lost(self) -> tuple[Answer, ...]:

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cleanclose.doctor.application import http2
 from cleanclose.doctor.application.cases import (
@@ -25,10 +25,10 @@ from cleanclose.doctor.application.cases import (
     server_cases,
 )
 from cleanclose.doctor.application.findings import find
-from cleanclose.doctor.application.process import is_free
+from cleanclose.doctor.application.process import NotStarted, ask, why_taken
 from cleanclose.doctor.application.proxies import Proxy, installed, running
 from cleanclose.doctor.application.resets import ResetWatch
-from cleanclose.doctor.application.results import Finding, Line, Report, Result, Side, SideReport
+from cleanclose.doctor.application.results import Line, Report, Result, Side, SideReport
 from cleanclose.doctor.application.servers import Server, pick
 from cleanclose.doctor.application.side import RunningSide
 from cleanclose.doctor.application.target import FOUND, Interface
@@ -97,16 +97,22 @@ def examine(plan: Plan, progress: Progress) -> Report:
             raise Trouble(f"The middleware needs {found['shim_needs']} here: {need}.")
         notes.append(f"Not tried wrapped: the middleware needs {found['shim_needs']} ({need}).")
     with _folder() as folder:
-        reports, findings = _run_sides(plan, interface, server, sides, folder, progress)
+        done = _run_sides(plan, interface, server, sides, folder, progress)
     return Report(
         target=plan.target,
         interface=interface,
         framework=found["framework"],
         server=server.name,
         server_version=server.version,
-        sides=reports,
-        findings=findings,
-        notes=tuple(notes),
+        sides=tuple(each.report for each in done),
+        findings=tuple(
+            finding
+            for each in done
+            for finding in find(
+                each.report.results, side=each.report.side, server=server.name, usual=each.usual
+            )
+        ),
+        notes=tuple(dict.fromkeys((*notes, *(note for each in done for note in each.notes)))),
         seconds=round(time.monotonic() - began, 1),
     )
 
@@ -115,22 +121,16 @@ def _inspect(plan: Plan) -> dict[str, Any]:
     """Ask another process what the application is."""
     command = [sys.executable, "-m", "cleanclose.doctor.application.target", plan.target]
     try:
-        asked = subprocess.run(  # noqa: S603 - the application that the user has named
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=plan.start_seconds,
-        )
+        status, output = ask(command, plan.start_seconds)
     except subprocess.TimeoutExpired:
         raise Trouble(f"{plan.target} was not imported within {plan.start_seconds:g} s.") from None
-    for line in reversed(asked.stdout.decode("utf-8", "replace").splitlines()):
+    for line in reversed(output.splitlines()):
         if line.startswith(FOUND):
             answer: dict[str, Any] = json.loads(line.removeprefix(FOUND))
             if "error" in answer:
                 raise Trouble(answer["error"])
             return answer
-    raise Trouble(f"{plan.target} ended Python when it was imported (status {asked.returncode}).")
+    raise Trouble(f"{plan.target} ended Python when it was imported (status {status}).")
 
 
 @contextmanager
@@ -148,14 +148,14 @@ def _run_sides(
     sides: Sequence[Side],
     folder: Path,
     progress: Progress,
-) -> tuple[tuple[SideReport, ...], tuple[Finding, ...]]:
+) -> list[_Done]:
     with ExitStack() as stack:
         resets = stack.enter_context(ResetWatch())
         running: list[RunningSide] = []
         for number, side in enumerate(sides):
             port = None if plan.port is None else plan.port + number
-            if port is not None and not is_free(port):
-                raise Trouble(f"Port {port} is in use.")
+            if port is not None and (why := why_taken(port)) is not None:
+                raise Trouble(why)
             one = RunningSide(
                 side,
                 plan.target,
@@ -180,13 +180,16 @@ def _run_sides(
         for future in futures:
             if future.done():
                 future.result()
-        done = [future.result() for future in futures]
-    findings = tuple(
-        finding
-        for report, usual in done
-        for finding in find(report.results, side=report.side, server=server.name, usual=usual)
-    )
-    return tuple(report for report, _ in done), findings
+        return [future.result() for future in futures]
+
+
+class _Done(NamedTuple):
+    """What came of one side."""
+
+    report: SideReport
+    usual: tuple[Line, ...]
+    """What the application logs for a request that its client waits for."""
+    notes: tuple[str, ...]
 
 
 def _run_side(
@@ -196,17 +199,17 @@ def _run_side(
     folder: Path,
     progress: Progress,
     stop: threading.Event,
-) -> tuple[SideReport, tuple[Line, ...]]:
+) -> _Done:
     side.start(plan.start_seconds)
     plain = side.run(plain_case(plan.endpoint))
     _check_answer(plan, server, plain)
-    cases = [case for case in server_cases() if server.hands_out_chunks or not case.chunked]
+    cases = [case for case in server_cases() if server.program.hands_out_chunks or not case.chunked]
     if http2.speaks(side.port):
         cases.append(http2_case())
     cases += endpoint_cases(plan.endpoint)
     proxies = installed() if plan.proxies else ()
     total = len(cases) + len(proxies)
-    results = [plain]
+    results, notes = [plain], list[str]()
     for case in cases:
         if stop.is_set():
             break
@@ -215,9 +218,13 @@ def _run_side(
     for proxy in proxies:
         if stop.is_set():
             break
-        results += _behind(proxy, side, folder)
+        try:
+            results += _behind(proxy, side, folder)
+        except NotStarted as why:
+            # A proxy that is installed and broken here says nothing of the application.
+            notes.append(f"Not tried behind {proxy.name}: {why}")
         progress(side.side, len(results) - 1, total)
-    return side.report(results), plain.lines
+    return _Done(side.report(results), plain.lines, tuple(notes))
 
 
 def _behind(proxy: Proxy, side: RunningSide, folder: Path) -> list[Result]:
@@ -236,7 +243,7 @@ def _check_answer(plan: Plan, server: Server, plain: Result) -> None:
         raise Trouble(f"The application did not answer {what} within {plan.endpoint.timeout:g} s.")
     if answer.kind == "lost":
         raise Trouble(f"{server.name} closed the connection without an answer to {what}.")
-    if (answer.status or 0) >= _SERVER_ERROR and not server.runs_lifespan:
+    if (answer.status or 0) >= _SERVER_ERROR and not server.program.runs_lifespan:
         raise Trouble(
             f"The application answers {what} with {answer.status} on {server.name}, which runs no"
             " lifespan: if it needs one, take another server."

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
 from typing import Any, Final
 
-__all__ = ["RUNNERS"]
+from cleanclose.servers import ROOMS
+
+__all__ = ["serve"]
 
 _HOST: Final = "127.0.0.1"
 
@@ -19,53 +20,18 @@ def _app() -> Any:
     return importlib.import_module("cleanclose.doctor.application.served").app
 
 
-def _tornado(port: int) -> None:
-    import asyncio
+def serve(name: str, port: int) -> None:
+    """Serve on loopback, until the process ends.
 
-    from tornado.httpserver import HTTPServer
-    from tornado.log import enable_pretty_logging
-
-    async def serve() -> None:
-        application = _app()
-        # As `tornado.options.parse_command_line` does it in almost every program.
-        enable_pretty_logging()
-        HTTPServer(application).listen(port, _HOST)
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
-
-
-def _cheroot(port: int) -> None:
-    server: Any = importlib.import_module("cheroot.wsgi").Server((_HOST, port), _app())
-    server.start()
-
-
-def _werkzeug(port: int) -> None:
-    from werkzeug.serving import run_simple
-
-    run_simple(_HOST, port, _app(), threaded=True)
-
-
-def _wsgiref(port: int) -> None:
-    from wsgiref.simple_server import make_server
-
-    make_server(_HOST, port, _app()).serve_forever()
-
-
-def _gevent(port: int) -> None:
-    importlib.import_module("gevent.monkey").patch_all()
-    server: Any = importlib.import_module("gevent.pywsgi").WSGIServer((_HOST, port), _app())
-    server.serve_forever()
-
-
-RUNNERS: Final[dict[str, Callable[[int], None]]] = {
-    "tornado": _tornado,
-    "cheroot": _cheroot,
-    "werkzeug": _werkzeug,
-    "wsgiref": _wsgiref,
-    "gevent": _gevent,
-}
+    Args:
+        name: The server's name.
+        port: The port.
+    """
+    (program,) = (room.program for room in ROOMS if room.package == name)
+    assert program is not None
+    assert program.serve is not None
+    program.serve(_app, _HOST, port)
 
 
 if __name__ == "__main__":
-    RUNNERS[sys.argv[1]](int(sys.argv[2]))
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from cleanclose.doctor.application.target import Interface
+from cleanclose.servers import ROOMS, Program, Room
 
 __all__ = ["NAMES", "SERVERS", "Server", "pick"]
 
@@ -22,126 +23,52 @@ class Server:
     Args:
         name: What the user calls it.
         interfaces: What it serves.
-        distribution: What has to be installed; None for the standard library's.
-        command: Makes the arguments behind the interpreter, from the port, the interface and the
-            user's own options.
-        takes_options: Whether it has options of its own to pass on.
-        runs_lifespan: Whether it runs an ASGI application's lifespan.
-        hands_out_chunks: Whether a WSGI application gets bodies without a Content-Length.
+        program: How it is started.
     """
 
     name: str
     interfaces: frozenset[Interface]
-    distribution: str | None
-    command: Callable[[int, Interface, Sequence[str]], list[str]]
-    takes_options: bool = True
-    runs_lifespan: bool = True
-    hands_out_chunks: bool = True
+    program: Program
 
     @property
     def version(self) -> str | None:
         """The installed version; None if it is not installed."""
-        if self.distribution is None:
+        if self.program.distribution is None:
             return f"Python {sys.version.split()[0]}"
         try:
-            return importlib.metadata.version(self.distribution)
+            return importlib.metadata.version(self.program.distribution)
         except importlib.metadata.PackageNotFoundError:
             return None
 
+    @property
+    def takes_options(self) -> bool:
+        """Whether it has options of its own to pass on."""
+        return self.program.words is not None
 
-def _uvicorn(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    limits = ["--timeout-graceful-shutdown=1"]
-    return ["-m", "uvicorn", *limits, *options, "--host=127.0.0.1", f"--port={port}", _APP]
+    def words(self, port: int, interface: Interface, options: Sequence[str]) -> list[str]:
+        """The words behind the interpreter that start it.
 
-
-def _hypercorn(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    own = ["--access-logfile=-", "--graceful-timeout=1"]
-    return ["-m", "hypercorn", *own, *options, f"--bind=127.0.0.1:{port}", _APP]
-
-
-def _gunicorn(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    given = any(option.startswith(("-k", "--worker-class", "-c", "--config")) for option in options)
-    worker = ["--worker-class=asgi"] if interface == "asgi" and not given else []
-    own = ["--access-logfile=-", "--graceful-timeout=1"]
-    if _at_least("gunicorn", 27):
-        own.append("--no-control-socket")
-    return ["-m", "gunicorn", *own, *worker, *options, f"--bind=127.0.0.1:{port}", _APP]
+        Args:
+            port: The port, on loopback.
+            interface: What the application is.
+            options: The user's own.
+        """
+        if self.program.words is None:
+            return ["-m", "cleanclose.doctor.application.serve", self.name, str(port)]
+        return self.program.words(port, interface, _APP, options)
 
 
-def _granian(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    own = [f"--interface={interface}", "--access-log", "--workers-kill-timeout=1"]
-    return ["-m", "granian", *own, *options, "--host=127.0.0.1", f"--port={port}", _APP]
+def _interfaces(room: Room) -> frozenset[Interface]:
+    rows: dict[Interface, object] = {"asgi": room.asgi, "wsgi": room.wsgi}
+    spoken = frozenset(interface for interface, row in rows.items() if row is not None)
+    # A server with an interface of its own has no row.
+    return spoken or frozenset({"tornado"})
 
 
-def _daphne(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    return ["-m", "daphne", *options, "-b", "127.0.0.1", "-p", str(port), _APP]
-
-
-def _waitress(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    return ["-m", "waitress", *options, f"--listen=127.0.0.1:{port}", _APP]
-
-
-def _uwsgi(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-    own = ["--master", "--enable-threads", "--need-app", "--die-on-term"]
-    run = ["-c", "import pyuwsgi; pyuwsgi.run()", f"--module={_APP}", *own, *options]
-    return [*run, f"--http-socket=127.0.0.1:{port}"]
-
-
-def _runner(name: str) -> Callable[[int, Interface, Sequence[str]], list[str]]:
-    def command(port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-        return ["-m", "cleanclose.doctor.application.serve", name, str(port)]
-
-    return command
-
-
-def _at_least(distribution: str, major: int) -> bool:
-    try:
-        return int(importlib.metadata.version(distribution).partition(".")[0]) >= major
-    except (importlib.metadata.PackageNotFoundError, ValueError):
-        return False
-
-
-_ASGI: Final[frozenset[Interface]] = frozenset({"asgi"})
-_WSGI: Final[frozenset[Interface]] = frozenset({"wsgi"})
-_BOTH: Final[frozenset[Interface]] = frozenset({"asgi", "wsgi"})
-
-
-def _without_options(name: str, distribution: str | None, interface: Interface) -> Server:
-    return Server(
-        name=name,
-        interfaces=frozenset({interface}),
-        distribution=distribution,
-        command=_runner(name),
-        takes_options=False,
-        hands_out_chunks=name != "wsgiref",
-    )
-
-
-SERVERS: Final = (
-    Server(name="uvicorn", interfaces=_ASGI, distribution="uvicorn", command=_uvicorn),
-    Server(name="gunicorn", interfaces=_BOTH, distribution="gunicorn", command=_gunicorn),
-    Server(name="hypercorn", interfaces=_ASGI, distribution="hypercorn", command=_hypercorn),
-    Server(name="granian", interfaces=_BOTH, distribution="granian", command=_granian),
-    Server(
-        name="daphne",
-        interfaces=_ASGI,
-        distribution="daphne",
-        command=_daphne,
-        runs_lifespan=False,
-    ),
-    Server(name="waitress", interfaces=_WSGI, distribution="waitress", command=_waitress),
-    Server(
-        name="uwsgi",
-        interfaces=_WSGI,
-        distribution="pyuwsgi",
-        command=_uwsgi,
-        hands_out_chunks=False,
-    ),
-    _without_options("tornado", "tornado", "tornado"),
-    _without_options("cheroot", "cheroot", "wsgi"),
-    _without_options("gevent", "gevent", "wsgi"),
-    _without_options("werkzeug", "werkzeug", "wsgi"),
-    _without_options("wsgiref", None, "wsgi"),
+SERVERS: Final = tuple(
+    Server(name=room.package, interfaces=_interfaces(room), program=room.program)
+    for room in ROOMS
+    if room.program is not None
 )
 NAMES: Final = tuple(server.name for server in SERVERS)
 
@@ -174,5 +101,5 @@ def pick(name: str | None, interface: Interface) -> Server | str:
     if interface not in server.interfaces:
         return f"{name} does not serve {kind} application."
     if server.version is None:
-        return f"{name} is not installed here: pip install {server.distribution}."
+        return f"{name} is not installed here: pip install {server.program.distribution}."
     return server

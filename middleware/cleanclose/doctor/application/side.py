@@ -9,7 +9,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,9 @@ _OVER_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 0.5
 """Nothing that a server still has to do is worth more."""
+_END_SECONDS: Final = 3.0
+"""How long a server may take to end with its worker."""
+_MOST_RESTARTS: Final = 3
 _SILENT: Final = ("early answer", "proxy", "http2")
 """The groups of cases whose log nobody asks for."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
@@ -81,9 +85,13 @@ class RunningSide:
         self._journal = JournalReader(Path(path))
         self._pending: list[Entry] = []
         self._was_silent = False
+        self._began: list[tuple[float, int]] = []
+        """When each case began, in seconds of `time.monotonic`, and on which port."""
+        self._start_seconds = 0.0
+        self._restarts = 0
         self.program: Program = Program(
             server.name,
-            lambda port: [sys.executable, *server.command(port, interface, options)],
+            lambda port: [sys.executable, *server.words(port, interface, options)],
             folder=folder,
             environment={
                 JOURNAL: path,
@@ -108,6 +116,7 @@ class RunningSide:
         Raises:
             Trouble: It does not.
         """
+        self._start_seconds = seconds
         try:
             self.program.start(serves, seconds)
         except Trouble:
@@ -142,7 +151,7 @@ class RunningSide:
         self._was_silent = not quiet
         self._journal.new()
         written = len(self.program.log_text())
-        began = time.monotonic()
+        self._began.append((time.monotonic(), self.port))
         answers: list[Answer] = []
         for _ in range(case.tries):
             try:
@@ -155,22 +164,48 @@ class RunningSide:
                 break
         entries = self._settle(quiet=quiet)
         text = self.program.log_text()[written:]
-        if not self.program.alive:
-            raise Trouble(f"{self.server.name} has ended: {self.program.last_words()}")
-        resets = self._resets.sent_from(self.port, began) if self._resets else ()
-        return _result(case, self.side, tuple(answers), entries, text, resets)
+        result = _result(case, self.side, tuple(answers), entries, text)
+        return result if self._goes_on(result) else self._after_its_end(result)
+
+    def _goes_on(self, result: Result) -> bool:
+        """Whether the server still runs behind a case."""
+        # Where a worker that fails takes the server with it, that takes a moment.
+        until = time.monotonic() + (_END_SECONDS if result.group == "http2" and result.lost else 0)
+        while self.program.alive and time.monotonic() < until and not serves(self.port):
+            time.sleep(0.02)
+        return self.program.alive
+
+    def _after_its_end(self, result: Result) -> Result:
+        """Start a server again that a case has ended: the other cases are of interest too."""
+        words = self.program.last_words()
+        if result.group == "plain" or self._restarts == _MOST_RESTARTS:
+            raise Trouble(f"{self.server.name} has ended: {words}")
+        self._restarts += 1
+        self.program.stop()
+        self.start(self._start_seconds)
+        return replace(result, ended=words)
 
     def report(self, results: Sequence[Result]) -> SideReport:
-        """Sum up: the results, and the counters of a wrapped application.
+        """Sum up: the results with the kernel's words, and the counters of a wrapped application.
 
         Args:
-            results: What the cases had for results.
+            results: What the cases had for results, all of them, in their order.
         """
         return SideReport(
             side=self.side,
-            results=tuple(results),
+            results=tuple(self._with_resets(results)),
             counters=self._counters() if self.side == "wrapped" else None,
         )
+
+    def _with_resets(self, results: Sequence[Result]) -> Iterator[Result]:
+        if self._resets is None:
+            yield from results
+            return
+        # Once for all cases: each would have to wait for what the kernel says of it.
+        self._resets.catch_up()
+        ended = (*(began for began, _ in self._began[1:]), float("inf"))
+        for result, (began, port), end in zip(results, self._began, ended, strict=True):
+            yield replace(result, resets=self._resets.sent_from(port, began, end))
 
     def _counters(self) -> dict[str, Any] | None:
         url = f"http://127.0.0.1:{self.port}{routes.COUNTERS}"
@@ -223,7 +258,6 @@ def _result(
     answers: tuple[Answer, ...],
     entries: Sequence[Entry],
     text: str,
-    resets: tuple[str, ...],
 ) -> Result:
     lines = tuple(
         Line(**{key: value for key, value in entry.items() if key != "kind"})
@@ -241,7 +275,6 @@ def _result(
         where=case.where,
         expected=case.expected,
         answers=answers,
-        resets=resets,
         lines=lines,
         # An exception's causes have tracebacks of their own below the same record.
         tracebacks=0 if logged else text.count(_TRACEBACK),

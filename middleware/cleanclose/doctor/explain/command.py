@@ -26,7 +26,9 @@ _SIDES = ("client", "upstream", "server", "unknown")
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 nothing found, 1 findings, 2 could not run.",
 )
-@click.argument("files", nargs=-1, required=True, metavar="FILE...|-")
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...|-", type=click.Path(allow_dash=True)
+)
 @click.option("--json", "as_document", is_flag=True, help="One JSON document, for programs.")
 @click.option(
     "--fail-on",

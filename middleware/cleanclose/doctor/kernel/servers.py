@@ -9,6 +9,8 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import Final
 
+from cleanclose.servers import ROOMS, Program
+
 __all__ = ["SERVERS", "ServerSettings", "settings_of"]
 
 
@@ -30,31 +32,17 @@ class ServerSettings:
     from_defaults: Sequence[str]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Server:
-    backlog: int | None
-    keep_alive: float | None
-    backlog_options: Sequence[str] = ("--backlog",)
-    keep_alive_options: Sequence[str] = ()
-
-
-SERVERS: Final[Mapping[str, _Server]] = MappingProxyType(
+SERVERS: Final[Mapping[str, Program]] = MappingProxyType(
     {
-        "uvicorn": _Server(
-            backlog=2048, keep_alive=5, keep_alive_options=("--timeout-keep-alive",)
-        ),
-        "gunicorn": _Server(backlog=2048, keep_alive=2, keep_alive_options=("--keep-alive",)),
-        "hypercorn": _Server(backlog=100, keep_alive=5, keep_alive_options=("--keep-alive",)),
-        "granian": _Server(backlog=1024, keep_alive=None),
-        "waitress": _Server(
-            backlog=1024, keep_alive=120, keep_alive_options=("--channel-timeout",)
-        ),
+        room.package: room.program
+        for room in ROOMS
+        if room.program is not None and room.program.names
     }
 )
-"""The servers by the names of their programs and modules, each with its own defaults."""
+"""The servers that a command line shows."""
 
 _NAMES: Final[Mapping[str, str]] = MappingProxyType(
-    {**{name: name for name in SERVERS}, "waitress-serve": "waitress"}
+    {name: server for server, program in SERVERS.items() for name in program.names}
 )
 
 

@@ -91,6 +91,7 @@ class Tracer:
     def __init__(self, tracefs: Path | None = None) -> None:
         self._tracefs = tracefs
         self._instance: Path | None = None
+        self._instances = -1
         self._pipe = -1
         self._rest = b""
         self.lost: int = 0
@@ -102,7 +103,9 @@ class Tracer:
             instances = tracefs / "instances"
             _remove_left_behind(instances)
             instance = instances / f"{_PREFIX}{os.getpid()}-{id(self):x}"
-            # Known before it is there: Ctrl-C may come in between.
+            # Known before it is there: Ctrl-C may come in between. The folder is held, so that the
+            # instance can be removed from a tracefs that somebody has unmounted meanwhile.
+            self._instances = os.open(instances, os.O_RDONLY | os.O_DIRECTORY)
             self._instance = instance
             instance.mkdir()
             self._switch_on(instance)
@@ -127,9 +130,15 @@ class Tracer:
         if pipe >= 0:
             os.close(pipe)
         instance, self._instance = self._instance, None
-        if instance is not None:
-            with contextlib.suppress(FileNotFoundError):
-                instance.rmdir()
+        instances, self._instances = self._instances, -1
+        if instances < 0:
+            return
+        try:
+            if instance is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(instance.name, dir_fd=instances)
+        finally:
+            os.close(instances)
 
     def read(self, seconds: float = 0.0) -> list[Reset]:
         """Tell the resets since the last time.

@@ -10,12 +10,12 @@ import errno
 import pickle
 import queue
 from collections.abc import Callable, Generator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
-from cleanclose.core.blame.judge import WRAPPERS, judge, mark, marked, unmask
+from cleanclose.core.blame.judge import WRAPPERS, is_wrapper, judge, mark, marked, unmask
 from cleanclose.core.blame.provenance import frames_of, leaves
 from cleanclose.core.blame.upstreams import LOST
 
@@ -745,3 +745,23 @@ def test_an_attribute_that_raises_does_not_reach_the_request() -> None:
     cls = class_named("psycopg.OperationalError")
     cls.sqlstate = property(sqlstate)  # type: ignore[attr-defined]
     assert side_of(cls()) is Side.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "text"),
+    [
+        ("asgiref.wsgi", ValueError, "WSGI wrapper received a non-HTTP-request message"),
+        ("radicale.httputils", RuntimeError, "Request body too short: 17"),
+    ],
+)
+def test_a_word_that_is_no_class_of_its_own(module: str, kind: type[Exception], text: str) -> None:
+    def said(kind: type[Exception], text: str, module: str) -> BaseException:
+        namespace: dict[str, Any] = {"__name__": module, "kind": kind, "text": text}
+        exec("def say():\n raise kind(text)", namespace)
+        return raised(namespace["say"])
+
+    assert is_wrapper(said(kind, text, module))
+    assert not is_wrapper(said(kind, text, "service.views"))
+    assert not is_wrapper(said(kind, "something else", module))
+    assert not is_wrapper(said(LookupError, text, module))
+    assert not is_wrapper(kind(text))

@@ -108,6 +108,23 @@ def free(places: Places) -> int:
 # The table.
 
 
+def test_a_response_that_is_left_alone_has_begun_all_the_same() -> None:
+    """So that an application that fails afterwards is not taken for one that has not answered."""
+    ex = exchange(settings=Settings(only_statuses={413}))
+    assert ex.response_started(200, 3, 0.0) == Forward()
+    states = [ex.state]
+    ex.app_failed(0.0)
+    states.append(ex.state)
+    assert states == [State.STREAMING, State.DONE]
+    assert not ex.treated
+
+
+def test_a_whole_response_that_is_left_alone_is_the_end() -> None:
+    ex = exchange(settings=Settings(only_statuses={413}))
+    assert isinstance(ex.response_completed(0.0, 0), Done)
+    assert ex.state is State.DONE
+
+
 def in_state(state: State, **more: Any) -> Exchange:
     """An exchange that has come there by what it was told."""
     server = ENDS_AT_LENGTH if more.pop("ends_at_length", False) else LAZY

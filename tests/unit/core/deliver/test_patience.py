@@ -8,7 +8,9 @@ import pytest
 
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.patience import (
+    MIN_RATE_GRACE,
     MUCH_FRAMING,
+    RATE_GRACE,
     SHORT_WAIT,
     SMALL_REMAINDER,
     Connection,
@@ -190,3 +192,111 @@ def test_framing_without_end_is_not_waited_for(wire: int, body: int, too_much: b
     drain = draining_chunks(Patience.DUE)
     drain.on_wire(wire, body)
     assert drain.limit_reached(0.0) is (Cap.MAX_BYTES if too_much else None)
+
+
+@pytest.mark.parametrize(
+    ("patience", "now", "seconds"),
+    [
+        (Patience.NONE, 10.0, 0.0),
+        (Patience.ARRIVED, 10.0, 0.0),
+        (Patience.SHORT, 10.0, SHORT_WAIT),
+        (Patience.SHORT, 10.25, SHORT_WAIT - 0.25),
+        (Patience.SHORT, 12.0, 0.0),
+        # Until somebody has to ask whether the end is due; later, until silence is too long.
+        (Patience.DUE, 10.25, RATE_GRACE - 0.25),
+        (Patience.DUE, 10.0 + RATE_GRACE, 4.0 - RATE_GRACE),
+        (Patience.DUE, 14.5, 0.0),
+        (Patience.SET, 10.0, 3.0),
+        (Patience.SET, 12.0, 1.0),
+    ],
+)
+def test_how_long_the_next_piece_is_waited_for(
+    patience: Patience, now: float, seconds: float
+) -> None:
+    drain = draining(patience, idle_seconds=4, max_seconds=20, respond_after=3)
+    assert drain.wait(now) == seconds
+
+
+def test_silence_ends_what_a_user_has_set_as_well() -> None:
+    drain = draining(Patience.SET, idle_seconds=4, respond_after=8)
+    assert drain.wait(11.0) == 3.0
+    assert drain.limit_reached(13.9) is None
+    assert drain.limit_reached(14.0) is Cap.IDLE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("patience", "seconds"), [(Patience.SHORT, SHORT_WAIT), (Patience.DUE, 20.0)]
+)
+def test_time_is_over_at_its_last_moment_and_not_before(patience: Patience, seconds: float) -> None:
+    drain = draining(patience, idle_seconds=60, max_seconds=20, min_rate=0)
+    assert drain.limit_reached(10.0 + seconds - 0.001) is None
+    assert drain.limit_reached(10.0 + seconds) is Cap.MAX_SECONDS
+
+
+def test_a_body_that_has_come_whole_is_within_the_limit_in_bytes() -> None:
+    drain = draining(Patience.DUE, length=1000, max_bytes=1000)
+    drain.arrived(999, 11.0, unwanted=True)
+    assert drain.limit_reached(11.0) is None
+    drain.arrived(1, 11.0, unwanted=True)
+    assert drain.limit_reached(11.0) is None
+    more = draining(Patience.DUE, length=1001, max_bytes=1000)
+    more.arrived(1000, 11.0, unwanted=True)
+    assert more.limit_reached(11.0) is Cap.MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("drained", "now", "cap"),
+    [
+        (0, 10.0 + MIN_RATE_GRACE - 0.1, None),
+        (0, 10.0 + MIN_RATE_GRACE, Cap.MIN_RATE),
+        # 800 bytes are eight seconds' worth of 100 bytes each.
+        (800, 17.9, None),
+        (800, 18.0, Cap.MIN_RATE),
+    ],
+)
+def test_who_is_slower_than_the_lowest_rate_is_cut(
+    drained: int, now: float, cap: Cap | None
+) -> None:
+    drain = draining(Patience.DUE, idle_seconds=60, max_seconds=60, min_rate=100)
+    drain.arrived(drained, 11.0, unwanted=True)
+    assert drain.limit_reached(now) is cap
+
+
+@pytest.mark.parametrize("patience", [Patience.DUE, Patience.SET])
+def test_without_a_lowest_rate_or_with_a_users_own_time_nobody_is_too_slow(
+    patience: Patience,
+) -> None:
+    rate = 0 if patience is Patience.DUE else 100
+    drain = draining(patience, idle_seconds=60, max_seconds=60, respond_after=60, min_rate=rate)
+    assert drain.limit_reached(50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("patience", "grace"), [(Patience.DUE, RATE_GRACE), (Patience.SHORT, SHORT_WAIT / 5)]
+)
+def test_when_the_grace_is_over_the_rate_counts(patience: Patience, grace: float) -> None:
+    drain = draining(patience)
+    assert drain.is_due(10.0 + grace - 0.001)
+    assert not drain.is_due(10.0 + grace)
+
+
+@pytest.mark.parametrize("patience", [Patience.NONE, Patience.ARRIVED, Patience.SET])
+def test_only_who_waits_for_an_end_asks_whether_it_is_due(patience: Patience) -> None:
+    assert draining(patience).is_due(15.0)
+    assert draining(Patience.DUE, length=CHUNKED).is_due(15.0)
+
+
+@pytest.mark.parametrize(("received", "due"), [(600, True), (599, False)])
+def test_the_rate_since_the_requests_start_counts(received: int, due: bool) -> None:
+    """1,000 bytes by 20.0: at 12.0, 600 in 12 s are enough for 400 in 8 s."""
+    drain = draining(Patience.DUE, length=1000, max_seconds=10)
+    drain.arrived(received, 12.0, unwanted=False)
+    assert drain.is_due(12.0) is due
+
+
+@pytest.mark.parametrize(("drained", "due"), [(200, True), (199, False)])
+def test_so_does_the_rate_of_the_drain_alone(drained: int, due: bool) -> None:
+    """1,000 bytes by 20.0: at 12.0, 200 in 2 s are enough for 800 in 8 s."""
+    drain = draining(Patience.DUE, length=1000, max_seconds=10)
+    drain.arrived(drained, 12.0, unwanted=True)
+    assert drain.is_due(12.0) is due

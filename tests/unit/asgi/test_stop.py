@@ -1,0 +1,310 @@
+"""Work that is stopped at every await there is, behind Starlette's middleware, on both loops.
+
+The test is the server here: it decides in which turn of the loop the client leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from cleanclose.asgi import CleanCloseMiddleware, Stoppable, stop_work
+from cleanclose.core import ClientDeparted, Event
+
+STEPS: Final = 25
+MOST_TURNS: Final = 80
+pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+"""On trio: Starlette leaves its own unread, as bare."""
+WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    backend: str = request.param
+    return backend
+
+
+class Server:
+    """The server's end of one request, whose client leaves when it is told to."""
+
+    def __init__(self, where: str) -> None:
+        self._left = anyio.Event()
+        self._begun = False
+        self.has_body = where == "upload"
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": "POST" if self.has_body else "GET",
+            "path": f"/{where}",
+            "query_string": b"",
+            "headers": [(b"host", b"test")]
+            + ([(b"content-length", b"100")] if self.has_body else []),
+            "client": ("192.0.2.1", 1234),
+        }
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def receive(self) -> Any:
+        if not self._begun:
+            self._begun = True
+            return {"type": "http.request", "body": b"half", "more_body": self.has_body}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+class Work:
+    """Work, what became of it, and the application that does it.
+
+    Args:
+        base: How many ``BaseHTTPMiddleware`` stand around it.
+        failing: Whether its clean-up raises an error.
+    """
+
+    def __init__(self, base: int, *, failing: bool = False) -> None:
+        self.notes: list[str] = []
+        self.events: list[Event] = []
+        self._failing = failing
+        routes: dict[str, Callable[[Request], Any]] = {
+            "handler": self._handler,
+            "stream": self._stream,
+            "upload": self._upload,
+            "whole": self._whole,
+            "whole-stream": self._whole_stream,
+        }
+        starlette = Starlette(
+            routes=[
+                Route(f"/{name}", endpoint, methods=["GET", "POST"])
+                for name, endpoint in routes.items()
+            ],
+            middleware=[Middleware(Passing)] * base,
+        )
+        self.app = CleanCloseMiddleware(
+            starlette,
+            outlets=[self.events.append],
+            stop_work=Stoppable(paths=["/whole{rest:path}"]),
+        )
+
+    async def _work(self, awaited: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.notes.append("begun")
+        try:
+            for _ in range(STEPS):
+                await anyio.lowlevel.checkpoint()
+            if awaited is not None:
+                await awaited()
+            self.notes.append("worked")
+        finally:
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        # On trio clean-up that waits has to shield itself.
+        with contextlib.nullcontext() if on_asyncio() else anyio.CancelScope(shield=True):
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+        self.notes.append("cleaned")
+        if self._failing:
+            raise ValueError("told")
+
+    async def _handler(self, request: Request) -> Response:
+        async with stop_work():
+            await self._work()
+        return PlainTextResponse("done")
+
+    async def _upload(self, request: Request) -> Response:
+        async with stop_work():
+            await self._work(request.body)
+        return PlainTextResponse("done")
+
+    async def _stream(self, request: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            async with stop_work():
+                self.notes.append("begun")
+                try:
+                    for _ in range(STEPS):
+                        for _ in range(4):
+                            await anyio.lowlevel.checkpoint()
+                        yield b"piece"
+                    self.notes.append("worked")
+                finally:
+                    await self._clean_up()
+
+        return StreamingResponse(pieces())
+
+    async def _whole(self, request: Request) -> Response:
+        await self._work()
+        return PlainTextResponse("done")
+
+    async def _whole_stream(self, request: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            # Nothing is handed out meanwhile: what becomes of a generator that nobody reads any
+            # more is not the block's to say.
+            await self._work()
+            yield b"done"
+
+        return StreamingResponse(pieces())
+
+
+class Passing(BaseHTTPMiddleware):
+    """Does nothing; that is enough."""
+
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+
+def on_asyncio() -> bool:
+    try:
+        return asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
+
+
+async def served(work: Work, where: str, turns: int) -> list[Exception]:
+    """Serve a request whose client leaves after so many turns; what came out of it."""
+    server = Server(where)
+    raised: list[Exception] = []
+
+    async def call() -> None:
+        try:
+            await work.app(server.scope, server.receive, server.send)
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            raised.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call)
+        for _ in range(turns):
+            await anyio.lowlevel.checkpoint()
+        server.leave()
+    return raised
+
+
+def tasks_now() -> set[asyncio.Task[Any]]:
+    """The tasks of this loop, but for the one that runs."""
+    return asyncio.all_tasks() - {asyncio.current_task()} if on_asyncio() else set()
+
+
+async def nothing_is_left(before: set[asyncio.Task[Any]]) -> None:
+    """No more tasks than before, once those that have been told to end have done so."""
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert tasks_now() <= before
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("base", [0, 1, 3])
+@pytest.mark.parametrize("where", WHERE)
+async def test_at_every_await(where: str, base: int) -> None:
+    stopped = 0
+    before = tasks_now()
+    for turns in range(0, MOST_TURNS, 2):
+        work = Work(base)
+        raised = await served(work, where, turns)
+        assert raised == [], (turns, raised)
+        if "begun" in work.notes and "worked" not in work.notes:
+            # It was cut short: its clean-up has run to its end, and that is told, once.
+            assert work.notes == ["begun", "cleaned"], turns
+            (event,) = work.events
+            assert isinstance(event, ClientDeparted)
+            assert event.stopped is True, turns
+            stopped += 1
+        assert len(work.events) <= 1
+        await nothing_is_left(before)
+    assert stopped >= STEPS // 5
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("base", [0, 1, 3])
+@pytest.mark.parametrize("where", WHERE)
+async def test_an_error_of_the_clean_up_is_raised(where: str, base: int) -> None:
+    for turns in range(0, MOST_TURNS, 4):
+        work = Work(base, failing=True)
+        raised = await served(work, where, turns)
+        # On trio, which cancels all of it, Starlette's BaseHTTPMiddleware raises nothing then.
+        if "cleaned" in work.notes and (on_asyncio() or not base):
+            assert [type(error) for error in map(innermost, raised)] == [ValueError], turns
+        if "worked" in work.notes:
+            break
+
+
+def innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        (error,) = error.exceptions
+    return error
+
+
+@pytest.mark.parametrize("base", [0, 1])
+@pytest.mark.parametrize("where", ["handler", "upload", "whole"])
+@pytest.mark.parametrize("between", [None, -1, 0, 2])
+def test_the_servers_own_cancelling_is_never_swallowed(
+    where: str, base: int, between: int | None
+) -> None:
+    """Cancelled at every await, and the client leaves so many turns later (before, or never)."""
+
+    async def main(turns: int) -> bool:
+        server, work = Server(where), Work(base)
+        task = asyncio.ensure_future(work.app(server.scope, server.receive, server.send))
+        first = turns if between is None or between >= 0 else max(0, turns + between)
+        for _ in range(first):
+            await asyncio.sleep(0)
+        if between is not None and between < 0:
+            server.leave()
+            for _ in range(-between):
+                await asyncio.sleep(0)
+        if task.done():
+            return False
+        task.cancel()
+        for _ in range(max(0, between or 0)):
+            await asyncio.sleep(0)
+        if between is not None and between >= 0:
+            server.leave()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+            pytest.fail(f"swallowed, after {turns} turns")
+        await nothing_is_left(set())
+        return True
+
+    for turns in range(1, MOST_TURNS, 2):
+        if not asyncio.run(main(turns)):
+            break
+
+
+def test_a_clean_up_may_ask_for_a_message() -> None:
+    messages: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with stop_work(cleanup_seconds=5):
+            try:
+                await receive()
+                await asyncio.sleep(60)
+            finally:
+                messages.append(await receive())
+
+    async def main() -> list[Event]:
+        events: list[Event] = []
+        server = Server("handler")
+        asyncio.get_running_loop().call_later(0.01, server.leave)
+        await CleanCloseMiddleware(app, outlets=[events.append])(
+            server.scope, server.receive, server.send
+        )
+        return events
+
+    (event,) = asyncio.run(main())
+    assert [each["type"] for each in messages] == ["http.disconnect"]
+    assert isinstance(event, ClientDeparted)
+    assert event.stopped is True
+    assert event.overdue is None
