@@ -1,4 +1,4 @@
-"""What is seen of one request's own connection: its stream's end, and what writing to it raised."""
+"""What one request's own connection shows: its stream's end, and errors of writing to it."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ __all__ = ["Setup", "TornadoWatch", "ask_the_kernel", "header"]
 
 _SWITCHING_PROTOCOLS: Final = 101
 _clock: Final = time.monotonic
-# Linux; elsewhere only a connection that is closed on both sides can be told.
+# Linux; elsewhere only a connection that is closed on both sides is recognised.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
 _SENT: Final = "_total_write_done_index"
 """How many bytes of the stream the kernel has taken."""
 _LEFT: Final = "_cleanclose_left"
-"""How the peer of a closed stream has left: for the requests behind, which it sent before."""
+"""How the peer of a closed stream has left, for further requests that it had sent before."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +70,9 @@ class Setup:
 
     Args:
         settings: The limits.
-        places: Where a place is asked for before a client is waited for.
+        places: The places. Waiting for a client needs one.
         reporter: Receives the events.
-        application: Whose error page answers what is over the limit, if it has one.
+        application: Its error page, if it has one, answers uploads over the limit.
     """
 
     settings: Settings
@@ -102,7 +102,7 @@ class TornadoWatch(Watch):
     _idle: float | None = None
     _response_headers: httputil.HTTPHeaders | None = None
     _failed_in: Phase | None = None
-    """How far it had come when the application failed; tornado's error page is not its doing."""
+    """How far it had come when the application failed: tornado's error page does not count."""
     _protocol: Any = None
     """A websocket's protocol object, while it is open."""
 
@@ -167,7 +167,7 @@ class TornadoWatch(Watch):
 
     def find_witness(self, error: BaseException) -> None:
         if self.departure is None:
-            # Whoever closed the stream, it was not the peer.
+            # Somebody other than the peer closed the stream.
             return
         stream = self._stream
         if isinstance(error, iostream.StreamClosedError):
@@ -177,12 +177,12 @@ class TornadoWatch(Watch):
         elif error is stream.error:
             self.peer_gone(Witness.STREAM, _clock(), error)
 
-    # What the connection tells.
+    # Reports from the connection.
 
     def head_comes(
         self, status: int, headers: httputil.HTTPHeaders, chunk: bytes | None = None
     ) -> None:
-        """The response's head is about to be handed to tornado, perhaps with some of its body."""
+        """Tornado is about to get the response's head, perhaps with some of its body."""
         error = sys.exc_info()[1]
         if error is not None and _uncaught(error) is not None:
             self._failed_in = super().phase
@@ -201,7 +201,7 @@ class TornadoWatch(Watch):
                 self.progress = STREAMING
 
     def written(self, future: asyncio.Future[None]) -> None:
-        """A piece has been handed to tornado, which gave this future for it."""
+        """Tornado has received a piece, and returned this future for it."""
         # HTTP1Connection makes one with an exception if its stream is closed already. The
         # others never get one, even if their bytes are lost.
         if self.departure is not None and future.done() and not future.cancelled():
@@ -232,7 +232,7 @@ class TornadoWatch(Watch):
         """The exchange is over.
 
         Args:
-            error: What of the application's tornado has logged, if it has.
+            error: The application's error that tornado has logged, if any.
         """
         if self.ended or self._has_ended:
             return
@@ -265,7 +265,7 @@ class TornadoWatch(Watch):
         self.end()
 
     def stream_closes(self) -> None:
-        """The stream is about to be closed: the last moment to ask its socket."""
+        """The stream will be closed next: this is the last moment to ask its socket."""
         if self.progress not in (COMPLETE, GONE):
             self._idle = idle_before(tcp_info(self._stream.socket), _clock() - self.started)
 
@@ -273,7 +273,7 @@ class TornadoWatch(Watch):
         """The stream has been closed.
 
         Args:
-            by: The frame that closed it; None where Python does not tell.
+            by: The frame that closed it; None if Python does not say.
             unsent: Whether there was something left to write.
         """
         left = _left_by(self._stream, by)
@@ -283,7 +283,7 @@ class TornadoWatch(Watch):
             return
         finished = self.progress == COMPLETE
         if unsent:
-            # The peer has not got all of it.
+            # The peer has not received all of it.
             self.in_flight = self.bytes_out + 1
             self.response_failed()
         stream = self._stream
@@ -295,10 +295,10 @@ class TornadoWatch(Watch):
         error: object = stream.error
         protocol, self._protocol = self._protocol, None
         if by is None:
-            # Whose doing it was cannot be known.
+            # Nobody can know who did it.
             self.response_completed()
         elif is_method_of(by, STREAMS, stream):
-            # The stream itself closes for what its socket said, and for limits of its own.
+            # The stream itself closes because of its socket, and because of its own limits.
             if protocol is not None and getattr(protocol, "server_terminated", False):
                 # A close frame has been sent: the application had finished.
                 self.response_completed()
@@ -316,7 +316,7 @@ class TornadoWatch(Watch):
             self.end()
 
     def awaited_out(self) -> int | None:
-        """How many bytes of the response's body the peer waits for, by the head that it has got."""
+        """How many bytes of the response's body the peer waits for, by the head that it has."""
         headers, status = self._response_headers, self._status
         if headers is None or status is None:
             return None
@@ -324,7 +324,7 @@ class TornadoWatch(Watch):
 
     def _came_out(self, error: OSError, *, idle: bool) -> None:
         if idle:
-            # No departure, but tornado may log it: whose it was is certain.
+            # Not a departure, but tornado may log it, and it is certainly the peer's.
             mechanism = Mechanism.of(error)
             mark(
                 error,
@@ -339,9 +339,9 @@ class TornadoWatch(Watch):
             self.peer_gone(Witness.STREAM, _clock(), error)
 
     def websocket_closed(self, error: websocket.WebSocketClosedError) -> None:
-        """What the application's own call on its websocket has raised."""
-        # Elsewhere (in another client's handler, in a task that serves them all) it is an error
-        # of that one's, and what it was about to do has not been done.
+        """An exception from the application's own call on its websocket."""
+        # Elsewhere (in another client's handler, in a task that serves all clients) it is that
+        # code's own error, whose remaining work has not been done.
         if self.departure is None or current() is not self:
             return
         if error.__context__ is not None and raised_under(error, *PROTOCOLS):
@@ -349,13 +349,13 @@ class TornadoWatch(Watch):
         self.peer_gone(Witness.WRITE, _clock(), error)
 
     def websocket_failed(self, error: BaseException | None) -> None:
-        """Tornado logs what one of the application's callbacks has raised.
+        """Tornado logs an exception of one of the application's callbacks.
 
         It closes the websocket then; and it may be long after the peer has left.
         """
         if not isinstance(error, Exception):
             return
-        # While a callback runs tornado does not look.
+        # Tornado does not look while a callback runs.
         self.ask()
         verdict = self.judge(error)
         if verdict.side is Side.UPSTREAM:
@@ -363,10 +363,10 @@ class TornadoWatch(Watch):
 
 
 class _StreamClose:
-    """Stands in for one stream's ``close``, for the connection's whole life: to see who calls it.
+    """Replaces one stream's ``close`` for the connection's whole life, to see who calls it.
 
-    A stream's close callback tells the moment, but neither whose doing it was nor that bytes were
-    left unsent, and most of the time it is tornado's.
+    A stream's close callback shows the moment, but neither who closed it nor whether bytes were
+    left unsent, and most of the time tornado itself closes it.
     """
 
     __slots__ = ("_stream", "watch")
@@ -382,7 +382,7 @@ class _StreamClose:
         by = caller()
         unsent: bool = stream.writing()
         watch.stream_closes()
-        # Whoever waits for the end is called in the context of this moment.
+        # Those who wait for the end are called in the context of this moment.
         before = CURRENT.set(watch)
         try:
             stream.close(exc_info)
@@ -398,7 +398,7 @@ def header(headers: httputil.HTTPHeaders, name: str) -> str | None:
 
 
 def _seen_log(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's ``log_exception``, with what it logs seen."""
+    """A websocket handler's ``log_exception``, which lets us see what it logs."""
     method, reference = _method_of(handler, name)
 
     @functools.wraps(method)
@@ -420,7 +420,7 @@ def _method_of(handler: Any, name: str) -> tuple[Callable[..., Any], weakref.Ref
 
 
 def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's own method, with what it raises seen."""
+    """A websocket handler's own method, which lets us see what it raises."""
     method, reference = _method_of(handler, name)
 
     @functools.wraps(method)
@@ -435,8 +435,8 @@ def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., An
         return future
 
     def done(future: asyncio.Future[Any]) -> None:
-        # Looked at only if the peer has left: then asyncio need not log that nobody awaits it.
-        # Whoever does gets it as before.
+        # Checked only if the peer has left: then asyncio need not log that nobody awaits it.
+        # Awaiting it works as before.
         if watch.departure is not None and not future.cancelled():
             error = future.exception()
             if isinstance(error, websocket.WebSocketClosedError):
@@ -446,7 +446,7 @@ def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., An
 
 
 def _uncaught(error: BaseException) -> BaseException | None:
-    """The error that is being handled, if it is tornado which handles it: nobody caught it."""
+    """The error that tornado is handling, which nobody has caught."""
     if isinstance(error, web.HTTPError | web.Finish) or not isinstance(error, Exception):
         # The application's own answer.
         return None
@@ -454,7 +454,7 @@ def _uncaught(error: BaseException) -> BaseException | None:
 
 
 def _servers_own(caller: FrameType) -> Mechanism | None:
-    """How the server has cut the client off, if it has; None for all that an application does."""
+    """How the server has cut the client off, if it has; None for what an application does."""
     if CLOSES_ALL.has(caller):
         return Mechanism.ABORTED
     return Mechanism.TIMEOUT if BODY_TIMEOUT.has(caller) else None
@@ -466,7 +466,7 @@ def _left_before(stream: Any) -> Mechanism | None:
 
 
 def _left_by(stream: Any, caller: FrameType | None) -> Mechanism | None:
-    """How the peer has left, if that is why a stream was closed: by itself, and for no limit."""
+    """How the peer has left, if a stream was closed for that, and not for a limit."""
     if caller is None or not is_method_of(caller, STREAMS, stream):
         return None
     error: object = stream.error
@@ -476,7 +476,7 @@ def _left_by(stream: Any, caller: FrameType | None) -> Mechanism | None:
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:
-    """How the peer has left, if it has: nothing is read, and no error is taken from the socket."""
+    """How the peer has left, if it has. This reads nothing, and takes no error from the socket."""
     sock: Any = stream.socket
     if sock is None or not hasattr(select, "poll"):
         return None
