@@ -27,7 +27,8 @@ MODES: Final = {
     "polling": "request.is_disconnected(), behind BaseHTTPMiddleware",
     "block": "async with stop_work()",
 }
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
+"""Seconds: bare, all of the work is done, on a busy machine as well."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,8 +49,9 @@ def test_help_fits_a_screen_and_names_every_command() -> None:
         assert f"  {name} " in told.stdout
 
 
-def test_help_of_kernel_fits_a_screen() -> None:
-    told = run("kernel", "-h")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_fits_a_screen(command: str) -> None:
+    told = run(command, "-h")
     assert told.returncode == 0
     lines = told.stdout.splitlines()
     assert len(lines) <= 24

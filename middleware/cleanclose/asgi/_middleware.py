@@ -23,6 +23,7 @@ from cleanclose.asgi._witness import NO_SCOPE, HttpWatch, UploadWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
+from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.framing import is_multiplexed, wants_continue
 from cleanclose.core.deliver.places import Places
@@ -32,7 +33,7 @@ from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
-from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server
+from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server, wants_answer
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
@@ -259,14 +260,18 @@ class CleanCloseMiddleware:
             self._reporter.report(event)
         if watch.is_sample:
             self._reporter.request_over(watch)
-        quiet = end.conduct.quiet
+        quiet = ends_quietly(
+            end.conduct,
+            begun=watch.status is not None,
+            wants_answer=wants_answer(watch.server_receive),
+        )
         try:
             if end.error is not None and end.error is not error:
                 raise_as_it_is(end.error)
         finally:
             # Its traceback refers to this frame.
             del end
-        return quiet and watch.may_end_without_response
+        return quiet
 
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""

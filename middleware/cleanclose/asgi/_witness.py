@@ -32,7 +32,7 @@ from cleanclose.core.blame.provenance import (
 )
 from cleanclose.core.blame.short_uploads import is_said_to_application
 from cleanclose.core.blame.watch import COMPLETE, GONE, OPEN, STREAMING
-from cleanclose.core.conduct import Treatment, asgi_treatment
+from cleanclose.core.conduct import Treatment, asgi_treatment, is_unanswered
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import ask_connection
 from cleanclose.core.server import UNKNOWN, Server
@@ -203,15 +203,6 @@ class AsgiWatch(Watch):
             idempotency_key=_text(headers.get(b"idempotency-key")),
         )
 
-    @property
-    def may_end_without_response(self) -> bool:
-        """Whether the application's caller takes that for an end.
-
-        Starlette's BaseHTTPMiddleware would raise an error of its own.
-        """
-        caller: object = getattr(self.server_receive, "__module__", None)
-        return self.status is not None or caller != "starlette.middleware.base"
-
     def treatment(self, error: BaseException, side: Side) -> Treatment:
         return asgi_treatment(self.server, error, side, complete=self.progress == COMPLETE)
 
@@ -316,9 +307,9 @@ class HttpWatch(AsgiWatch):
         elif kind == "http.response.body":
             if "more_body" in message and message["more_body"]:  # noqa: RUF019 - cheaper than get()
                 return self._send_piece(message)
-            if self.progress == OPEN:
-                # Before it is sent: while it is, the server may tell of the end, and that is
-                # then no departure.
+            if not self.progress:
+                # As nearly always: `OPEN`. Before it is sent: while it is, the server may tell of
+                # the end, and that is then no departure.
                 self.progress = COMPLETE
             else:
                 return self._send_last(message)
@@ -492,12 +483,11 @@ class UploadWatch(HttpWatch):
         return self.stops is not None and self.stops.stopped
 
     def is_unanswered(self, error: BaseException) -> bool:
-        return (
-            isinstance(error, Exception)
-            and self.status is None
-            and not self.body_arrived
-            and not self.body_complete
-            and not self.is_stopped
+        return is_unanswered(
+            error,
+            begun=self.status is not None,
+            body_complete=self.body_arrived or self.body_complete,
+            stopped=self.is_stopped,
         )
 
     def deliver(self) -> Delivery:

@@ -17,10 +17,20 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
-from cleanclose.core.events import Event, Side
+from cleanclose.core.events import Event, Mechanism, Side, Verdict
 from cleanclose.core.server import Server
 
-__all__ = ["CONDUCT", "Conduct", "End", "Treatment", "asgi_treatment", "wsgi_treatment"]
+__all__ = [
+    "CONDUCT",
+    "Conduct",
+    "End",
+    "Treatment",
+    "asgi_treatment",
+    "ends_quietly",
+    "is_lost_midway",
+    "is_unanswered",
+    "wsgi_treatment",
+]
 
 
 class Treatment(enum.Enum):
@@ -123,3 +133,45 @@ def asgi_treatment(
     # Nobody else would report a broken connection.
     broke = isinstance(error, OSError) or side is Side.UPSTREAM
     return Treatment.HIDDEN if complete and server.hides_after_end and broke else Treatment.SHOWN
+
+
+def is_unanswered(
+    error: BaseException, *, begun: bool, body_complete: bool, stopped: bool = False
+) -> bool:
+    """Whether somebody has still to answer for an application that failed during an upload.
+
+    That answer is an early one: it has to be delivered as the application's own would be.
+
+    Args:
+        error: What the application has raised.
+        begun: Whether its response has begun.
+        body_complete: Whether nothing of the request's body is still to come.
+        stopped: Whether the work was stopped because nobody waits for it.
+    """
+    return isinstance(error, Exception) and not (begun or body_complete or stopped)
+
+
+def is_lost_midway(departure: Verdict | None, *, begun: bool, closing: bool) -> bool:
+    """Whether a server can write nothing more of a response that has begun.
+
+    Args:
+        departure: How the peer has left; None if it has not.
+        begun: Whether the response has begun.
+        closing: Whether the server is closing it already, and writes no more anyway.
+    """
+    if departure is None or closing or not begun:
+        return False
+    # Who has only ended its sending reads on.
+    return departure.mechanism is not Mechanism.EOF
+
+
+def ends_quietly(conduct: Conduct, *, begun: bool, wants_answer: bool) -> bool:
+    """Whether an application's exception ends in the shim, and the exchange without an answer.
+
+    Args:
+        conduct: What becomes of the exception.
+        begun: Whether the response has begun.
+        wants_answer: Whether whoever has called the application takes an end without any response
+            for an error of the application's.
+    """
+    return conduct.quiet and (begun or not wants_answer)

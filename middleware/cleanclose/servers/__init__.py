@@ -5,7 +5,12 @@ one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number
-from cleanclose.servers._callers import ASGI_CALLS, is_called_by_server, is_called_by_wsgi_server
+from cleanclose.servers._callers import (
+    ASGI_CALLS,
+    is_called_by_server,
+    is_called_by_wsgi_server,
+    wants_answer,
+)
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -66,6 +71,7 @@ __all__ = [
     "reader_below",
     "stop_reading",
     "waiting_messages",
+    "wants_answer",
     "wsgi_response",
     "wsgi_server",
 ]

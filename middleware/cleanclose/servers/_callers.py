@@ -8,7 +8,7 @@ from typing import Final
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._lookup import ASGI, asgi_package
 
-__all__ = ["ASGI_CALLS", "is_called_by_server", "is_called_by_wsgi_server"]
+__all__ = ["ASGI_CALLS", "is_called_by_server", "is_called_by_wsgi_server", "wants_answer"]
 
 ASGI_CALLS: Final = frozenset({"send", "asgi_send", "_send", "receive", "asgi_receive", "_receive"})
 """The names of the servers' own methods behind an application's callables. One of them is enough,
@@ -28,6 +28,17 @@ def is_called_by_server(frame: FrameType | None, receive: object, send: object) 
     """
     package = asgi_package(receive, send)
     return package in ASGI and _is_called_by(frame, package) is True
+
+
+def wants_answer(receive: object) -> bool:
+    """Whether whoever calls an ASGI application takes an end without a response for its error.
+
+    Starlette's ``BaseHTTPMiddleware`` raises one of its own then. Servers only close.
+
+    Args:
+        receive: The callable as the caller gave it.
+    """
+    return getattr(receive, "__module__", None) == "starlette.middleware.base"
 
 
 def is_called_by_wsgi_server(frame: FrameType | None, server: Server) -> bool:

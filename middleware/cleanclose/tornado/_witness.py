@@ -22,11 +22,11 @@ from cleanclose.core import (
     Phase,
     Settings,
     Side,
-    Verdict,
     Watch,
     Witness,
     current,
 )
+from cleanclose.core.blame.closing import Closer, idle_verdict, left_by, read_closing
 from cleanclose.core.blame.judge import mark
 from cleanclose.core.blame.provenance import (
     caller,
@@ -276,9 +276,11 @@ class TornadoWatch(Watch):
             by: The frame that closed it; None if Python does not say.
             unsent: Whether there was something left to write.
         """
-        left = _left_by(self._stream, by)
+        stream = self._stream
+        closer, mechanism = _closer(by, stream)
+        left = left_by(closer, stream.error)
         if left is not None:
-            vars(self._stream)[_LEFT] = left
+            vars(stream)[_LEFT] = left
         if self.ended:
             return
         finished = self.progress == COMPLETE
@@ -286,31 +288,29 @@ class TornadoWatch(Watch):
             # The peer has not received all of it.
             self.in_flight = self.bytes_out + 1
             self.response_failed()
-        stream = self._stream
         status = self._status
         sent = number(stream, _SENT)
         if status is not None and sent is not None and sent == self._sent_before:
             # Nothing of the response has left: the peer was gone before it began.
             self._status, self.bytes_out = None, 0
-        error: object = stream.error
         protocol, self._protocol = self._protocol, None
-        if by is None:
-            # Nobody can know who did it.
+        closed = read_closing(
+            closer,
+            stream.error,
+            whole=finished and not unsent,
+            # A close frame has been sent: the application had finished.
+            said_goodbye=bool(getattr(protocol, "server_terminated", False)),
+            mechanism=mechanism,
+        )
+        if closed.completed:
             self.response_completed()
-        elif is_method_of(by, STREAMS, stream):
-            # The stream itself closes because of its socket, and because of its own limits.
-            if protocol is not None and getattr(protocol, "server_terminated", False):
-                # A close frame has been sent: the application had finished.
-                self.response_completed()
-            if error is None:
-                self.peer_gone(Witness.STREAM, _clock(), mechanism=Mechanism.EOF)
-            elif isinstance(error, OSError):
-                self._came_out(error, idle=finished and not unsent)
-        else:
-            mechanism = _servers_own(by)
-            if mechanism is not None:
-                self.stopping = True
-                self.peer_gone(Witness.SERVER, _clock(), mechanism=mechanism)
+        if closed.stopping:
+            self.stopping = True
+        if closed.idle and closed.error is not None:
+            # Tornado may log it, and it is certainly the peer's.
+            mark(closed.error, idle_verdict(closed.error))
+        elif closed.witness is not None:
+            self.peer_gone(closed.witness, _clock(), closed.error, closed.mechanism)
         self._status = status
         if protocol is not None or (finished and self.departure is not None):
             self.end()
@@ -321,22 +321,6 @@ class TornadoWatch(Watch):
         if headers is None or status is None:
             return None
         return awaited_length(self._method, status, header(headers, "Content-Length"))
-
-    def _came_out(self, error: OSError, *, idle: bool) -> None:
-        if idle:
-            # Not a departure, but tornado may log it, and it is certainly the peer's.
-            mechanism = Mechanism.of(error)
-            mark(
-                error,
-                Verdict(
-                    side=Side.CLIENT,
-                    phase=Phase.KEEPALIVE_IDLE,
-                    mechanism=mechanism,
-                    witnesses=(Witness.STREAM,),
-                ),
-            )
-        else:
-            self.peer_gone(Witness.STREAM, _clock(), error)
 
     def websocket_closed(self, error: websocket.WebSocketClosedError) -> None:
         """An exception from the application's own call on its websocket."""
@@ -453,26 +437,22 @@ def _uncaught(error: BaseException) -> BaseException | None:
     return error if is_called_by(HANDLES) else None
 
 
-def _servers_own(caller: FrameType) -> Mechanism | None:
-    """How the server has cut the client off, if it has; None for what an application does."""
-    if CLOSES_ALL.has(caller):
-        return Mechanism.ABORTED
-    return Mechanism.TIMEOUT if BODY_TIMEOUT.has(caller) else None
+def _closer(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | None]:
+    """Who closed a stream, by the closing frame; and how, if it was the server."""
+    if by is None:
+        return Closer.UNSEEN, None
+    if is_method_of(by, STREAMS, stream):
+        return Closer.STREAM, None
+    if CLOSES_ALL.has(by):
+        return Closer.SERVER, Mechanism.ABORTED
+    if BODY_TIMEOUT.has(by):
+        return Closer.SERVER, Mechanism.TIMEOUT
+    return Closer.APPLICATION, None
 
 
 def _left_before(stream: Any) -> Mechanism | None:
     left: Mechanism | None = getattr(stream, _LEFT, None)
     return left
-
-
-def _left_by(stream: Any, caller: FrameType | None) -> Mechanism | None:
-    """How the peer has left, if a stream was closed for that, and not for a limit."""
-    if caller is None or not is_method_of(caller, STREAMS, stream):
-        return None
-    error: object = stream.error
-    if error is None:
-        return Mechanism.EOF
-    return Mechanism.of(error) if isinstance(error, OSError) else None
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cleanclose.core import Event, Mechanism
 from cleanclose.core.blame.watch import OPEN
+from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import CHUNKED, response_length
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
@@ -228,18 +229,19 @@ class Delivery:
         with contextlib.suppress(Exception):
             self._write_pending()
 
-    def make_way(self) -> None:
+    def app_failed(self, error: BaseException) -> None:
         """The application has raised, and the server will answer.
 
         Not if code in between may try another application.
+
+        Args:
+            error: The application's exception.
         """
         # inspect.currentframe() would have to be kept in a local, which is a cycle.
         here = sys._getframe  # pyright: ignore[reportPrivateUsage]
-        if (
-            not self.pending
-            and not self.watch.body_complete
-            and is_called_by_wsgi_server(here(), self.server)
-        ):
+        if is_unanswered(
+            error, begun=bool(self.pending), body_complete=self.watch.body_complete
+        ) and is_called_by_wsgi_server(here(), self.server):
             exchange = self._exchange()
             self._carry_out(exchange.app_failed(time.monotonic()), may_block=False)
 

@@ -242,10 +242,9 @@ class Serving:
         own = end.error or error
         answer = self._answer(own, watch, end.conduct)
         if answer is None:
-            if isinstance(own, Exception) and not watch.body_complete:
-                delivery = watch.delivering()
-                if delivery is not None:
-                    delivery.make_way()
+            delivery = None if watch.body_complete else watch.delivering()
+            if delivery is not None:
+                delivery.app_failed(own)
             return None if own is error else own
         return answer
 

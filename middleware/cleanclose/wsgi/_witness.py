@@ -14,7 +14,7 @@ from cleanclose.core.blame.judge import is_wrapper
 from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
 from cleanclose.core.blame.short_uploads import is_refused
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
-from cleanclose.core.conduct import Treatment, wsgi_treatment
+from cleanclose.core.conduct import Treatment, is_lost_midway, wsgi_treatment
 from cleanclose.core.deliver.framing import awaited_length, needs_length
 from cleanclose.core.kernel import is_established, tcp_info
 from cleanclose.core.server import UNKNOWN, Server
@@ -337,17 +337,10 @@ class WsgiWatch(Watch):
             self.known_server,
             error,
             answerable=not self.closing,
-            lost=self._is_lost_midway,
+            lost=is_lost_midway(
+                self.departure, begun=self.status is not None, closing=self.closing
+            ),
         )
-
-    @property
-    def _is_lost_midway(self) -> bool:
-        """Whether the server can write nothing more of a response that has begun."""
-        departure = self.departure
-        if departure is None or self.status is None or self.closing:
-            return False
-        # A client that has only ended its sending reads on.
-        return departure.mechanism is not Mechanism.EOF
 
     def has_left(self, error: BaseException | None = None) -> bool:
         # Once it is over, an error is ours, and stands for one that has been judged.

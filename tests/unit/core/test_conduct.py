@@ -6,12 +6,15 @@ import itertools
 
 import pytest
 
-from cleanclose.core import Side
+from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
 from cleanclose.core.conduct import (
     CONDUCT,
     Conduct,
     Treatment,
     asgi_treatment,
+    ends_quietly,
+    is_lost_midway,
+    is_unanswered,
     wsgi_treatment,
 )
 from cleanclose.core.server import UNKNOWN, Continue, Server
@@ -93,3 +96,55 @@ def test_what_an_asgi_server_makes_of_an_error(
     server: Server, error: Exception, side: Side, complete: bool, treatment: Treatment
 ) -> None:
     assert asgi_treatment(server, error, side, complete=complete) is treatment
+
+
+@pytest.mark.parametrize("facts", list(itertools.product([False, True], repeat=3)))
+def test_a_failed_application_is_answered_for_while_its_body_is_incomplete(
+    facts: tuple[bool, bool, bool],
+) -> None:
+    begun, body_complete, stopped = facts
+    unanswered = is_unanswered(
+        ValueError(), begun=begun, body_complete=body_complete, stopped=stopped
+    )
+    assert unanswered == (not any(facts))
+    assert not is_unanswered(KeyboardInterrupt(), begun=False, body_complete=False)
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "begun", "closing", "lost"),
+    [
+        (Mechanism.RESET, True, False, True),
+        (Mechanism.EOF, True, False, False),
+        (Mechanism.RESET, False, False, False),
+        (Mechanism.RESET, True, True, False),
+        (None, True, False, False),
+    ],
+)
+def test_a_response_is_lost_midway_by_a_reset(
+    mechanism: Mechanism | None, begun: bool, closing: bool, lost: bool
+) -> None:
+    departure = None
+    if mechanism is not None:
+        departure = Verdict(
+            side=Side.CLIENT,
+            phase=Phase.RESPONSE_BODY,
+            mechanism=mechanism,
+            witnesses=(Witness.SOCKET,),
+        )
+    assert is_lost_midway(departure, begun=begun, closing=closing) is lost
+
+
+@pytest.mark.parametrize(
+    ("quiet", "begun", "wants_answer", "ends"),
+    [
+        (True, False, False, True),
+        (True, True, True, True),
+        (True, False, True, False),
+        (False, True, False, False),
+    ],
+)
+def test_who_wants_an_answer_gets_the_error(
+    quiet: bool, begun: bool, wants_answer: bool, ends: bool
+) -> None:
+    conduct = Conduct(quiet=quiet)
+    assert ends_quietly(conduct, begun=begun, wants_answer=wants_answer) is ends

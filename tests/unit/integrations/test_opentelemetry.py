@@ -111,6 +111,18 @@ def test_names_and_units_are_by_the_conventions(metrics: Metrics) -> None:
     }
 
 
+def test_stopped_work(metrics: Metrics) -> None:
+    outlet = OpenTelemetryOutlet(meter_provider=metrics.provider)
+    for overdue in (None, None, True):
+        outlet(departed(stopped=True, overdue=overdue))
+    unit, points = metrics.all()["cleanclose.stopped"]
+    assert unit.startswith("{")
+    assert {each["attributes"]["cleanclose.overdue"]: each["value"] for each in points} == {
+        "false": 2,
+        "true": 1,
+    }
+
+
 def test_an_exporter_for_prometheus_gives_the_names_of_the_other_outlet() -> None:
     # OpenTelemetry's compatibility specification: dots to underscores, the unit, _total.
     units = {"By": "_bytes", "s": "_seconds"}

@@ -33,6 +33,8 @@ from tests.harness.made import departed, facts, verdict
 
 EVENTS: list[Event] = [
     departed(),
+    departed(stopped=True),
+    departed(stopped=True, overdue=True),
     ClientDeparted(
         facts=facts(), age_ms=1.0, verdict=verdict(side=Side.SERVER), wasted_seconds=2.5
     ),

@@ -13,6 +13,7 @@ from cleanclose.core import (
     Phase,
     snapshot,
 )
+from cleanclose.core.counters import PROCESS
 from cleanclose.integrations.status import StatusPage
 from tests.harness.made import departed, drained
 from tests.harness.status import NASTY, SURGE, Page
@@ -37,6 +38,14 @@ def test_json_for_those_who_ask_for_it(accept: str, is_json: bool) -> None:
     assert headers["Content-Type"].startswith("application/json" if is_json else "text/html")
     assert body.startswith("{" if is_json else "<!doctype html>")
     assert headers["Vary"] == "Accept"
+
+
+def test_how_often_work_was_stopped() -> None:
+    page = Page()
+    before = snapshot()['cleanclose_stopped_total{overdue="false"}']
+    PROCESS.count(departed(stopped=True))
+    text = page.get("text/html")[2]
+    assert f"{before + 1:,.0f} times it was stopped" in text
 
 
 def test_head_and_other_methods() -> None:

@@ -96,11 +96,24 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--server",
     type=click.Choice(NAMES),
     metavar="NAME",
-    help=f"The server. Default: the usual one. One of {', '.join(NAMES)}.",
+    help=f"Default: the usual one. One of {', '.join(NAMES)}.",
 )
-@click.option("--path", default="/", callback=_path, help="Aim at this path. Default: /")
-@click.option("--method", default="POST", callback=_method, help="With this method. Default: POST")
-@click.option("--header", "headers", multiple=True, callback=_headers, help="'Name: value'")
+@click.option("--path", default="/", callback=_path, metavar="PATH", help="Aim here. Default: /")
+@click.option(
+    "--method",
+    default="POST",
+    callback=_method,
+    metavar="NAME",
+    help="Of the requests. Default: POST",
+)
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    callback=_headers,
+    metavar="LINE",
+    help="'Name: value'; may be given again.",
+)
 @click.option(
     "--body-size", callback=_size, default="8M", metavar="SIZE", help="Of the upload. Default: 8M"
 )
@@ -109,27 +122,36 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "side",
     type=click.Choice(sorted(_SIDES)),
     default="both",
-    help="Bare, with the middleware around it, or both (default).",
+    metavar="SIDE",
+    help="bare, wrapped by the middleware, both (default).",
 )
 @click.option("--proxies/--no-proxies", default=True, help="Also behind those installed here.")
-@click.option("--port", type=click.IntRange(1, 65534), help="The first port. Default: free ones.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65534),
+    metavar="N",
+    help="The first port. Default: free ones.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0.1, 300),
     default=10.0,
-    help="Seconds for an answer. Default: 10",
+    metavar="SECONDS",
+    help="For an answer. Default: 10",
 )
 @click.option(
     "--start-timeout",
     type=click.FloatRange(0.1, 300),
     default=20.0,
-    help="Seconds until it serves. Default: 20",
+    metavar="SECONDS",
+    help="Until it serves. Default: 20",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "never"]),
     default="warning",
-    help="Exit with 1 for findings from this severity on. Default: warning",
+    metavar="SEVERITY",
+    help="Exit with 1 from error, warning (default), never.",
 )
 @click.option("--json", "as_document", is_flag=True, help="One JSON document.")
 def command(
@@ -141,9 +163,8 @@ def command(
 ) -> int:
     """Try an application, or an address, with clients that leave.
 
-    MODULE:APP is started here (ASGI, WSGI or Tornado), on free ports, bare and with the
-    middleware around it. Of an http:// or https:// URL only that address is asked, with a handful
-    of uploads.
+    MODULE:APP is started here, bare and with the middleware around it. Of a URL (http, https)
+    only that address is asked, with a handful of uploads.
     """
     out = console(as_document)
     endpoint = Endpoint(
