@@ -184,7 +184,7 @@ def _run_sides(
 
 
 class _Done(NamedTuple):
-    """What came of one side."""
+    """The results of one side."""
 
     report: SideReport
     usual: tuple[Line, ...]
