@@ -112,12 +112,13 @@ def test_the_choice_with_a_place_and_without(
 
 
 def test_the_only_worker_of_its_process_waits_a_moment() -> None:
-    settings = Settings(respond_after=2)
-    for more in ({}, {"settings": settings}):
-        assert choose(WORKER, MIB, only_worker=True, take_place=lambda: False, **more) is (
-            Patience.SHORT
+    patient = Settings(respond_after=2)
+    for settings in (Settings(), patient):
+        assert (
+            choose(WORKER, MIB, only_worker=True, take_place=lambda: False, settings=settings)
+            is Patience.SHORT
         )
-    assert choose(LINGERS, MIB, settings=settings) is Patience.SET
+    assert choose(LINGERS, MIB, settings=patient) is Patience.SET
     assert choose(LINGERS, MIB, settings=settings, take_place=lambda: False) is Patience.NONE
 
 
