@@ -1,4 +1,4 @@
-"""An early response on ASGI: the core's steps are done on the server's callables."""
+"""An early response on ASGI: carries out the core's steps on the server's callables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cleanclose.asgi._messages import Message, Receive, Send, header
 from cleanclose.asgi._runtime import Runtime, current_runtime
 from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.framing import needs_length, response_length
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
@@ -31,13 +31,12 @@ _ASK_STOPPING: Final = 0.25
 _LOOK: Final = 0.002
 """Seconds in which the event loop sees what has arrived."""
 _SMALL_RESPONSE: Final = 64 * 1024
-"""Bytes of a response that fit into the socket buffers of a client which is not reading yet. A
+"""Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
 server that sends more may wait for a client that waits for the server to read."""
-_WITHOUT_LENGTH: Final = frozenset({204, 304})
 
 
 class Delivery:
-    """What the application calls from its response's head on, while its body is unread.
+    """The callables of the application from its response's head on, while its body is unread.
 
     A drain runs in a task of its own, so that the application gets its send() back as fast as
     without us: its background tasks and its teardown do not wait for a slow upload.
@@ -71,7 +70,7 @@ class Delivery:
         self._kept: list[Message] = []
         self._app_receiving = pending
         self._turns = 0
-        # If it looks so from the start, nothing can be learned from it later.
+        # If it says so from the start, it proves nothing later.
         self._stopping = is_asgi_stopping(receive, send)
         # The application and a task of ours may both have something to send, and several tasks of
         # the application may be at work.
@@ -92,10 +91,10 @@ class Delivery:
         if not self.exchange.early:
             self.exchange.app_read(time.monotonic())
             await self._flush()
-        # Looked at once more: another task of the application may have completed the response.
+        # Checked again: another task of the application may have completed the response.
         if self.exchange.early:
-            # What the servers themselves say once a response is complete. The drain may have
-            # taken that word from theirs, and some say it only once.
+            # The servers themselves say this once a response is complete. The drain may have taken
+            # their message, and some send it only once.
             return {"type": "http.disconnect"}
         self._app_receiving += 1
         try:
@@ -123,7 +122,7 @@ class Delivery:
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
                     exchange.leave_alone()
-                # Any iterables will do, and they may be for one reading only.
+                # Any iterables are allowed, even for a single iteration.
                 headers = [(name, value) for name, value in message.get("headers", ())]
                 message = {**message, "headers": headers}
                 length = response_length(header(headers, b"content-length"))
@@ -145,18 +144,18 @@ class Delivery:
     # Afterwards.
 
     async def fail(self) -> None:
-        """The application has raised, and whoever answers for it does not want the body."""
+        """The application has raised, and the code that answers for it does not want the body."""
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
             if self._server.end_waits and self.exchange.early and self.exchange.may_read:
-                # Whoever answers does not read, and the server waits with the answer's end until
+                # The answering code does not read, and the server holds the answer's end until
                 # somebody does: what has come since would fill its queue again.
                 self._runtime = self._runtime or current_runtime()
                 self._task = self._runtime.spawn(self._read_on)
 
     async def close(self, *, failed: bool) -> None:
-        """The application has returned or raised: see the drain through.
+        """The application has returned or raised: complete the drain.
 
         Args:
             failed: Whether the application raised; its exception is then the one to be seen.
@@ -190,7 +189,7 @@ class Delivery:
     # The steps.
 
     async def _do(self, step: Step) -> None:
-        """Do at once what takes no waiting for the client; leave the rest to a task."""
+        """Do at once what needs no waiting for the client; leave the rest to a task."""
         match step:
             case Keep():
                 self._await_turn()
@@ -227,8 +226,8 @@ class Delivery:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                # A server may say to who sends that the client has left (ASGI 2.4). Without us the
-                # application would have been done by then, and nobody would have heard of it.
+                # A server may raise in send() when the client has left (ASGI 2.4). Without us the
+                # application would have ended before that, and nobody would have noticed.
                 if not (isinstance(error, OSError) and self.exchange.left_while_draining):
                     self._error = error
                 # Its place must not be lost with it.
@@ -272,7 +271,7 @@ class Delivery:
                     return
 
     def _undisturbed(self) -> contextlib.AbstractContextManager[object]:
-        """What ends a drain ends its reading: a message that is on its way out would be lost."""
+        """Ending a drain ends its read only: otherwise a message on its way out would be lost."""
         if self._scope is None:
             return contextlib.nullcontext()
         return anyio.CancelScope(shield=True)
@@ -308,7 +307,7 @@ class Delivery:
         return step
 
     def _look_at_wire(self) -> Step:
-        """Count a chunked body's framing, of which the server tells nothing."""
+        """Count a chunked body's framing, which the server does not show."""
         exchange, now = self.exchange, time.monotonic()
         taken = taken_from(asgi_socket(self._server_receive, self.server_send))
         if taken is None:
@@ -321,11 +320,11 @@ class Delivery:
     async def _respond(self, step: Respond) -> None:
         exchange = self.exchange
         if step.linger:
-            # Before the server may close: it is the lingerer's from then on.
+            # Before the server may close it: from now on the lingerer has it.
             number = descriptor_of(asgi_socket(self._server_receive, self.server_send))
             if number is not None:
                 self._hand_over(number)
-            # Else the connection was lost meanwhile: sending says so.
+            # Otherwise the connection was lost meanwhile, and sending reports it.
         if step.close:
             close_asgi(self._server_receive, self.server_send)
         size = sum(len(each.get("body", b"")) for each in self._kept)
@@ -335,8 +334,8 @@ class Delivery:
             else:
                 await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
         except OSError:
-            # The server closes the connection within its send(): hypercorn's raises what the end
-            # of TLS brings. The response is out, and the lingerer knows what became of it.
+            # The server closes the connection within its send(): hypercorn's raises the errors of
+            # ending TLS. The response is out, and the lingerer knows how it ended.
             if self._kept or not exchange.handed_over:
                 raise
 
@@ -365,7 +364,7 @@ class Delivery:
 
     async def _read_on(self) -> None:
         message: Message = {"type": "http.request"}
-        # What a server's receive() raises is no reason to give up sending.
+        # An error of the server's receive() is no reason to stop sending.
         with contextlib.suppress(Exception):
             while message["type"] != "http.disconnect":
                 if self._app_receiving:
@@ -398,7 +397,7 @@ class Delivery:
             while kept:
                 await self.server_send(kept.pop(0))
             if whole and self.exchange.handed_over:
-                # At once: the application may go on for long behind its response.
+                # At once: the application may go on for a long time after its response.
                 stop_reading(self._server_receive, self.server_send)
 
     def _join(self) -> None:
@@ -418,14 +417,14 @@ class Delivery:
 
 
 def _with_length(head: Message, pieces: list[Message]) -> Message:
-    """The head of a response that is all there, with its length.
+    """The head of a complete response, with its length.
 
     Without one the connection's end would be the response's, or a chunk's: some proxies make an
     error of an end that comes behind a response which they have passed on.
     """
     headers: list[tuple[bytes, bytes]] = list(head.get("headers", ()))
-    names = {name.lower() for name, _ in headers}
-    if names & {b"content-length", b"transfer-encoding"} or head["status"] in _WITHOUT_LENGTH:
+    names = ((name.decode("latin-1"), "") for name, _ in headers)
+    if not needs_length(str(head["status"]), names):
         return head
     size = sum(len(each.get("body", b"")) for each in pieces)
     return {**head, "headers": [*headers, (b"content-length", b"%d" % size)]}

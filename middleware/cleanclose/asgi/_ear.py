@@ -1,8 +1,8 @@
-"""Looking out for a client's departure, for a request that asks, without taking a message.
+"""Watches for a client's departure, for a request that asks, without taking a message away.
 
-A server tells of a departure through ``receive()``, which belongs to the application. So the ear
-calls it only when nothing but the departure can still come, and keeps what it hears for whoever
-asks next. While the body is incomplete it looks at the server's own object instead.
+A server reports a departure through ``receive()``, which belongs to the application. So the ear
+calls it only when nothing but the departure can still come, and keeps the message for the next
+caller. While the body is incomplete, it looks at the server's own object instead.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ["Ear"]
 _LOOK: Final = 0.04
 """Seconds between two looks at the server's own object."""
 HOLD_SECONDS: Final = 10.0
-"""Seconds for which the word of the departure waits until work has been stopped."""
+"""Seconds for which the message about the departure waits until work has been stopped."""
 _CLEANING_UP: Final = 0.1
 """The same for a task that is being cancelled itself. Its clean-up would wait for its own end; but
 it is not at its clean-up yet where the server's call has swallowed the cancellation."""
 
 
 class Ear:
-    """The one task that looks out for the departure, and the messages that it has heard.
+    """The one task that watches for the departure, and the messages that it has received.
 
     Args:
         watch: The exchange.
@@ -47,7 +47,7 @@ class Ear:
         self._changed: anyio.Event | None = None
         self._task = current_runtime().spawn(self._run)
 
-    # What the application's receive() does once there is an ear.
+    # The application's receive() once there is an ear.
 
     async def next(self) -> Message:
         """The next message for the application."""
@@ -63,10 +63,10 @@ class Ear:
             self.notify()
 
     async def hold_back(self, message: Message) -> None:
-        """Let work be stopped first, before somebody else hears that the client has left.
+        """Let work be stopped before anybody else learns that the client has left.
 
         Starlette cancels a stream as soon as it does, at every await: its clean-up would be cut
-        short. If the caller is cancelled, the message is for whoever asks next.
+        short. If the caller is cancelled, the next one gets the message.
         """
         stops = self._watch.stops
         if stops is None:
@@ -84,7 +84,7 @@ class Ear:
     # The task.
 
     def notify(self) -> None:
-        """Something has changed: whoever waits looks again."""
+        """Something has changed: wake those who wait, to look again."""
         if self._changed is not None:
             self._changed.set()
 

@@ -35,10 +35,10 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
 
 def can_be_read_again(headers: Any) -> bool:
-    """Whether headers, or those who come behind, lose nothing when they are read.
+    """Whether headers survive being read, so that later readers lose nothing.
 
-    ASGI wants iterables of iterables, which may be for one reading only; what servers give are
-    lists of pairs. The first pair speaks for all of them.
+    ASGI allows iterables of iterables, which may be for a single iteration; servers give lists of
+    pairs. The first pair speaks for all of them.
 
     Args:
         headers: The headers of a request or of a response.
@@ -47,7 +47,7 @@ def can_be_read_again(headers: Any) -> bool:
 
 
 def client_address(scope: Scope) -> str | None:
-    """The client's address; None where the server does not know it, or it can be read only once.
+    """The client's address; None if the server does not know it, or if it can be read only once.
 
     Args:
         scope: The request's scope.
@@ -73,7 +73,7 @@ def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
 
 
 def request_length(scope: Scope, receive: Receive, send: Send) -> int:
-    """How long the body is that may be left unread.
+    """The length of the body that may be left unread.
 
     Args:
         scope: The request's scope.

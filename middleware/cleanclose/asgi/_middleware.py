@@ -1,4 +1,4 @@
-"""ASGI in, ASGI out: what happens on the connection is told to the core, and its steps are done."""
+"""ASGI in, ASGI out: reports what happens on the connection to the core, and takes its steps."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _PROXY_FIELDS: Final = frozenset(name.encode() for name in PROXY_FIELDS)
 
 
 class _Parts:
-    """What each request needs of the middleware.
+    """The parts of the middleware that each request needs.
 
     In one place, because a class with ``__getattr__`` pays for each look at an attribute.
     """
@@ -77,14 +77,14 @@ class _Parts:
 
 
 class CleanCloseMiddleware:
-    """Pure ASGI middleware: early responses arrive, and it is told whose fault a broken one was.
+    """Pure ASGI middleware: delivers early responses, and reports whose fault a broken one was.
 
-    An early response reaches a client which is still uploading. A client that leaves, on HTTP or
-    on a websocket, is one event; what the application raises for it alone ends here. Everything
-    else goes on as it was. All attributes of the wrapped application stay reachable.
+    An early response reaches a client that is still uploading. A client that leaves, on HTTP or on
+    a websocket, is one event; exceptions that only follow from that end here. Everything else goes
+    on as it was. All attributes of the wrapped application stay reachable.
 
-    It belongs outermost: what stands around it waits with it until the delivery is over, and the
-    answers that something around it gives to an application's exception do not pass it.
+    It belongs outermost: anything around it waits until the delivery is over, and answers that code
+    around it gives to an application's exception do not pass through it.
 
     Args:
         app: The ASGI application.
@@ -141,7 +141,7 @@ class CleanCloseMiddleware:
         return getattr(self.app, name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Serve one scope; what the application returns is handed on."""
+        """Serve one scope, and return what the application returns."""
         outer = _around()
         if outer is not None and not outer.is_over:
             return await self._serve_inside(outer, scope, receive, send)
@@ -151,7 +151,7 @@ class CleanCloseMiddleware:
             kind = None
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
-            # What a body might mean in one of these nobody knows (RFC 9110, sections 9.3.1, 9.3.2).
+            # A body has no defined meaning in these (RFC 9110, sections 9.3.1, 9.3.2).
             if scope["method"] == "GET" or scope["method"] == "HEAD":
                 watch = HttpWatch()
             else:
@@ -223,7 +223,7 @@ class CleanCloseMiddleware:
             watch.stand_alone()
 
     async def _failed(self, watch: HttpWatch | WebSocketWatch, error: BaseException) -> bool:
-        """The application has raised; return whether that ends here."""
+        """The application has raised. Return whether the error ends here."""
         try:
             if watch.messages is not None:
                 await watch.messages.close(failed=True)
@@ -233,7 +233,7 @@ class CleanCloseMiddleware:
 
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope.get("type") in _EXCHANGES and outer.is_for(scope):
-            # One departure is one event: the middleware that stands outside tells of it.
+            # One departure is one event: the outer middleware reports it.
             return await self._parts.serve(scope, receive, send)
         _enter(None)
         try:
@@ -243,7 +243,7 @@ class CleanCloseMiddleware:
             _enter(outer)
 
     def _ended(self, watch: HttpWatch | WebSocketWatch, error: BaseException | None) -> bool:
-        """Report what there is to report.
+        """Send the events.
 
         Returns:
             Whether the error ends here.
@@ -317,7 +317,7 @@ class CleanCloseMiddleware:
 def skip(scope: Scope) -> None:
     """Leave this request's response alone: send it as if there were no middleware.
 
-    Call it before the response begins. Without effect where the middleware is not installed.
+    Call it before the response begins. It has no effect if the middleware is not installed.
 
     Args:
         scope: The request's scope (``request.scope`` in Starlette and FastAPI).

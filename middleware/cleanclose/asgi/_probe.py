@@ -1,4 +1,4 @@
-"""Asking what stands behind a server's ``receive`` whether the peer has left."""
+"""Asks the object behind a server's ``receive`` whether the peer has left."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["PROBES", "Probe", "probe_of"]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Probe:
-    """How a server's ``receive`` is asked whether the peer has left.
+    """How to ask a server's ``receive`` whether the peer has left.
 
     Args:
-        gone: What tells it, of the callable.
+        gone: The function that tells, given the callable.
         witness: What it is as a witness.
         is_queue: Whether it is a queue with the server's messages, and ``gone`` returns one.
         settled: Whether the answer stays "no" once the response is complete, so that it may be
@@ -43,8 +43,8 @@ _MOST_PROBES: Final = 64
 
 
 def probe_of(receive: Receive) -> Probe | None:
-    """How to ask; None where there is nothing that could be asked."""
-    # No method: there is no object behind it that could be asked.
+    """How to ask; None if there is nothing to ask."""
+    # Not a method: there is no object behind it to ask.
     function: object = getattr(receive, "__func__", None)
     try:
         return PROBES[function]
@@ -79,7 +79,7 @@ def _find_probe(receive: Receive) -> Probe | None:
 
 
 def _last_word(receive: object) -> Message | None:
-    """The message in a server's queue which says that the peer has left, if it is there."""
+    """The message in a server's queue that says that the peer has left, if there is one."""
     waiting = waiting_messages(receive)
     if waiting and waiting[-1]["type"].endswith(".disconnect"):
         return cast("Message", waiting[-1])

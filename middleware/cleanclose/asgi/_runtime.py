@@ -1,4 +1,4 @@
-"""The two things that anyio has no word for: a task of its own, and the loop's next turn."""
+"""Two things that anyio does not have: an independent task, and the loop's next turn."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Runtime(Protocol):
         """Run ``call`` in the loop's next turn, when all that is ready now has run."""
 
     def is_being_cancelled(self) -> bool:
-        """Whether somebody has cancelled the task that runs now, so that it may be cleaning up.
+        """Whether somebody has cancelled the current task, so that it may be cleaning up.
 
-        Not on trio: whoever waits there in a scope that is cancelled does not wait.
+        Not on trio: waiting in a cancelled scope does not wait there.
         """
         ...
 
@@ -71,5 +71,5 @@ def current_runtime() -> Runtime:
     try:
         return _Asyncio(asyncio.get_running_loop())
     except RuntimeError:
-        # Not asyncio: trio is running, so it has been imported by somebody.
+        # Not asyncio: trio is running, so somebody has imported it.
         return _Trio(sys.modules["trio"])

@@ -1,4 +1,4 @@
-"""One websocket's callables: what passes through them is told to the core."""
+"""One websocket's callables, which report to the core what passes through them."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class WebSocketWatch(AsgiWatch):
         verdict = super().judge(error)
         if verdict.side is Side.CLIENT or not self._said_goodbye or self.ended:
             return verdict
-        # It left in good order, which is no departure. But what a framework raises to say so
-        # is the client's all the same.
+        # It left in good order, which is no departure. But the exception by which a framework says
+        # so is still the client's.
         goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
         return goodbye if goodbye.side is Side.CLIENT else verdict
 
     def app_ended(self, now: float, error: BaseException | None = None) -> End:
         if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
-            # The application did not expect it: it has to be told somewhere.
+            # The application did not expect it: somebody has to report it.
             self.response_failed()
             self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
         return super().app_ended(now, error)

@@ -1,4 +1,4 @@
-"""The callables that an application gets: what passes through them is told to the core."""
+"""The application's callables, which report to the core what passes through them."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ class AsgiWatch(Watch):
     __slots__ = ("_head", "emptied", "plain", "scope", "send_to", "server_receive")
 
     plain: bool
-    """Whether nothing but the application has to do with this exchange, as with nearly all of
-    them: no ear, no delivery, no sample."""
+    """Whether only the application takes part in this exchange, as in nearly all of them: no ear,
+    no delivery, no sample."""
 
     scope: Scope
     server_receive: Receive
     send_to: Send
-    """What the application's messages go to: the server, or a delivery."""
+    """The destination of the application's messages: the server, or a delivery."""
     _head: Message
     ear: Ear | None = None
-    """What looks out for the departure, where somebody asked for that."""
+    """The watcher for the departure, if somebody asked for one."""
     messages: Delivery | None = None
     """What the application's calls go through, while there is something to deliver."""
     emptied: tuple[Receive, Send] | None
-    """What the server's callables are as good as once the response is complete."""
+    """The functions that replace the server's callables once the response is complete."""
     _was_stopping: bool = False
 
     if TYPE_CHECKING:
@@ -135,8 +135,7 @@ class AsgiWatch(Watch):
         return self.send_to if self.messages is None else self.messages.server_send
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
-        # Whoever copies a scope leaves its headers what they are; a call of another application
-        # has some of its own.
+        # A copied scope keeps its headers; a call of another application has headers of its own.
         own = self.scope
         headers: object = request.get("headers")
         return request is own or (
@@ -168,7 +167,7 @@ class AsgiWatch(Watch):
             self.peer_gone(Witness.SOCKET, _clock(), mechanism=Mechanism.RESET, late=True)
 
     def heard(self, message: Message) -> None:
-        """The ear has heard a message, which is still to be handed to the application."""
+        """The ear has received a message that the application has not received yet."""
         if message["type"] == "http.disconnect":
             self.peer_gone(Witness.RECEIVE, _clock())
 
@@ -281,7 +280,7 @@ class HttpWatch(AsgiWatch):
         if message["type"] == "http.disconnect":
             self.cut_short = not self.body_complete and not is_said_to_application()
             now = _clock()
-            # What comes at once has been so for longer.
+            # A message that comes at once has been there for longer.
             self.peer_gone(Witness.RECEIVE, now, late=now - asked < _AT_ONCE)
         else:
             self.bytes_in += len(message.get("body", b""))
@@ -291,8 +290,8 @@ class HttpWatch(AsgiWatch):
     def send(self, message: Message) -> Awaitable[None]:
         """What the application has as ``send``.
 
-        Nearly always the server's own coroutine is handed on, without one around it; what it
-        raises is found out in `find_witness`.
+        Nearly always it returns the server's own coroutine, without one around it; `find_witness`
+        finds out later what that raises.
         """
         kind = message["type"]
         if kind == "http.response.start":
@@ -324,7 +323,7 @@ class HttpWatch(AsgiWatch):
         self.ask()
         probe = probe_of(self.server_receive)
         if probe is not None and not probe.settled and self.progress == OPEN:
-            # Its send() of a single piece may wait as well, and has to be looked at.
+            # Its send() of a single piece may wait as well, and has to be watched.
             self.progress = STREAMING
 
     def _send_piece(self, message: Message) -> Awaitable[None]:
@@ -355,7 +354,7 @@ class HttpWatch(AsgiWatch):
         return awaited_length(self.scope["method"], head["status"], length)
 
     async def _send_last(self, message: Message) -> None:
-        """Send the last piece where the peer may have left before, or leave meanwhile."""
+        """Send the last piece if the peer may have left before, or may leave meanwhile."""
         self.ask()
         probe = probe_of(self.server_receive)
         if probe is None or probe.is_queue:
@@ -392,7 +391,7 @@ class UploadWatch(HttpWatch):
     begin_delivery: Callable[[UploadWatch], Delivery]
     """Makes the delivery, when a response begins while the body is incomplete."""
     whole: bool
-    """Whether the application has been given the body's end."""
+    """Whether the application has received the body's end."""
     pending: int
     """How many calls of the application's wait for a message."""
     has_read: bool
@@ -402,7 +401,7 @@ class UploadWatch(HttpWatch):
     @property
     def length(self) -> int:
         """The body's length, `CHUNKED` or `NO_BODY`."""
-        # Nearly every body is read, and its length is nobody's question then.
+        # Nearly every body is read to the end, and then nobody asks for its length.
         try:
             return self._length
         except AttributeError:
@@ -468,7 +467,7 @@ class UploadWatch(HttpWatch):
         if (
             not self.whole
             and message["type"] == "http.response.start"
-            # Then nobody is uploading any more: the connection can be used again as it is.
+            # In this case nobody is uploading any more: the connection can be used again as it is.
             and not self.body_arrived
             and self.length != NO_BODY
             and not self.is_stopped
@@ -502,7 +501,7 @@ class UploadWatch(HttpWatch):
 
 
 def _as_coroutine(function: Any) -> None:
-    """Have a function that hands a coroutine on count as one that makes it.
+    """Mark a function that returns another one's coroutine as a coroutine function.
 
     asgiref's ``AsyncToSync`` warns of every call otherwise.
     """
@@ -523,6 +522,6 @@ def _text(value: bytes | None) -> str | None:
 
 
 def _is_reset(sock: object) -> bool:
-    """Whether the kernel says that a socket, which nobody here has closed, has no peer any more."""
+    """Whether the kernel says that a socket that nobody here has closed has lost its peer."""
     connection = ask_connection(sock)
     return connection is not None and connection.reset

@@ -1,12 +1,13 @@
-"""The one end of an exchange: what becomes of the application's exception, and what is reported.
+"""The end of an exchange: what happens to the application's exception, and what is reported.
 
-Two tables. The first says what the server would make of an exception by itself; the second says,
-from that and from whose the exception is, what a shim does in its place:
+Two tables. The first says what the server would do with an exception by itself. The second says,
+from that and from whose fault the exception is, what a shim does instead:
 
-- The peer's ends here: nobody is left to answer, and the departure is the event.
-- An upstream's is an event. Where the server takes it for its client's, or sends no answer to it,
-  it is restored: the shim answers with a 500 if no response has begun.
-- Any other is the server's to see, unless the server would hide it: then it is restored, too.
+- The peer's exception ends here: nobody is left to answer, and the departure is the event.
+- An upstream's exception is an event. If the server takes it for its client's, or would not answer
+  it, the shim restores it: it answers with a 500 if no response has begun.
+- Any other exception goes to the server, unless the server would hide it: then the shim restores it
+  too.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ __all__ = [
 
 
 class Treatment(enum.Enum):
-    """What a server makes of an exception that it sees."""
+    """What a server does with an exception that it sees."""
 
     SHOWN = "the server logs it, and answers 500"
     HIDDEN = "the server takes it for its client's: it says nothing of it, and sends no 500"
@@ -43,12 +44,12 @@ class Treatment(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Conduct:
-    """What becomes of an exception of the application's.
+    """What happens to an exception of the application.
 
     Args:
-        quiet: Whether it ends here: the peer had left, and that is all there was to it.
+        quiet: Whether it ends here, because it only says that the peer had left.
         told: Whether it is an event, `cleanclose.core.UpstreamReset`.
-        restored: Whether the server would have hidden it, so that the event is all that says it.
+        restored: Whether the server would have hidden it, so that only the event reports it.
         status: What to answer in the server's place, if it is not too late; None if the answer
             is the server's.
     """
@@ -64,11 +65,10 @@ class End:
     """What follows from the end of an exchange.
 
     Args:
-        events: What there is to report, in this order: what became of an early response, an
-            upstream's reset, a departure. A departure that an early response's event tells of has
-            none of its own.
-        conduct: What becomes of the application's exception.
-        error: That exception: the application's own, where the client's had hidden it.
+        events: The events, in this order: the outcome of an early response, an upstream's reset, a
+            departure. A departure that an early response's event covers has none of its own.
+        conduct: What happens to the application's exception.
+        error: That exception, or the application's own if the client's had hidden it.
     """
 
     events: tuple[Event, ...]
@@ -80,7 +80,7 @@ _QUIET: Final = Conduct(quiet=True, status=400)
 _SEEN: Final = Conduct()
 _TOLD: Final = Conduct(told=True)
 _RESTORED: Final = Conduct(told=True, restored=True, status=500)
-# It is raised all the same. Told twice is better than told by nobody.
+# It is raised anyway. Two reports are better than none.
 _TOLD_TOO: Final = Conduct(told=True, restored=True)
 
 CONDUCT: Final[Mapping[tuple[Side, Treatment], Conduct]] = {
@@ -100,12 +100,12 @@ CONDUCT: Final[Mapping[tuple[Side, Treatment], Conduct]] = {
 def wsgi_treatment(
     server: Server | None, error: BaseException, *, answerable: bool, lost: bool
 ) -> Treatment:
-    """What a WSGI server makes of an exception.
+    """What a WSGI server does with an exception.
 
     Args:
-        server: The server that calls us; None if it is not known what that one hides.
+        server: The server that calls us; None if nobody knows what it hides.
         error: The exception.
-        answerable: Whether there is somebody to answer still: not behind the response.
+        answerable: Whether an answer is still possible. It is not after the response.
         lost: Whether nothing more of a response that has begun can be written.
     """
     if lost and server is not None and server.masks:
@@ -122,15 +122,15 @@ def wsgi_treatment(
 def asgi_treatment(
     server: Server, error: BaseException, side: Side, *, complete: bool
 ) -> Treatment:
-    """What an ASGI server makes of an exception.
+    """What an ASGI server does with an exception.
 
     Args:
         server: The server.
         error: The exception.
         side: Whose it is.
-        complete: Whether it came behind a complete response.
+        complete: Whether it came after a complete response.
     """
-    # Of a connection that broke nobody else would say a word.
+    # Nobody else would report a broken connection.
     broke = isinstance(error, OSError) or side is Side.UPSTREAM
     return Treatment.HIDDEN if complete and server.hides_after_end and broke else Treatment.SHOWN
 

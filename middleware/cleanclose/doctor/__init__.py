@@ -1,7 +1,6 @@
 """Tools that look at a running server from the outside.
 
-The clients that they send stand in :mod:`cleanclose.testing`; the names here are old ones of
-theirs.
+The clients that they send are in :mod:`cleanclose.testing`; the names here are old ones of theirs.
 """
 
 from cleanclose.doctor.clients import (

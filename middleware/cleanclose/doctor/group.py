@@ -64,7 +64,7 @@ class LazyGroup(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. If its reader has left (``| head``), that is no finding.
+        """Run a command. If its reader has left (``| head``), that is not a finding.
 
         click itself would end with 1 then, before anybody else hears of it.
         """

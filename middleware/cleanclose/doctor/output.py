@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 EXIT_CLEAN: Final = 0
-"""Everything was looked at, and nothing was found."""
+"""Everything was examined, and nothing was found."""
 EXIT_FINDINGS: Final = 1
 """Something was found."""
 EXIT_TROUBLE: Final = 2
@@ -44,7 +44,7 @@ PICTURE_WIDTH: Final = 92
 
 
 class Trouble(click.ClickException):
-    """The command cannot do what it was asked for.
+    """The command cannot do its work.
 
     Args:
         message: One sentence for the user: the mistake and, if there is one, the remedy.
@@ -113,7 +113,7 @@ def save_picture(path: Path, title: str) -> None:
         click.echo("There is no picture: this run showed nothing for people.", err=True)
         return
     svg = recorded.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id=path.stem)
-    # The picture must not load fonts from somewhere when it is looked at.
+    # Viewing the picture must not load fonts from anywhere.
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     try:
         path.write_text(svg, encoding="utf-8")

@@ -1,12 +1,12 @@
-"""The connection which the application has: tornado's own, which tells the watch what it writes.
+"""The application's connection: tornado's own, which reports to the watch what it writes.
 
-Most requests have no body. Their connection stays what it is but for four methods, in whose place
-the watch's stand: a change of its class would have the interpreter lay out all of its attributes
-anew, which costs more than all else that is done here.
+Most requests have no body. Their connection keeps its class, and only four methods are replaced by
+the watch's: changing the class would make the interpreter lay out all attributes anew, which costs
+more than everything else here.
 
-That of a request with a body changes its class. It goes on as tornado's, until a response begins
-while the body is incomplete: only then is there anything to deliver, and the response's end is in
-our hands.
+The connection of a request with a body changes its class. It works like tornado's until a response
+begins while the body is incomplete: only then is there something to deliver, and we decide about
+the response's end.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 class PlainWatch(TornadoWatch):
     """The watch of a request without a body, which sees its response on tornado's own connection.
 
-    Each method calls the one in whose place it stands.
+    Each method calls the one that it replaces.
     """
 
     __slots__ = ("_connection",)
@@ -42,7 +42,7 @@ class PlainWatch(TornadoWatch):
     """Weak: the connection refers to these methods. Whoever calls one of them has it."""
 
     def stand_before(self, connection: Any) -> None:
-        """See what the application does with this connection."""
+        """Watch what the application does with this connection."""
         self._connection = weakref.ref(connection)
         connection.watch = self
         connection.write_headers = self.write_headers
@@ -87,8 +87,9 @@ class PlainWatch(TornadoWatch):
 
 
 def _make_room() -> None:
-    # All objects of a class share the names of their attributes, and soon after the first ones
-    # no name is added any more: an object with another one costs as much as one of another class.
+    # All objects of a class share the names of their attributes, and after the first few objects
+    # Python adds no more names: an object with another attribute costs as much as one of another
+    # class.
     PlainWatch.stand_before(
         object.__new__(PlainWatch), object.__new__(http1connection.HTTP1Connection)
     )
@@ -114,15 +115,15 @@ class WatchedConnection(http1connection.HTTP1Connection):
     tornado_waits: bool = False
     """Whether tornado waits for the application's delegate, and so does not read."""
     tornado_reads: bool = False
-    """Whether it has begun to read the body: a client that waits for a 100 has got it."""
+    """Whether it has begun to read the body: a client that waits for a 100 has received it."""
     max_body_size: int = 0
-    """How much of a body the application takes, of a chunked one how much more."""
+    """How much of a body the application accepts; for a chunked one, how much more."""
     left_alone: bool = False
     """The per-response opt-out."""
     reading_over: bool = False
     """Whether tornado reads no more of the body."""
     retired: bool = False
-    """Whether somebody else answers: to whoever still has this connection, it is closed."""
+    """Whether somebody else answers: for code that still has this connection, it is closed."""
 
     # What the application calls.
 
@@ -219,7 +220,7 @@ class WatchedConnection(http1connection.HTTP1Connection):
                 self.delivery.exchange.leave_alone()
         return self.delivery
 
-    # What is done by tornado.
+    # Tornado's own part.
 
     def send_head(
         self, start_line: StartLine, headers: httputil.HTTPHeaders, chunk: bytes | None
@@ -240,7 +241,7 @@ class WatchedConnection(http1connection.HTTP1Connection):
         self.watch.app_finished()
 
     def take_at_most(self, size: int) -> None:
-        """Have tornado refuse bodies that are larger."""
+        """Make tornado refuse larger bodies."""
         super().set_max_body_size(size)
 
     def _seen(self, future: asyncio.Future[None]) -> asyncio.Future[None]:
@@ -272,13 +273,13 @@ class WatchedConnection(http1connection.HTTP1Connection):
         self._let_go()
 
     def _let_go(self) -> None:
-        # Each refers to the other, which would leave them to the cyclic collector.
+        # They refer to each other, which would leave them to the garbage collector.
         if self.reading_over and self.delivery is not None and self.delivery.is_over:
             self.delivery = None
 
 
 class UpgradedConnection(WatchedConnection):
-    """The same for a request that asks for a websocket: whose handler takes the stream."""
+    """The same for a request that asks for a websocket, whose handler takes the stream."""
 
     _handler: weakref.ReferenceType[Any] | None = None
 

@@ -1,4 +1,4 @@
-"""What tornado tells of a request, told to the core and to the application."""
+"""Passes on what tornado reports about a request, to the core and to the application."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ __all__ = ["Delegate", "StartRequest"]
 StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
 
 _MORE_TO_COME: Final = frozenset({"Content-Length", "Transfer-Encoding", "Upgrade"})
-"""Without one of these a request ends with its head, and so does what is the server's to read."""
+"""Without one of these a request ends with its head, and the server reads nothing more of it."""
 _TOO_LARGE: Final = 413
 _REASON: Final = "Request Entity Too Large"
-"""Python 3.13 has another one in its table."""
+"""Python 3.13 has another phrase in its table."""
 
 
 class Delegate(httputil.HTTPMessageDelegate):
     """Stands between tornado's connection and the application's delegate.
 
-    The application's own delegate is made when the headers are there.
+    It makes the application's own delegate when the headers are there.
 
     Args:
         start_request: The application's own.
         setup: What all requests share.
-        server_conn: What tornado gives to that.
+        server_conn: The argument that tornado passes to it.
         request_conn: Tornado's own connection.
         watched: The class for it, if the request has a body.
     """
@@ -170,7 +170,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         self._chunked = length == CHUNKED
         connection.body_announced(length)
         if self._chunked:
-            # Tornado answers what it counts too much with a bare 400: so we count.
+            # Tornado answers too large a count with a bare 400, so we count instead.
             connection.take_at_most(sys.maxsize)
         self._inner = inner = self._start_request(self._server_conn, connection)
         self._request = (start_line, headers)
@@ -190,7 +190,7 @@ class Delegate(httputil.HTTPMessageDelegate):
             await rest
 
     def _is_too_long(self, length: int) -> bool:
-        # Asked after the handler's prepare(), which may have raised the limit.
+        # Checked after the handler's prepare(), which may have raised the limit.
         connection = self._request_conn
         return length > connection.max_body_size and connection.delivery is None
 
@@ -198,7 +198,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         connection = self._request_conn
         delivery = connection.delivery
         if delivery is not None and not delivery.exchange.response_complete:
-            # Behind the head, as without us: the 100, and what is read.
+            # After the head, as without us: the 100, and the reading.
             delivery.do(delivery.exchange.app_read(delivery.now))
         elif delivery is not None and length > connection.max_body_size:
             connection.take_at_most(sys.maxsize)
@@ -211,7 +211,7 @@ class Delegate(httputil.HTTPMessageDelegate):
             What it has to wait for before it does.
         """
         if connection.delivery is not None and connection.delivery.exchange.handed_over:
-            # A closed stream keeps the future of its last reading, and that this context.
+            # A closed stream keeps the future of its last read, and that keeps this context.
             CURRENT.set(None)
         return connection.rest()
 
@@ -237,10 +237,10 @@ class Delegate(httputil.HTTPMessageDelegate):
         """Answer 413 in the application's place."""
         assert self._inner is not None
         if self._request_conn.delivery is not None:
-            # Too late for another answer: tornado's own way, as without us.
+            # Too late for another answer: tornado ends it its own way, as without us.
             raise httputil.HTTPInputError("body too large")
         self._inner.on_connection_close()
-        # Whatever the application's handler still says must not reach the wire.
+        # Nothing that the application's handler still writes may reach the wire.
         successor = Successor(self._request_conn)
         start_line, headers = self._request
         application = self._setup.application
@@ -292,14 +292,14 @@ class Mounted(Delegate):
         self._find_handler = find_handler
 
     def execute(self) -> Any:
-        """As the delegate's that `Application` calls for a request which it has got whole."""
+        """Like the delegate's method that `Application` calls for a whole request."""
         return self._find_handler().execute()
 
 
 def _raised_by_the_delegate() -> BaseException | None:
-    """What tornado has just logged of a delegate's method, for which it closes the connection."""
+    """The error of a delegate's method that tornado has just logged before it closes."""
     error = sys.exc_info()[1]
-    # What HTTP1Connection makes of it. All others are of its own reading.
+    # HTTP1Connection wraps it in this class. All other errors are of its own reading.
     if error is None or type(error).__name__ != "_QuietException":
         return None
     return error.__context__

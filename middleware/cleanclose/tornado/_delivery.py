@@ -1,8 +1,8 @@
-"""The core's steps, done on a tornado connection.
+"""Carries out the core's steps on a tornado connection.
 
-Tornado reads by itself and pushes: to drain is to let it. HTTP1Connection.finish makes it discard
-what still comes, and closes the stream when the response is written: so whatever is to be done
-about the body has to be done before that is forwarded.
+Tornado reads by itself and pushes the data: to drain means to let it. HTTP1Connection.finish makes
+it discard what still comes, and closes the stream when the response is written. So everything about
+the body has to happen before the finish is forwarded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 
 from cleanclose.core import Mechanism
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import CHUNKED, wants_continue
+from cleanclose.core.deliver.framing import CHUNKED, needs_length, wants_continue
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
@@ -36,7 +36,6 @@ Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
 
 _LOOK: Final = 0.002
 """Seconds in which the event loop sees what has arrived, and tornado's task has it."""
-_WITHOUT_LENGTH: Final = frozenset({204, 304})
 _CONTINUE: Final = b"HTTP/1.1 100 "
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
@@ -99,17 +98,17 @@ class Delivery:
     # What the application does.
 
     def keep(self, piece: bytes | None, head: Head | None = None) -> asyncio.Future[None]:
-        """Keep a piece of the response back.
+        """Keep back a piece of the response.
 
         Args:
             piece: The piece, if there is one.
             head: The response's head, if it comes with it.
 
         Returns:
-            What the application gets for it.
+            The future for the application.
         """
         if head is not None:
-            # A copy: the application may change its headers for whatever comes next.
+            # A copy: the application may change its headers afterwards.
             self._head = (head[0], head[1].copy())
         if piece:
             self._pieces.append(piece)
@@ -119,18 +118,18 @@ class Delivery:
         return written
 
     def finish(self) -> None:
-        """The application has finished: its end is ours to forward now."""
+        """The application has finished: from now on we forward the end."""
         exchange = self.exchange
         if self.connection.stream.closed():
             self.closed()
         self._app_finished = True
         step = exchange.response_completed(self.now)
         if exchange.early:
-            # The client's side is told by that; what the application raised is known only here.
+            # That reports the client's side; only this place knows what the application raised.
             self.connection.watch.app_finished()
         self.do(step)
 
-    # What becomes of the connection.
+    # The connection.
 
     def rest(self) -> Awaitable[None] | None:
         """What tornado has to wait for before it reads on; None if it may read."""
@@ -138,7 +137,7 @@ class Delivery:
         return _all_written(stream) if self._rests and not stream.closed() else None
 
     def closed(self) -> None:
-        """The connection is closed. By whom tornado does not tell, unless there was an error."""
+        """The connection is closed. Tornado does not say by whom, unless there was an error."""
         error = self.connection.stream.error
         self.do(self.exchange.peer_gone(Mechanism.of(error), self.now))
 
@@ -160,7 +159,7 @@ class Delivery:
 
     def _turn_over(self) -> None:
         if self.exchange.state is State.KEPT:
-            # What this raises is in the futures which the application has.
+            # The application's futures have the error that this raises.
             with contextlib.suppress(Exception):
                 self.do(self.exchange.turn_over(self.now))
 
@@ -184,7 +183,7 @@ class Delivery:
         if connection.tornado_waits or connection.stream.reading():
             self._nothing_came()
         else:
-            # A piece has come, and is in the hands of tornado's task: it is still to be counted.
+            # Tornado's task has a piece that has come and is not counted yet.
             self._loop.call_soon(self._nothing_came)
 
     def _nothing_came(self) -> None:
@@ -213,8 +212,8 @@ class Delivery:
             over()
             return
         if self._rests:
-            # A stream whose READ event is still asked for would read all the same, and TLS fails
-            # when somebody else has taken bytes out.
+            # A stream that still waits for READ events would go on reading, and TLS fails if
+            # somebody else has taken bytes out.
             stream.io_loop.update_handler(stream.fileno(), IOLoop.WRITE | IOLoop.ERROR)
         # An empty write is done when all that was written before it is, and tornado closes the
         # stream then.
@@ -225,7 +224,8 @@ class Delivery:
         descriptor = descriptor_of(connection.stream.socket)
         linger = exchange.linger(
             self.now,
-            # What tornado has read and not passed on yet; 0 if that has another name now.
+            # Bytes that tornado has read and not passed on yet; 0 if the attribute has another name
+            # now.
             unread=number(connection.stream, "_read_buffer_size") or 0,
         )
         linger.reads = connection.tornado_waits
@@ -299,10 +299,10 @@ class Delivery:
         finally:
             self._setup.reporter.report(self.exchange.event(self.now))
 
-    # Tornado's own doings while a complete response is being delivered.
+    # Tornado's own actions while a complete response is being delivered.
 
     def _guard(self) -> None:
-        """Keep tornado from closing: what is kept back must not be lost with it.
+        """Keep tornado from closing, which would lose what is kept back.
 
         It closes for the end of the stream, and for a line that is too long.
         """
@@ -321,9 +321,9 @@ class Delivery:
                 stream.close = close
 
     def _guard_writing(self) -> None:
-        """Keep off the wire what tornado writes by itself.
+        """Keep tornado's own writes off the wire.
 
-        That is a 100 behind the head, and a bare 400 behind the response.
+        These are a 100 after the head, and a bare 400 after the response.
         """
         if self._write is None:
             stream = self.connection.stream
@@ -342,8 +342,8 @@ class Delivery:
             future: asyncio.Future[None] = write(data)
             return future
         if not is_continue:
-            # HTTP1Connection._read_message_inner: it cannot make out the rest of the body. It
-            # closes the connection when this is done: when what we have written is out.
+            # HTTP1Connection._read_message_inner: it cannot parse the rest of the body. It closes
+            # the connection when this is done: when what we have written is out.
             if self.exchange.state is State.DRAINING:
                 self.do(self.exchange.body_malformed(self.now))
             if not stream.closed():
@@ -380,18 +380,17 @@ async def _all_written(stream: Any) -> None:
 def _add_length(
     start_line: httputil.ResponseStartLine, headers: httputil.HTTPHeaders, length: int
 ) -> None:
-    """Give a response that is all there its length.
+    """Give a complete response its length.
 
     Without one the connection's end would be the response's, or a chunk's: some proxies make an
     error of an end that comes behind a response which they have passed on.
     """
-    known = "Content-Length" in headers or "Transfer-Encoding" in headers
-    if not known and start_line.code not in _WITHOUT_LENGTH:
+    if needs_length(str(start_line.code), headers.get_all()):
         headers["Content-Length"] = str(length)
 
 
 def _settle(written: asyncio.Future[None], error: BaseException | None = None) -> None:
-    """End a future that the application has, for what tornado has or has not written."""
+    """Complete a future of the application's, by what tornado has or has not written."""
     if written.done():
         return
     if error is None:

@@ -54,17 +54,17 @@ def install(
     stop_work: bool | Callable[[httputil.HTTPServerRequest], bool] | Stoppable = False,
     **settings: Unpack[SettingsOptions],
 ) -> Any:
-    """An early response reaches a client which is still uploading, and departures are told.
+    """Deliver early responses to clients that are still uploading, and report departures.
 
-    An upload over the server's ``max_body_size`` is answered with 413 like any other error. May
-    be called before and after ``listen``, and again: the last call's settings are in force.
+    An upload over the server's ``max_body_size`` gets a 413 like any other error. Call it before or
+    after ``listen``. You may call it again: the last call's settings apply.
 
     Args:
-        application: A `tornado.web.Application`, also one that another router or application
-            has among its rules; any other `tornado.httputil.HTTPServerConnectionDelegate`, a
-            `tornado.httpserver.HTTPServer` among them; or what that takes besides: a callable
-            that gets each request whole, as a `tornado.wsgi.WSGIContainer` is. Of one that is
-            mounted in another the outer one's settings are in force.
+        application: A `tornado.web.Application`, even one among the rules of another router or
+            application; any other `tornado.httputil.HTTPServerConnectionDelegate`, for example a
+            `tornado.httpserver.HTTPServer`; or a callable that gets each request whole, for example
+            a `tornado.wsgi.WSGIContainer`. If one is mounted in another, the outer one's settings
+            apply.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
         stop_work: Which requests' handlers are cancelled as a whole when their client has left:
@@ -73,11 +73,10 @@ def install(
         **settings: The fields of `cleanclose.core.Settings`.
 
     Returns:
-        The same application. For a callable an application that calls it: that one is to be
-        served.
+        The same application. For a callable, an application that calls it: serve that one.
 
     Raises:
-        TypeError: The application is none of these: a class, for one.
+        TypeError: The application is none of these, for example a class.
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
     checked = Settings(**settings)
@@ -123,7 +122,7 @@ def _put_in_place(application: Any, setup: Setup) -> None:
 def skip(handler: web.RequestHandler) -> None:
     """Leave this request's response alone: send it as if nothing were installed.
 
-    Call it before the response begins. Without effect where nothing is installed.
+    Call it before the response begins. It has no effect if nothing is installed.
 
     Args:
         handler: The request's handler.
@@ -134,7 +133,7 @@ def skip(handler: web.RequestHandler) -> None:
 
 
 class _Callable(httputil.HTTPServerConnectionDelegate):
-    """A callable, made an application as HTTPServer does it: by one that listens nowhere."""
+    """Wraps a callable as HTTPServer does, in a server that listens nowhere."""
 
     def __init__(self, called: Called) -> None:
         self._server = httpserver.HTTPServer(called)
@@ -147,7 +146,7 @@ class _Callable(httputil.HTTPServerConnectionDelegate):
 
 
 class _StartRequest:
-    """What stands in for the application's ``start_request``."""
+    """Replaces the application's ``start_request``."""
 
     def __init__(self, original: StartRequest, setup: Setup) -> None:
         self.original = original
@@ -163,7 +162,7 @@ class _StartRequest:
 
 
 class _FindHandler:
-    """What stands in for ``find_handler``: another router asks an `Application` for that alone."""
+    """Replaces ``find_handler``: another router asks an `Application` only for that."""
 
     def __init__(self, original: Callable[..., Any], setup: Setup) -> None:
         self.original = original
@@ -171,7 +170,7 @@ class _FindHandler:
 
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
         connection: Any = request.connection
-        # Nearly every request's is watched already.
+        # Nearly every connection is watched already.
         watched = None if is_watched(connection) else watched_class_of(connection)
         if watched is None:
             return self.original(request, **kwargs)

@@ -1,8 +1,8 @@
-"""What the shim uses of tornado that no documentation promises, and what happens when it is gone.
+"""Private attributes of tornado that the shim uses, and what happens when they are gone.
 
-Nothing of it is needed for a request to be served: where it has another name one day, the
-exchange goes as if nothing were installed, or less is known of it; and one line says so. What it
-is stands in `cleanclose.servers.tornado`.
+No request needs them to be served: if one has another name one day, the exchange goes as if nothing
+were installed, or we know less about it; and one line says so. `cleanclose.servers.tornado` lists
+them.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from cleanclose.tornado._connection import WatchedConnection, watched_class
 __all__ = ["handlers_can_be_stopped", "is_watched", "watched_class_of"]
 
 _CONNECTION: Final[Any] = getattr(http1connection, "HTTP1Connection", ())
-# What each pair of classes has is the same for all their objects: they set it when they are made.
+# All objects of a pair of classes have the same attributes, which they set when they are made.
 _found: Final[dict[tuple[type, type], type[WatchedConnection] | None]] = {}
 
 
 def is_watched(connection: object) -> bool:
-    """Whether somebody of ours watches the exchange on a connection already."""
+    """Whether one of our watches already follows the exchange on a connection."""
     return getattr(connection, "watch", None) is not None
 
 
 def watched_class_of(connection: Any) -> type[WatchedConnection] | None:
-    """The class for a connection that is to be watched, if it has all that the shim needs of it.
+    """The class for a connection to watch, if it has everything that the shim needs.
 
     Args:
         connection: What an application's ``start_request`` was given.
 
     Returns:
-        None also for what is no `HTTP1Connection` (an application's own, a stand-in), and for what
-        is watched already.
+        None also for anything but an `HTTP1Connection` (an application's own, a stand-in), and for
+        a connection that is watched already.
     """
     stream: object = getattr(connection, "stream", None)
     kind: tuple[type, type] = (connection.__class__, type(stream))
@@ -48,7 +48,7 @@ def watched_class_of(connection: Any) -> type[WatchedConnection] | None:
 
 
 def handlers_can_be_stopped() -> bool:
-    """Whether a handler has all that is needed to stop it."""
+    """Whether a handler has everything that stopping it needs."""
     return _has_all(web.RequestHandler, NEEDED_TO_STOP)
 
 

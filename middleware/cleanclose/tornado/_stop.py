@@ -18,10 +18,10 @@ _NAME: Final = "get_handler_delegate"
 
 
 def stop_handlers(application: Any, which: Stoppable | None) -> None:
-    """Have an application's handlers end when nobody waits for them, for requests that are named.
+    """Make an application's handlers end when nobody waits for them, for the named requests.
 
     Args:
-        application: The application. What is no `tornado.web.Application` has no handlers.
+        application: The application. Anything but a `tornado.web.Application` has no handlers.
         which: Which requests; None to leave them alone again.
     """
     if not isinstance(application, web.Application):
@@ -34,7 +34,7 @@ def stop_handlers(application: Any, which: Stoppable | None) -> None:
 
 
 class _Delegates:
-    """What stands in for the application's method."""
+    """Replaces the application's method."""
 
     def __init__(self, original: Callable[..., Any], which: Stoppable) -> None:
         self._original = original
@@ -48,7 +48,7 @@ class _Delegates:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        # A websocket's handler goes on behind its request.
+        # A websocket's handler goes on after its request.
         if not issubclass(target_class, websocket.WebSocketHandler) and self._which.applies(
             request.method or "", request.path, request
         ):
@@ -61,12 +61,13 @@ def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
     base: Any = handler
 
     async def execute(self: Any, *args: Any, **kwargs: Any) -> None:
-        # Quietly: tornado would log whatever comes out of it, and there is nobody to answer.
+        # Quietly: tornado would log any exception that comes out of it, and nobody waits for an
+        # answer.
         watch = current()
         async with stop_work(quiet=True) as block:
             await base._execute(self, *args, **kwargs)
         if block.stopped and isinstance(watch, TornadoWatch):
-            # Nobody calls finish(), which tells it otherwise.
+            # Nobody calls finish(), which would report it otherwise.
             watch.end()
 
     def send_error(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is seen of one request's own connection: its stream's end, and what writing to it raised."""
+"""What one request's own connection shows: its stream's end, and errors of writing to it."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ __all__ = ["Setup", "TornadoWatch", "ask_the_kernel", "header"]
 
 _SWITCHING_PROTOCOLS: Final = 101
 _clock: Final = time.monotonic
-# Linux; elsewhere only a connection that is closed on both sides can be told.
+# Linux; elsewhere only a connection that is closed on both sides is recognised.
 _PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
 _SENT: Final = "_total_write_done_index"
 """How many bytes of the stream the kernel has taken."""
 _LEFT: Final = "_cleanclose_left"
-"""How the peer of a closed stream has left: for the requests behind, which it sent before."""
+"""How the peer of a closed stream has left, for further requests that it had sent before."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +70,9 @@ class Setup:
 
     Args:
         settings: The limits.
-        places: Where a place is asked for before a client is waited for.
+        places: The places. Waiting for a client needs one.
         reporter: Receives the events.
-        application: Whose error page answers what is over the limit, if it has one.
+        application: Its error page, if it has one, answers uploads over the limit.
     """
 
     settings: Settings
@@ -102,7 +102,7 @@ class TornadoWatch(Watch):
     _idle: float | None = None
     _response_headers: httputil.HTTPHeaders | None = None
     _failed_in: Phase | None = None
-    """How far it had come when the application failed; tornado's error page is not its doing."""
+    """How far it had come when the application failed: tornado's error page does not count."""
     _protocol: Any = None
     """A websocket's protocol object, while it is open."""
 
@@ -167,7 +167,7 @@ class TornadoWatch(Watch):
 
     def find_witness(self, error: BaseException) -> None:
         if self.departure is None:
-            # Whoever closed the stream, it was not the peer.
+            # Somebody other than the peer closed the stream.
             return
         stream = self._stream
         if isinstance(error, iostream.StreamClosedError):
@@ -177,12 +177,12 @@ class TornadoWatch(Watch):
         elif error is stream.error:
             self.peer_gone(Witness.STREAM, _clock(), error)
 
-    # What the connection tells.
+    # Reports from the connection.
 
     def head_comes(
         self, status: int, headers: httputil.HTTPHeaders, chunk: bytes | None = None
     ) -> None:
-        """The response's head is about to be handed to tornado, perhaps with some of its body."""
+        """Tornado is about to get the response's head, perhaps with some of its body."""
         error = sys.exc_info()[1]
         if error is not None and _uncaught(error) is not None:
             self._failed_in = super().phase
@@ -201,7 +201,7 @@ class TornadoWatch(Watch):
                 self.progress = STREAMING
 
     def written(self, future: asyncio.Future[None]) -> None:
-        """A piece has been handed to tornado, which gave this future for it."""
+        """Tornado has received a piece, and returned this future for it."""
         # HTTP1Connection makes one with an exception if its stream is closed already. The
         # others never get one, even if their bytes are lost.
         if self.departure is not None and future.done() and not future.cancelled():
@@ -232,7 +232,7 @@ class TornadoWatch(Watch):
         """The exchange is over.
 
         Args:
-            error: What of the application's tornado has logged, if it has.
+            error: The application's error that tornado has logged, if any.
         """
         if self.ended or self._has_ended:
             return
@@ -265,7 +265,7 @@ class TornadoWatch(Watch):
         self.end()
 
     def stream_closes(self) -> None:
-        """The stream is about to be closed: the last moment to ask its socket."""
+        """The stream will be closed next: this is the last moment to ask its socket."""
         if self.progress not in (COMPLETE, GONE):
             self._idle = idle_before(tcp_info(self._stream.socket), _clock() - self.started)
 
@@ -273,7 +273,7 @@ class TornadoWatch(Watch):
         """The stream has been closed.
 
         Args:
-            by: The frame that closed it; None where Python does not tell.
+            by: The frame that closed it; None if Python does not say.
             unsent: Whether there was something left to write.
         """
         stream = self._stream
@@ -285,7 +285,7 @@ class TornadoWatch(Watch):
             return
         finished = self.progress == COMPLETE
         if unsent:
-            # The peer has not got all of it.
+            # The peer has not received all of it.
             self.in_flight = self.bytes_out + 1
             self.response_failed()
         status = self._status
@@ -307,7 +307,7 @@ class TornadoWatch(Watch):
         if closed.stopping:
             self.stopping = True
         if closed.idle and closed.error is not None:
-            # Tornado may log it: whose it was is certain.
+            # Tornado may log it, and it is certainly the peer's.
             mark(closed.error, idle_verdict(closed.error))
         elif closed.witness is not None:
             self.peer_gone(closed.witness, _clock(), closed.error, closed.mechanism)
@@ -316,16 +316,16 @@ class TornadoWatch(Watch):
             self.end()
 
     def awaited_out(self) -> int | None:
-        """How many bytes of the response's body the peer waits for, by the head that it has got."""
+        """How many bytes of the response's body the peer waits for, by the head that it has."""
         headers, status = self._response_headers, self._status
         if headers is None or status is None:
             return None
         return awaited_length(self._method, status, header(headers, "Content-Length"))
 
     def websocket_closed(self, error: websocket.WebSocketClosedError) -> None:
-        """What the application's own call on its websocket has raised."""
-        # Elsewhere (in another client's handler, in a task that serves them all) it is an error
-        # of that one's, and what it was about to do has not been done.
+        """An exception from the application's own call on its websocket."""
+        # Elsewhere (in another client's handler, in a task that serves all clients) it is that
+        # code's own error, whose remaining work has not been done.
         if self.departure is None or current() is not self:
             return
         if error.__context__ is not None and raised_under(error, *PROTOCOLS):
@@ -333,13 +333,13 @@ class TornadoWatch(Watch):
         self.peer_gone(Witness.WRITE, _clock(), error)
 
     def websocket_failed(self, error: BaseException | None) -> None:
-        """Tornado logs what one of the application's callbacks has raised.
+        """Tornado logs an exception of one of the application's callbacks.
 
         It closes the websocket then; and it may be long after the peer has left.
         """
         if not isinstance(error, Exception):
             return
-        # While a callback runs tornado does not look.
+        # Tornado does not look while a callback runs.
         self.ask()
         verdict = self.judge(error)
         if verdict.side is Side.UPSTREAM:
@@ -347,10 +347,10 @@ class TornadoWatch(Watch):
 
 
 class _StreamClose:
-    """Stands in for one stream's ``close``, for the connection's whole life: to see who calls it.
+    """Replaces one stream's ``close`` for the connection's whole life, to see who calls it.
 
-    A stream's close callback tells the moment, but neither whose doing it was nor that bytes were
-    left unsent, and most of the time it is tornado's.
+    A stream's close callback shows the moment, but neither who closed it nor whether bytes were
+    left unsent, and most of the time tornado itself closes it.
     """
 
     __slots__ = ("_stream", "watch")
@@ -366,7 +366,7 @@ class _StreamClose:
         by = caller()
         unsent: bool = stream.writing()
         watch.stream_closes()
-        # Whoever waits for the end is called in the context of this moment.
+        # Those who wait for the end are called in the context of this moment.
         before = CURRENT.set(watch)
         try:
             stream.close(exc_info)
@@ -382,7 +382,7 @@ def header(headers: httputil.HTTPHeaders, name: str) -> str | None:
 
 
 def _seen_log(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's ``log_exception``, with what it logs seen."""
+    """A websocket handler's ``log_exception``, which lets us see what it logs."""
     method, reference = _method_of(handler, name)
 
     @functools.wraps(method)
@@ -404,7 +404,7 @@ def _method_of(handler: Any, name: str) -> tuple[Callable[..., Any], weakref.Ref
 
 
 def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's own method, with what it raises seen."""
+    """A websocket handler's own method, which lets us see what it raises."""
     method, reference = _method_of(handler, name)
 
     @functools.wraps(method)
@@ -419,8 +419,8 @@ def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., An
         return future
 
     def done(future: asyncio.Future[Any]) -> None:
-        # Looked at only if the peer has left: then asyncio need not log that nobody awaits it.
-        # Whoever does gets it as before.
+        # Checked only if the peer has left: then asyncio need not log that nobody awaits it.
+        # Awaiting it works as before.
         if watch.departure is not None and not future.cancelled():
             error = future.exception()
             if isinstance(error, websocket.WebSocketClosedError):
@@ -430,7 +430,7 @@ def _seen_call(watch: TornadoWatch, handler: Any, name: str) -> Callable[..., An
 
 
 def _uncaught(error: BaseException) -> BaseException | None:
-    """The error that is being handled, if it is tornado which handles it: nobody caught it."""
+    """The error that tornado is handling, which nobody has caught."""
     if isinstance(error, web.HTTPError | web.Finish) or not isinstance(error, Exception):
         # The application's own answer.
         return None
@@ -438,7 +438,7 @@ def _uncaught(error: BaseException) -> BaseException | None:
 
 
 def _closer(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | None]:
-    """Who has closed a stream, by the frame that did; and how the server has, if it was that."""
+    """Who closed a stream, by the closing frame; and how, if it was the server."""
     if by is None:
         return Closer.UNSEEN, None
     if is_method_of(by, STREAMS, stream):
@@ -456,7 +456,7 @@ def _left_before(stream: Any) -> Mechanism | None:
 
 
 def ask_the_kernel(stream: Any) -> Mechanism | None:
-    """How the peer has left, if it has: nothing is read, and no error is taken from the socket."""
+    """How the peer has left, if it has. This reads nothing, and takes no error from the socket."""
     sock: Any = stream.socket
     if sock is None or not hasattr(select, "poll"):
         return None

@@ -1,4 +1,4 @@
-"""What the server gets as the response's iterable: how far it comes, and how it ends."""
+"""The response's iterable for the server, which notices how far it comes and how it ends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 FILE_PIECE: Final = 32 * 1024
-"""As much of a file as uWSGI reads at once of one that it cannot send by its number."""
+"""Bytes that uWSGI reads at once from a file that it cannot send by its number."""
 
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
@@ -35,16 +35,16 @@ _enter: Final = CURRENT.set
 
 
 class Listener(Protocol):
-    """Who is told how a response has ended."""
+    """Learns how a response has ended."""
 
     reporter: Reporter
 
     def answer(self, error: BaseException, watch: WsgiWatch) -> list[bytes] | BaseException | None:
-        """The application has raised; what to send or to raise instead, or None."""
+        """The application has raised. Returns what to send or to raise instead, or None."""
         ...
 
     def close_failed(self, error: BaseException, watch: WsgiWatch) -> BaseException | None:
-        """The application's ``close()`` has raised; what to raise, or None if it ends here."""
+        """The application's ``close()`` has raised. Returns what to raise, or None."""
         ...
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
@@ -72,11 +72,11 @@ def end_response(
     """The one end of a response: the server closes it.
 
     Args:
-        listener: Who hears of it.
+        listener: The object that learns of it.
         watch: The exchange.
         error: What the server was handling when it closed the response, if anything.
         close: The application's own ``close()``, if there is one.
-        delivery: What is to be seen through behind that.
+        delivery: The delivery to complete after that.
         through: The id of a file of the application's that the server itself has sent.
     """
     watch.closing = True
@@ -103,7 +103,7 @@ def _closed(
     *,
     all_sent: bool,
 ) -> bool:
-    """Close what the application has made, and see the delivery through; whether it raised not."""
+    """Close the application's iterable, and complete the delivery. Returns False if it raised."""
     try:
         if close is not None:
             close()
@@ -119,7 +119,7 @@ def _closed(
 
 
 class Dropped:
-    """A response of which nothing goes out."""
+    """A response that sends nothing."""
 
     def __init__(self, result: Any) -> None:
         self._result = result
@@ -135,10 +135,10 @@ class Dropped:
 
 
 class FilePieces:
-    """A file, in pieces: as the server would have sent it which knows its own file by itself.
+    """A file in pieces, as the server itself would have sent it.
 
-    uWSGI's ``wsgi.file_wrapper`` gives the file back, and remembers it. Nobody else would know
-    that it is not to be gone through by its lines, of which one may be all of it.
+    uWSGI's ``wsgi.file_wrapper`` gives the file back, and remembers it. Nobody else would know that
+    it should not be read by lines, because one line may be the whole file.
     """
 
     def __init__(self, file: Any) -> None:
@@ -176,7 +176,8 @@ class Body:
         self._pieces: Iterator[bytes] | None = None
         self._iterated = False
         self._closed = False
-        # What was being handled when the application was called says nothing about its response.
+        # An exception that was being handled when the application was called says nothing about its
+        # response.
         self._outer = sys.exception() is not None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -213,16 +214,16 @@ class Body:
         return next(self._pieces)
 
     def _stop_if_gone(self) -> None:
-        """Close the application's iterable once it is known that nobody waits for its next piece.
+        """Close the application's iterable once nobody waits for its next piece.
 
         Raises:
-            ClientLeft: That is so.
+            ClientLeft: Nobody waits.
         """
         watch = self._watch
         watch.ask()
         if watch.progress != GONE or not watch.may_stop():
             return
-        # Whoever closes the response will find it closed.
+        # Closing the response later will find it closed.
         result, self._result = self._result, ()
         watch.write_stops().ended(cut=True)
         close: Callable[[], object] | None = getattr(result, "close", None)
@@ -245,7 +246,7 @@ class Body:
 
 
 class SizedBody(Body):
-    """The same over a list: some servers make a Content-Length of what it holds."""
+    """The same over a list: some servers compute a Content-Length from its items."""
 
     __slots__ = ()
 
@@ -262,7 +263,7 @@ class SizedBody(Body):
 
 
 class _Pieces:
-    """What is gone through once, of a body that can be gone through twice."""
+    """One iteration over a body that can be iterated twice."""
 
     __slots__ = ("_body",)
 
@@ -294,11 +295,11 @@ class DeliveredBody(Body):
         super().__init__(middleware, watch, result)
         self._delivery = delivery
         wrapper = watch.environ.get("wsgi.file_wrapper")
-        # Nobody reads the request's body while the server's own class reads a file.
+        # Nobody reads the request's body while the server's own wrapper reads a file.
         self._ready = isinstance(wrapper, type) and isinstance(result, wrapper)
 
     def prepare(self) -> None:
-        """Have the first piece, and do what has to be done before the server gets it."""
+        """Get the first piece, and do what has to happen before the server gets it."""
         try:
             piece = self._next()
         except StopIteration:
@@ -359,7 +360,7 @@ class ResponseFile:
         self._start = self._tell()
 
     def stand_behind(self, file: Any) -> bool:
-        """Be the file's close(); False where it takes no other."""
+        """Replace the file's close(); False if it does not accept another one."""
         try:
             file.close = self
         except (AttributeError, TypeError):
@@ -377,7 +378,7 @@ class ResponseFile:
 
 
 def _teller(wrapper: Any) -> Callable[[], int | None]:
-    """What says how far a server has come with the file in its wrapper; None where nothing does."""
+    """A function that says how far a server has come with its wrapped file; None without one."""
     # The first name is wsgiref's and gunicorn's, the other one Werkzeug's and waitress's.
     file: Any = getattr(wrapper, "filelike", None) or getattr(wrapper, "file", None)
 
@@ -392,10 +393,10 @@ def _teller(wrapper: Any) -> Callable[[], int | None]:
 
 
 def _size(piece: Any) -> int:
-    # What is no bytes the server will not take, and say so.
+    # The server rejects anything but bytes, and says so.
     return len(piece) if isinstance(piece, bytes) else 0
 
 
 def _outside(error: BaseException | None) -> BaseException | None:
-    """What ends an exchange from outside: a worker that is told to stop, or somebody's time."""
+    """The exceptions that end an exchange from outside: a stopping worker, or a time limit."""
     return None if isinstance(error, Exception) else error

@@ -1,8 +1,8 @@
-"""The client's connection below ``wsgi.input``: reading no longer than is wanted, and letting go.
+"""The client's connection below ``wsgi.input``: to read no longer than wanted, and to let go.
 
-What a server lets an application read waits until all of it is there. Below it is the client's
-socket. While a body is drained a stand-in is in that socket's place, which waits as long as the
-core says (decision 0021); whatever it breaks off ends with the connection.
+A server's input waits until everything that was asked for is there. The client's socket is below
+it. While a body is drained, a stand-in replaces that socket and waits as long as the core says
+(decision 0021); anything that it breaks off ends with the connection.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 
 
 class Drained(Protocol):
-    """Who hears what a drain brings, and says how it goes on."""
+    """Learns what a drain brings, and says how it goes on."""
 
     @property
     def left(self) -> int | None:
@@ -66,7 +66,7 @@ class Drained(Protocol):
         ...
 
     def step(self) -> Step:
-        """What to do now."""
+        """The next step."""
         ...
 
     def came(self, size: int) -> Step:
@@ -98,11 +98,11 @@ class ClientConnection:
         self.reader = reader
 
     def is_peer(self, address: object, port: object) -> bool:
-        """Whether the client itself is at its other end, and nobody who passes on what it says.
+        """Whether the client itself is at the other end, and not somebody who relays it.
 
         Args:
             address: The client's, as the server has it.
-            port: The client's; None if the server does not tell it.
+            port: The client's; None if the server does not give it.
         """
         try:
             with socket.socket(fileno=os.dup(self.number)) as same:
@@ -120,7 +120,7 @@ class ClientConnection:
         return cooperates_with(self.sock) is not None
 
     def end_reading(self) -> bool:
-        """Have the server find the stream's end: it reads on by itself, before it closes.
+        """Make the server find the stream's end, because it reads on by itself before it closes.
 
         Returns:
             Whether it will.
@@ -131,7 +131,7 @@ class ClientConnection:
         return True
 
     def take_away(self, *, closes: bool) -> None:
-        """Leave the server without the connection, of which there is a duplicate.
+        """Take the connection, which has a duplicate, away from the server.
 
         Args:
             closes: Whether the server will close it now. If not, it gets one in its place that
@@ -171,19 +171,19 @@ def find_connection(
 
 
 def drain(stream: Any, connection: ClientConnection | None, drained: Drained) -> Step:
-    """Read and discard what is left of a body, for as long as the core wants it.
+    """Read and discard the rest of a body, as long as the core wants.
 
     Args:
         stream: The server's ``wsgi.input``.
         connection: The client's connection; None if it is not in reach: then nothing but the
             client, or the server, ends a reading.
-        drained: Hears of it.
+        drained: Learns of it.
 
     Returns:
-        The step that is no `Read`.
+        The first step that is not a `Read`.
 
     Raises:
-        Exception: Whatever the server raises for a body that it cannot make out.
+        Exception: The server's error for a body that it cannot parse.
     """
     if connection is None:
         return _drain(getattr(stream, "read1", stream.read), SMALL_PIECE, drained)
@@ -208,9 +208,9 @@ def _drain(read: Callable[[int], bytes], piece: int, drained: Drained) -> Step:
 
 
 class _Patient:
-    """A socket as far as a server's reader knows one, which asks the core before it waits.
+    """A stand-in for the socket of a server's reader, which asks the core before it waits.
 
-    When nobody waits any longer it says that it is at its end: then a reader hands out what it has.
+    When nobody waits any longer, it reports the end, so that the reader hands out what it has.
     """
 
     def __init__(self, sock: Any, drained: Drained) -> None:
@@ -335,7 +335,7 @@ def has_rest_of_chunks(stream: Any, trailers: str, connection: ClientConnection 
     try:
         sock.settimeout(0)
         read = find(stream, trailers)
-        # One which is no field could be the next request's beginning.
+        # A line that is not a field could be the next request's beginning.
         return read is not MISSING and all(_FIELD.match(field) for field in read())
     except Exception:  # noqa: BLE001 - whatever it is, the connection is of no more use
         return False
@@ -350,19 +350,19 @@ _PEEK: Final[int | None] = (
 
 
 def how_gone(sock: Any) -> Mechanism | None:
-    """How the peer of a socket has left; None if it has not, UNKNOWN if that cannot be told.
+    """How the peer of a socket has left; None if it has not, UNKNOWN if nobody can know.
 
-    Nothing is read, and nothing is waited for. What has arrived and was not read yet stands
-    before the end: the peer counts as there.
+    It neither reads nor waits. Unread data stands before the end, and then the peer counts as
+    there.
 
     Args:
-        sock: The client's socket. What TLS has in its own buffers the kernel does not know of.
+        sock: The client's socket. The kernel does not know what TLS has in its own buffers.
     """
     if sock is None or _PEEK is None or hasattr(sock, "do_handshake"):
         return Mechanism.UNKNOWN
     inner = plain_socket(sock)
     try:
-        # A socket with a time-out waits for as long, whatever the flags say.
+        # A socket with a time-out waits that long, whatever the flags say.
         if inner.gettimeout() and not readable(inner, 0):
             return None
         return None if inner.recv(1, _PEEK) else Mechanism.EOF
@@ -371,7 +371,7 @@ def how_gone(sock: Any) -> Mechanism | None:
     except OSError as error:
         return Mechanism.of(error)
     except (AttributeError, TypeError, ValueError):
-        # No socket, after all.
+        # It is not a socket after all.
         return Mechanism.UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""One request with a body, and the delivery of its response: the core's steps are done."""
+"""One request with a body, and the delivery of its response: carries out the core's steps."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from cleanclose.wsgi._witness import ExcInfo, Headers, Write
 __all__ = ["Delivery"]
 
 _READY: Final[tuple[type, ...]] = (type(iter([])), type(iter(())))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-"""What goes through a response that is there already, as a whole."""
+"""The iterators of responses that already exist as a whole."""
 _SMALL_RESPONSE: Final = 64 * 1024
-"""Bytes of a response that fit into the socket buffers of a client which is not reading yet. A
+"""Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
 server that sends more may wait for a client that waits for the server to read."""
 
 _UNTOLD: Final = 64 * 1024
 
 
 class Delivery:
-    """What a response goes through that begins while its request's body is not read to the end.
+    """The path of a response that begins before its request's body has been read to the end.
 
     Args:
         watch: The witnesses; its input is the application's.
@@ -66,7 +66,7 @@ class Delivery:
         self._begin = begin
         self._report = report
         self._most = most
-        # Of whoever cannot be made to close, what is left must stay as the server knows it.
+        # If the server cannot be made to close, the rest must stay as the server knows it.
         closes = server.closes_anyway or server.close is None or self.response is not None
         self.framed: bool = closes and (
             self.length != CHUNKED or bool(watch.environ.get("wsgi.input_terminated"))
@@ -96,7 +96,7 @@ class Delivery:
         exchange = self._exchange()
         length = [value for name, value in headers if name.lower() == "content-length"]
         self._declared = response_length(length[0]) if length else None
-        # What is no number is none of only_statuses.
+        # Anything but a number is not in only_statuses.
         exchange.response_started(self.watch.status or 0, self._declared, time.monotonic())
         return self._write
 
@@ -105,7 +105,7 @@ class Delivery:
             watch, now = self.watch, time.monotonic()
             self.exchange = watch.delivery = exchange = self._begin(self)
             if self.watch.left_alone or (
-                # To read from there would wait for the client, for as long as it likes.
+                # Reading from there would wait for the client, as long as that likes.
                 self.connection is None and is_socket_gone(self.stream, self.server)
             ):
                 exchange.leave_alone()
@@ -118,7 +118,7 @@ class Delivery:
     def _write(self, data: bytes) -> object:
         exchange = self.exchange
         if exchange is not None:
-            # PEP 3333: what is written must not wait for more.
+            # PEP 3333: written data must not wait for more.
             exchange.response_piece(len(data), time.monotonic())
             exchange.turn_over(time.monotonic())
         return self.watch(data)
@@ -165,9 +165,8 @@ class Delivery:
     def next_piece(self, pieces: Iterator[bytes], *, ready: bool) -> bytes | None:
         """The next piece for the server; None at the end.
 
-        A piece that may be the last is kept until the application has said whether it is. Not
-        if it comes straight from a generator: what that does behind its last piece may take any
-        time.
+        A piece that may be the last is kept until the application has said whether it is. Not if it
+        comes straight from a generator, which may work for any time after its last piece.
 
         Args:
             pieces: The application's.
@@ -175,7 +174,7 @@ class Delivery:
                 read the body.
         """
         may_wait = not isinstance(pieces, GeneratorType)
-        # An empty piece may be the sign of an application that has nothing to say yet.
+        # An empty piece may mean that the application has nothing to say yet.
         may_wait_empty = type(pieces) in _READY or self.server.ends_with_response
         if type(pieces) in _READY and self.exchange is not None:
             if not self.exchange.response_complete:
@@ -210,7 +209,7 @@ class Delivery:
         """The response is complete: drain, and hand the connection over.
 
         Args:
-            size: The length of what has not been told of; None if only its head tells.
+            size: The length of what has not been reported yet; None if only its head tells.
         """
         exchange = self.exchange
         if exchange is None or exchange.response_complete:
@@ -223,7 +222,7 @@ class Delivery:
         self._carry_out(step, may_block=unsent is None or unsent > _SMALL_RESPONSE)
 
     def let_pending_go(self) -> None:
-        """Let the piece go which was kept because it seemed to be the last: an error followed it.
+        """Release the piece that was kept because it seemed to be the last: an error followed it.
 
         That error is the one to be seen, whatever comes of the piece.
         """
@@ -233,10 +232,10 @@ class Delivery:
     def app_failed(self, error: BaseException) -> None:
         """The application has raised, and the server will answer.
 
-        Not where somebody stands in between, who may have another application to try.
+        Not if code in between may try another application.
 
         Args:
-            error: What it has raised.
+            error: The application's exception.
         """
         # inspect.currentframe() would have to be kept in a local, which is a cycle.
         here = sys._getframe  # pyright: ignore[reportPrivateUsage]
@@ -252,7 +251,7 @@ class Delivery:
             self.exchange.abandoned(time.monotonic())
 
     def close(self, *, all_sent: bool) -> None:
-        """The server has written what it will write: report what became of an early response.
+        """The server has written everything: report the outcome of an early response.
 
         Args:
             all_sent: Whether the server has asked for all of the response.
@@ -287,7 +286,7 @@ class Delivery:
             except Exception as error:  # noqa: BLE001 - the core knows what it means
                 step = exchange.reading_failed(error, time.monotonic())
             except BaseException:
-                # The worker is told to stop, or somebody's time is up.
+                # The worker has to stop, or a time limit has passed.
                 self._carry_out(exchange.abandoned(time.monotonic()), may_block=False)
                 raise
         if isinstance(step, Respond):
@@ -302,7 +301,7 @@ class Delivery:
         exchange, connection = self.exchange, self.connection
         if not step.linger or exchange is None or connection is None:
             return
-        # Whose reader is not known, its stream would wait for the client.
+        # If the reader is not known, its stream would wait for the client.
         ended = connection.end_reading()
         if ended and not self._has_drained and self.left is not None and exchange.may_read:
             self._count_buffered(exchange)
@@ -329,13 +328,14 @@ class Delivery:
 
     def _count_buffered(self, exchange: Exchange) -> None:
         """Count what came with the request's head, in the server's own buffer."""
-        # Behind it the server finds the end; what a server raises for that is nobody's concern.
+        # After it the server finds the end; nobody needs the error that a server may raise for
+        # that.
         with contextlib.suppress(Exception):
             size = len(self.stream.read(min(self.left or 0, _UNTOLD)))
             exchange.body_received(size, False, time.monotonic())
 
     def force_close(self) -> None:
-        """Tell the server not to use the connection again, if there is a way."""
+        """Make the server close the connection, if there is a way."""
         if self.server.close is not None:
             self.server.close(self.response, self.stream)
 
@@ -351,7 +351,7 @@ class Delivery:
         """So many bytes have come, and no reading has returned with them yet."""
         self._untold += size
         self._came += size
-        # Of chunks only a reading tells what is framing; but one chunk may be endless.
+        # In chunks, only a read shows what is framing; but one chunk may be endless.
         if self.left is not None:
             return self._tell()
         exchange = self.exchange
@@ -367,7 +367,7 @@ class Delivery:
         self._untold = 0
         self._read += size
         if self.watch.left is not None:
-            # What was known before is counted with the rest.
+            # Bytes that were known before are counted with the rest.
             self.watch.left -= size - new
         step = self._count(new, at_end=at_end)
         assert step is not None

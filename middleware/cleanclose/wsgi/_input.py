@@ -1,4 +1,4 @@
-"""The application's own reading of ``wsgi.input``, noticed and otherwise untouched."""
+"""Notices the application's own reading of ``wsgi.input``, and otherwise leaves it alone."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["ChunkedInput", "WitnessedInput"]
 Result = TypeVar("Result")
 
 _NO_SIZE: Final = object()
-"""What a stream is not told, if the application has not."""
+"""Stands for no size: if the application gives none, the stream gets none."""
 
 _TAIL: Final = 5
 """Bytes of a last chunk."""
 
 
 class WitnessedInput:
-    """A ``wsgi.input`` whose watch, and whose delivery if there is one, hear of each reading.
+    """A ``wsgi.input`` that reports each read to its watch, and to its delivery if there is one.
 
-    To be sure that it is the stream's end, what came short is asked for again; so ``read(n)``
-    gives n bytes, as a file's does, if there are as many. What a reading gives that finds the
-    stream's end before the body's is `cleanclose.core.blame.short_uploads`' to say.
+    If a read comes short, it asks again, to be sure that the stream has ended; so ``read(n)`` gives
+    n bytes if there are that many, as a file does. `cleanclose.core.blame.short_uploads` decides
+    what a read gives that finds the stream's end before the body's.
 
     `Serving` sets these attributes by itself.
     """
@@ -47,7 +47,7 @@ class WitnessedInput:
     stream: Any
     """The server's ``wsgi.input``."""
     watch: UploadWatch | None
-    """The exchange, as long as somebody is to hear of its reading."""
+    """The exchange, as long as somebody wants to know of its reading."""
     left_alone: bool
     """Whether the application wants its response left alone: only set then. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
@@ -69,7 +69,7 @@ class WitnessedInput:
         left = len(data)
         if left != watch.left:
             return self._judged(watch, data, size)
-        # As nearly always: all of it, at once. There is nothing more to hear of.
+        # Nearly always: all of it, at once. Nothing more will follow.
         watch.bytes_in += left
         watch.left = 0
         watch.body_complete = True
@@ -132,10 +132,10 @@ class WitnessedInput:
         return attribute
 
     def _asked_for(self, name: str) -> None:
-        """The application has asked for something that nobody hears of."""
+        """The application has used an attribute past which nobody notices reads."""
 
     def _came(self, data: bytes) -> None:
-        """So much has been given of a body whose end alone tells its length."""
+        """The application has received so much of a body whose length only its end tells."""
 
     def _is_whole(self, watch: UploadWatch) -> bool:
         """Whether the stream's end is that of such a body."""
@@ -239,7 +239,7 @@ class WitnessedInput:
             if self.watch is not None:
                 size = result if isinstance(result, int) else len(result or b"")
                 asked = _wanted(args, keywords)
-                # None is what a stream says that has nothing yet.
+                # A stream that has nothing yet returns None.
                 at_end = size == 0 and result is not None and asked != 0
                 self._count(self.watch, size, at_end=at_end, asked=asked)
             return result
@@ -299,7 +299,7 @@ class ChunkedInput(WitnessedInput):
 
 
 def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:
-    """What a reading has given: bytes, lines, or so many bytes of a buffer."""
+    """The size of a read's result: bytes, lines, or so many bytes of a buffer."""
     if isinstance(result, int):
         return bytes(memoryview(args[0])[:result])
     return result if isinstance(result, bytes) else b"".join(result or ())

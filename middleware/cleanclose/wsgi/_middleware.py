@@ -19,7 +19,7 @@ __all__ = ["CleanCloseMiddleware", "skip"]
 
 
 class CleanCloseMiddleware:
-    """WSGI middleware: early responses are delivered, and whose fault an error is, is told.
+    """WSGI middleware: delivers early responses, and reports whose fault an error is.
 
     It belongs outermost: then ``start_response`` is the server's own. Requests that ask for a
     websocket pass through.
@@ -28,11 +28,11 @@ class CleanCloseMiddleware:
         app: The WSGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
-        stop_work: In which requests the kernel is asked, before each piece of a response that is
-            made while it is sent, whether the client is still there; if it has left, the iterable
-            is closed. True for those with a safe method, a callable for those of them for whose
+        stop_work: In which requests to ask the kernel, before each piece of a response that is made
+            while it is sent, whether the client is still there. If it has left, the iterable is
+            closed. True for those with a safe method, a callable for those of them for whose
             environ it is true, or a `cleanclose.core.Stoppable`, which may name unsafe methods.
-            Default: none. (What runs before the response can only ask by itself: see
+            Default: none. (Code before the response has to ask by itself: see
             `cleanclose.core.raise_if_gone`.)
         **settings: The fields of `cleanclose.core.Settings`.
 
@@ -88,13 +88,13 @@ class CleanCloseMiddleware:
 def skip(environ: Environ) -> None:
     """Leave this request's response alone: send it as if there were no middleware.
 
-    Call it before the response begins. Without effect where the middleware is not installed.
+    Call it before the response begins. It has no effect if the middleware is not installed.
 
     Args:
         environ: The request's environ (``request.environ`` in Flask, ``request.META`` in
             Django).
     """
-    # Copies of the environ share it; and who has put another one in its place has read it.
+    # Copies of the environ share it, and code that replaces it has read it.
     stream: object = environ.get("wsgi.input")
     if isinstance(stream, WitnessedInput):
         stream.left_alone = True

@@ -1,4 +1,4 @@
-"""WSGI in, WSGI out: what happens on the connection is told to the core, and its steps are done."""
+"""WSGI in, WSGI out: reports what happens on the connection to the core, and takes its steps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ __all__ = ["Serving", "WSGIApp"]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _THERE: Final[tuple[type, ...]] = (list, tuple)
-"""Responses that are there already, and have nothing to close."""
+"""Types of responses that already exist as a whole, and have nothing to close."""
 _PROXY_KEYS: Final = frozenset("HTTP_" + name.upper().replace("-", "_") for name in PROXY_FIELDS)
 # Looked up once: this is done for every request.
 _clock: Final = time.monotonic
@@ -65,11 +65,11 @@ _enter: Final = CURRENT.set
 
 
 class Serving:
-    """One application, and what serves its requests.
+    """Serves the requests of one application.
 
     Args:
         app: The WSGI application.
-        reporter: Who tells of the events.
+        reporter: Reports the events.
         settings: The settings.
         stoppable: Which requests' work may be stopped; None for none.
     """
@@ -127,7 +127,7 @@ class Serving:
         return self._hand_over(watch, result)
 
     def _begins(self, watch: WsgiWatch) -> None:
-        """What is not asked about every request."""
+        """The questions that most requests need not ask."""
         if watch.started >= self.reporter.sample_at:
             self.reporter.request_begins(watch)
         if self._stoppable is not None:
@@ -144,7 +144,7 @@ class Serving:
             # The application is wrapped as well, and mounted in one that is: one exchange.
             return self.app(environ, start_response)
         # The application has called another one, as a client does; or a server has dropped a
-        # response without a word.
+        # response silently.
         dropped = outer.ended or is_servers_own(
             start_response, wsgi_server(environ, start_response)
         )
@@ -176,8 +176,8 @@ class Serving:
             upload = self._chunked_input(watch, watch.server)
         else:
             watch.expected_in = watch.left = length
-            # Not needed by whoever knows the length; and Werkzeug says that the client has left
-            # only where it looks after the length by itself.
+            # Not needed if the length is known; and Werkzeug reports that the client has left only
+            # if it checks the length itself.
             environ.pop("wsgi.input_terminated", None)
             upload = WitnessedInput()
             upload.stream = stream
@@ -190,17 +190,20 @@ class Serving:
             result = app(environ, watch.begin)
         except BaseException as error:  # noqa: BLE001 - which raises, too
             result = self.answer_or_raise(error, watch)
-        if watch.body_complete:
-            # Nothing to deliver any more.
-            if type(result) is list:
-                # As `respond_with`.
-                watch.listener = self
-                watch.result = result
-                watch.pieces = None
-                if exception() is not None:
-                    watch.outer = True
-                return watch
-            return self._hand_over(watch, result)
+        if not watch.body_complete:
+            return self._hand_over_early(watch, result)
+        if type(result) is list:
+            # As `respond_with`.
+            watch.listener = self
+            watch.result = result
+            watch.pieces = None
+            if exception() is not None:
+                watch.outer = True
+            return watch
+        return self._hand_over(watch, result)
+
+    def _hand_over_early(self, watch: UploadWatch, result: Any) -> Iterable[bytes]:
+        """Give the server a response that has come before the body's end."""
         result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:
             result = Dropped(result)
@@ -211,7 +214,7 @@ class Serving:
         return body
 
     def answer_or_raise(self, error: BaseException, watch: WsgiWatch) -> list[bytes]:
-        """The application has raised from its call: what to respond with, if that is not to go on.
+        """The application has raised from its call. Returns the response that replaces the error.
 
         Raises:
             BaseException: What the server is to see.
@@ -264,7 +267,7 @@ class Serving:
             # Without this frame, which refers to it.
             error.__traceback__ = traceback
             if quiet and (isinstance(error, OSError) or _is_word_of(watch.server, error)):
-                # The server knows best what to do with its own.
+                # The server knows best how to handle its own file.
                 return None
             return _broken_pipe(error, watch.departure if quiet else None)
         return [body]
@@ -279,7 +282,7 @@ class Serving:
         return None if end.conduct.quiet else end.error or error
 
     def closed(self, watch: WsgiWatch, error: BaseException | None) -> None:
-        """The server has closed a response that is a list: why, if that is not its end."""
+        """The server has closed a response that is a list: why, if it was not over."""
         end_response(self, watch, error, None)
 
     def over(self, watch: WsgiWatch, error: BaseException | None = None) -> None:
@@ -287,7 +290,7 @@ class Serving:
 
         Args:
             watch: The exchange.
-            error: What ended the response from outside, if that is no Exception.
+            error: What ended the response from outside, if that is not an Exception.
         """
         if not watch.ended:
             self._ended(watch, error)
@@ -359,7 +362,7 @@ class Serving:
         )
 
     def _hand_over(self, watch: WsgiWatch, result: Any) -> Iterable[bytes]:
-        """Give the server the application's response: it is all there, or made as it is sent."""
+        """Give the server the application's response, whole or made as it is sent."""
         if type(result) in _THERE:
             return watch.respond_with(self, cast("Sequence[bytes]", result))
         wrapper = watch.environ.get("wsgi.file_wrapper")
@@ -395,7 +398,7 @@ class Serving:
         with self._lock:
             if self._places is None:
                 count = watch.server.threads
-                # More than one, where the server says so but not how many.
+                # More than one, if the server says so but not how many.
                 several = 2 if watch.environ.get("wsgi.multithread") else None
                 self._places = Places.for_workers(
                     several if count is None else count(watch.environ, response),
@@ -406,7 +409,7 @@ class Serving:
 
 
 def _in_pieces(result: Any, wrapper: object) -> Any:
-    """A file as something to go through, where the server's wrapper has left it one."""
+    """An iterable for a file that the server's wrapper has left as a file."""
     if wrapper is None or isinstance(wrapper, type) or not hasattr(result, "read"):
         return result
     return FilePieces(result)
@@ -434,7 +437,7 @@ def _length(environ: Environ, server: Server) -> int:
 
 
 def _close_behind_chunks(environ: Environ, start_response: StartResponse, server: Server) -> None:
-    """A body that nobody looks after must not become the next request."""
+    """A body that nobody reads must not become the next request."""
     if server.trailers is not None and server.close and "HTTP_TRANSFER_ENCODING" in environ:
         handler: object = getattr(start_response, "__self__", None)
         server.close(handler, environ["wsgi.input"])
@@ -445,7 +448,7 @@ def _is_word_of(server: Server, error: BaseException) -> bool:
 
 
 def _broken_pipe(error: BaseException, departure: Verdict | None) -> BrokenPipeError:
-    """What every server takes for the end of a connection, and for nothing else."""
+    """An error that every server takes for the end of a connection, and for nothing else."""
     broken = BrokenPipeError(errno.EPIPE, "the response breaks off")
     broken.__cause__ = error
     if departure is not None:

@@ -1,4 +1,4 @@
-"""One request with a body: what is known of it, of its reading and of who delivers its response."""
+"""One request with a body: its length, its reading, and the delivery of its response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["UploadWatch"]
 
 
 class Deliverer(Protocol):
-    """Who makes the delivery of a response."""
+    """Makes the delivery of a response."""
 
     def deliver(self, watch: UploadWatch) -> Delivery:
         """The response begins before the body's end."""
@@ -49,10 +49,10 @@ class UploadWatch(WsgiWatch):
     read_error: Exception | None = None
     """What its reading raised."""
     deliverer: Delivery | None
-    """Who delivers it, once it begins before the body's end."""
+    """The delivery, once the response begins before the body's end."""
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
-        """What the server's ``start_response`` is called for."""
+        """Called in place of the server's ``start_response``."""
         if self._ended_unnoticed and is_refused(code_of(status)):
             self.refused = True
             status, headers = answer_of(400)[0]
@@ -78,7 +78,7 @@ class UploadWatch(WsgiWatch):
         return self
 
     def delivering(self) -> Delivery:
-        """Who delivers the response, now that it begins before the body's end."""
+        """The delivery of the response, now that it begins before the body's end."""
         if self.deliverer is None:
             self.deliverer = self.serving.deliver(self)
         return self.deliverer

@@ -1,4 +1,4 @@
-"""What a WSGI server shows of its client: what passes through it is told to the core."""
+"""What a WSGI server shows of its client, reported to the core."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ _enter: Final = CURRENT.set
 
 
 class Listener(Protocol):
-    """Who is told how a response has ended."""
+    """Learns how a response has ended."""
 
     reporter: Reporter
 
     def closed(self, watch: WsgiWatch, error: BaseException | None) -> None:
-        """The server has closed a response that is a list: why, if that is not its end."""
+        """The server has closed a response that is a list: why, if it was not over."""
         ...
 
 
@@ -84,8 +84,8 @@ class WsgiWatch(Watch):
     """One request: ``start_response``, ``write()``, ``wsgi.input`` and the response's end.
 
     `Serving` sets these attributes by itself: calling an ``__init__`` is a good part of what a GET
-    costs. It is also what the application gets for its ``write()``, and the iterable of a response
-    that is a list: each object of its own would cost as much as the rest.
+    costs. It also serves as the application's ``write()``, and as the iterable of a response that
+    is a list: each further object would cost as much as everything else.
     """
 
     __slots__ = (
@@ -111,17 +111,18 @@ class WsgiWatch(Watch):
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
     refused: bool = False
-    """Whether the application's answer was no answer to half a body: it gets none of it out."""
+    """Whether the application answered half a body as if it were whole: nothing of that goes
+    out."""
     _ended_unnoticed: bool = False
     half_closed: bool = False
     """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
-    """Whether to ask, before each piece of the response, if anybody still waits for it."""
+    """Whether to ask before each piece of the response if anybody still waits for it."""
     input: WitnessedInput | None
-    """What the application has as ``wsgi.input``, if anybody is told of its reading."""
+    """The application's ``wsgi.input``, if somebody watches its reading."""
     is_sample: bool
     listener: Listener | None
-    """Where the response is a list: who hears of its end, until it has come."""
+    """If the response is a list: the object that learns of its end, until that has come."""
     result: Sequence[bytes]
     pieces: Iterator[bytes] | None
     outer: bool = False
@@ -173,9 +174,9 @@ class WsgiWatch(Watch):
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
         if not self.progress and not is_surely_there(self.environ):
-            # Whoever has left by now will not get this response.
+            # A client that has left by now will not get this response.
             self.ask()
-        # Handed on at once: a server may need it before the first piece. (Not called as a method:
+        # Passed on at once: a server may need it before the first piece. (Not called as a method:
         # the interpreter looks for one first, in all classes.)
         start_response = self.server_start_response
         if exc_info is None:
@@ -226,15 +227,15 @@ class WsgiWatch(Watch):
         return self.start_response(status, headers, exc_info)
 
     def delivering(self) -> Delivery | None:
-        """Who delivers a response that begins before the body's end: nobody, without a body."""
+        """The delivery of a response that begins before the body's end; None without a body."""
         return None
 
     def leave_input(self) -> None:
-        """The exchange is over: what is read from now on nobody hears of."""
+        """The exchange is over: nobody notices further reads."""
 
     @property
     def has_begun_as_no_error(self) -> bool:
-        """Whether the response has begun, and takes the body for whole: it is no error."""
+        """Whether the response has begun as a success, and so takes the body for whole."""
         status = self.status
         return status is not None and is_refused(status)
 
@@ -275,10 +276,9 @@ class WsgiWatch(Watch):
         if not (is_word or isinstance(error, OSError)) or not came_from(error, server.name):
             return
         mechanism = None
-        if (is_word or getattr(error, "errno", None) is None) and not isinstance(
-            error, ConnectionError | TimeoutError
-        ):
-            # A server's own word, for a body that breaks off as for one that is malformed.
+        errno = getattr(error, "errno", None)
+        if errno is None and not isinstance(error, ConnectionError | TimeoutError):
+            # The server's own error, for a broken-off body as for a malformed one.
             mechanism = how_gone(self._socket())
             if mechanism is None:
                 return
@@ -326,7 +326,7 @@ class WsgiWatch(Watch):
 
     @property
     def known_server(self) -> Server | None:
-        """The server, if it is known what it hides, and if it is the one that calls us."""
+        """The server, if we know what it hides and if it calls us itself."""
         server = self.server
         own = is_servers_own(self.server_start_response, server)
         return server if own and server.hides is not None else None
@@ -342,7 +342,7 @@ class WsgiWatch(Watch):
         )
 
     def has_left(self, error: BaseException | None = None) -> bool:
-        # Once it is over, an error is one of ours: it stands for one that has been judged.
+        # Once it is over, an error is ours, and stands for one that has been judged.
         if self.departure is not None or error is None or self.stopping or self.ended:
             return super().has_left()
         return self._is_loss(error)
@@ -355,8 +355,8 @@ class WsgiWatch(Watch):
         Args:
             witness: Where it was seen.
             error: What it raised.
-            through: The id of an object of the application's own which the server used. What
-                came through that is not the client's.
+            through: The id of an object of the application's own which the server used. An error
+                that came through that is not the client's.
         """
         if self._is_loss(error, through):
             self.response_failed()
@@ -372,7 +372,7 @@ class WsgiWatch(Watch):
         ) and came_from(error, self.server.name, through)
 
     def response_closed(self, error: BaseException | None, through: int | None = None) -> None:
-        """The server closes the response: why, if that is not its end.
+        """The server closes the response, for this reason if it is not its end.
 
         Args:
             error: What it was handling.
@@ -386,7 +386,7 @@ class WsgiWatch(Watch):
     def closed_early(self) -> None:
         """The server closed the response before it had asked for all of it, and gives no reason.
 
-        It need not ask for what the client does not want, or what the length has no room for.
+        It need not ask for pieces that the client does not want, or that exceed the length.
         """
         if self._is_sent_whole():
             self.response_completed()
@@ -435,10 +435,10 @@ class WsgiWatch(Watch):
         self.listener = None
         error = exception()
         pieces = self.pieces
-        # Nobody goes on with it; and a hint of its length costs twice as much.
+        # Nobody iterates further, and a length hint costs twice as much.
         at_end = not self.result if pieces is None else next(pieces, _END) is _END
         if at_end and error is None and not self.progress:
-            # As nearly always: there is nothing to say.
+            # Nearly always, there is nothing to report.
             self.progress = COMPLETE
             if self.is_sample:
                 listener.reporter.request_over(self)
@@ -461,12 +461,12 @@ class WsgiWatch(Watch):
 
 
 def _size(piece: Any) -> int:
-    # What is no bytes the server will not take, and say so.
+    # The server rejects anything but bytes, and says so.
     return len(piece) if isinstance(piece, bytes) else 0
 
 
 def code_of(status: str) -> int:
-    # What is no number the server has taken as it is.
+    # The server has accepted it although it is not a number.
     return int(status[:3]) if status[:3].isdigit() else 0
 
 

@@ -1,14 +1,14 @@
 """One request with a body, and its response: when to drain the body, and when to respond.
 
 `Exchange` does no I/O and reads no clock. A shim tells it what happened and when; it answers
-with the next step. The rules are the table `TRANSITIONS`, and the choice of a `Patience`; what
-becomes of the connection behind the response is `cleanclose.core.deliver.linger`'s.
+with the next step. The rules are the table `TRANSITIONS`, and the choice of a `Patience`.
+`cleanclose.core.deliver.linger` decides what happens to the connection after the response.
 
 An early response is one that the application has completed while the body is unread. If the
-connection closes then with unread bytes, the kernel answers them with a reset, and the client may
-lose the response. So either the body is drained before the response goes out (the connection can
-be used again, and proxies get the response at all), or the response goes out at once and the
-connection is handed to the lingerer.
+connection then closes with unread bytes, the kernel answers them with a reset, and the client may
+lose the response. So either the body is drained before the response goes out (the connection can be
+used again, and some proxies get the response only this way), or the response goes out at once and
+the lingerer takes the connection.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _KEEP: Final = Keep()
 
 
 class Exchange:
-    """The state of one request which has a body, and its response.
+    """The state of one request with a body, and of its response.
 
-    Every method that tells what happened takes ``now``, seconds on any clock that only goes
+    Every method that reports what happened takes ``now``, seconds on any clock that only goes
     forward, and returns the next step. A shim may ask `step` at any time.
 
     Args:
         settings: The limits.
-        places: Where a place is asked for before a client is waited for.
+        places: The places. Waiting for a client needs one.
         server: What is special about the server.
         connection: The client's connection.
         facts: The request, for the event.
@@ -128,11 +128,11 @@ class Exchange:
         self._mechanism: Mechanism | None = None
 
         self.body_complete: bool = False
-        """Whether the body has been read to its end, by whomever."""
+        """Whether anybody has read the body to its end."""
         self.response_complete: bool = False
         """Whether the application has completed its response."""
         self.handed_over: bool = False
-        """Whether the lingerer has the connection: the event is its to report."""
+        """Whether the lingerer has the connection, and so reports the event."""
 
     # What the application does.
 
@@ -142,7 +142,7 @@ class Exchange:
 
     def app_read(self, now: float) -> Step:
         """The application asks for a piece of the body."""
-        # Reading is what makes a server send the 100, if it has not by itself.
+        # Reading makes a server send the 100, if it has not done so by itself.
         self._awaits_continue = False
         return self._happen(Happening.APP_READ, now)
 
@@ -163,9 +163,9 @@ class Exchange:
     def response_piece(self, size: int, now: float) -> Step:
         """The application sent a piece of the response and says that more may come.
 
-        A piece that reaches the response's Content-Length is kept back like the head: what may
-        still come is the word that it was the last. The application could also go on reading,
-        so the response does not count as complete until that word has come.
+        A piece that reaches the response's Content-Length is kept back like the head: the message
+        that it was the last one may still follow. The application could also go on reading, so the
+        response does not count as complete before that message.
 
         Args:
             size: The piece's length in bytes.
@@ -196,15 +196,14 @@ class Exchange:
             self._response_left -= last_size
         self.response_complete = True
         if self._state not in (State.OPEN, State.KEPT, State.STREAMING):
-            # Abandoned before: a place that is taken now would never be given back.
+            # Abandoned before: a place taken now would never be given back.
             return self.step(now)
         return self._happen(self._completion(), now)
 
     def app_failed(self, now: float) -> Step:
         """The application raised before it responded, and somebody else will answer.
 
-        Only for where nobody else can want the body: not for a caller that has another
-        application to try.
+        Only if nobody else can want the body, so not for a caller that may try another application.
         """
         if self._state is not State.OPEN:
             return self._happen(Happening.APP_END, now)
@@ -220,7 +219,7 @@ class Exchange:
     # What comes from the connection.
 
     def body_received(self, size: int, complete: bool, now: float) -> Step:
-        """A piece of the body came in, for the application or to be discarded.
+        """A piece of the body has come, for the application or to be discarded.
 
         Args:
             size: The piece's length in bytes.
@@ -272,10 +271,10 @@ class Exchange:
         return self._mechanism is not None
 
     def reading_failed(self, error: Exception, now: float) -> Step:
-        """Reading the body raised, whoever read.
+        """Somebody's reading of the body raised.
 
-        An OSError is the connection's. Anything else is a server's own word for a body that it
-        cannot make out: gunicorn's errors for a bad chunk are no OSErrors.
+        An OSError is the connection's. Anything else is a server's own error for a body that it
+        cannot parse: gunicorn's errors for a bad chunk are not OSErrors.
 
         Args:
             error: What was raised.
@@ -286,7 +285,7 @@ class Exchange:
         return self.body_malformed(now)
 
     def body_malformed(self, now: float) -> Step:
-        """The server cannot make out the rest of the body."""
+        """The server cannot parse the rest of the body."""
         if self._state is State.DRAINING and not self._connection.lingers:
             self._cut(Cap.MALFORMED)
         elif not self._connection.lingers:
@@ -308,7 +307,7 @@ class Exchange:
     # What the shim has done, and the time.
 
     def linger(self, now: float, *, unread: int = 0) -> Linger:
-        """What the lingerer is to know of this exchange's connection, whose event it reports.
+        """Make the lingerer's state for this exchange's connection, whose event it will report.
 
         Args:
             now: The time.
@@ -332,7 +331,7 @@ class Exchange:
         )
 
     def no_descriptor(self) -> None:
-        """There was none left for the lingerer: the connection ends as without us."""
+        """No descriptor was left for the lingerer: the connection ends as without us."""
         self.handed_over = False
         self._cut(Cap.NO_DESCRIPTOR)
 
@@ -396,7 +395,7 @@ class Exchange:
         return self._drain.patience
 
     def step(self, now: float) -> Step:
-        """What to do now. Asking changes nothing."""
+        """The next step. Asking changes nothing."""
         match self._state:
             case State.KEPT:
                 return _KEEP
@@ -418,7 +417,7 @@ class Exchange:
         """The event for an exchange that is done.
 
         Returns:
-            None if its response was no early one, or if the lingerer has it.
+            None if its response was not an early one, or if the lingerer has it.
         """
         if not self._treated or self.handed_over:
             return None
@@ -445,7 +444,7 @@ class Exchange:
             or self._server.reads_first
             # 101 hands the connection over to another protocol.
             or self._status == 101
-            # Where an application has failed without one, a 500 is on its way.
+            # If an application has failed without a response, a 500 is on its way.
             or (statuses is not None and (self._status or 500) not in statuses)
         )
 
@@ -455,7 +454,7 @@ class Exchange:
             or self._drain.all_received
             or self._unreadable
             or self._is_left_alone()
-            # Shorter or longer than it said: an error, and the server's to raise at once.
+            # Shorter or longer than declared: an error that the server raises at once.
             or self._response_left not in (None, 0)
         ):
             return Happening.COMPLETE_LEFT_ALONE
@@ -475,7 +474,7 @@ class Exchange:
         return Happening.COMPLETE_DRAIN
 
     def _refused(self) -> Cap:
-        """Which limit it is that nothing can be done, where no connection can be taken over."""
+        """The limit that prevents any delivery if the connection cannot be taken over."""
         if self._awaits_continue:
             return Cap.EXPECT
         return Cap.MAX_SECONDS if self._settings.respond_after == 0 else Cap.MAX_LINGERING
@@ -488,7 +487,7 @@ class Exchange:
         return self._server.ends_at_length and self.response_complete and not self._streamed
 
     def _ends_with_its_last_byte(self) -> bool:
-        """Whether what has been begun as a stream is over for the server when it is out."""
+        """Whether the server ends a stream with its last byte."""
         return self._server.ends_at_length and self._response_left == 0
 
     def _cut(self, cap: Cap) -> None:

@@ -48,7 +48,7 @@ class Address:
             url: It begins with ``http://`` or ``https://``.
 
         Raises:
-            Trouble: It is no URL that can be asked.
+            Trouble: It is not a usable URL.
         """
         try:
             parts = urlsplit(url)

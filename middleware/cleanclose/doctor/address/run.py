@@ -30,7 +30,7 @@ _SLOW_PAUSE: Final = 0.06
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
-    """One upload and what came of it."""
+    """One upload and its result."""
 
     id: str
     title: str
@@ -63,7 +63,7 @@ def ask(
     fail_on: FailOn,
     as_document: bool,
 ) -> int:
-    """Ask the address, and print what came of it.
+    """Ask the address, and print the result.
 
     Args:
         url: The address.

@@ -20,7 +20,7 @@ class Maker:
     """Who has made an answer.
 
     Args:
-        name: The proxy's name; None for the application, or whoever is behind the proxies.
+        name: The proxy's name; None for the application, or for the server behind the proxies.
         sure: Whether the answer itself shows it.
         evidence: What shows it.
     """

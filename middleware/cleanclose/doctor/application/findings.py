@@ -1,4 +1,4 @@
-"""What is wrong, and what to do about it: rules over what the cases had for results."""
+"""The findings: rules over the cases' results, which say what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BAD_GATEWAYS: Final = (502, 503, 504)
 
 
 class _Rule(NamedTuple):
-    """A rule: what it holds against a result, and the words for it."""
+    """A rule: its condition on a result, and its words."""
 
     id: str
     severity: Severity
@@ -112,7 +112,7 @@ def _is_about_departure(line: Line) -> bool:
     """Whether a line says that something is wrong, where nothing is."""
     if not line.visible or line.number < _WARNING:
         return False
-    # Access logs of 4xx are warnings with Tornado, whoever has left.
+    # Tornado logs every 4xx as a warning, whether or not a client has left.
     return line.logger != _OUR_LOGGER and not line.logger.endswith("access")
 
 

@@ -1,4 +1,4 @@
-"""The route that reads, as one of the application's own: what it makes of errors is then its own.
+"""The route that reads, as one of the application's own, so that it handles errors as usual.
 
 Each of these is in force for the process that the doctor has started, and nowhere else.
 """

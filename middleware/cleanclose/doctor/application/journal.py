@@ -45,7 +45,7 @@ class Journal:
 
 
 class JournalReader:
-    """The reading side: takes what was added since it looked last.
+    """The reading side: takes what was added since its last look.
 
     Args:
         path: The file.

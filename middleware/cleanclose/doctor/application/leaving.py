@@ -20,7 +20,7 @@ Place = Literal["headers", "body", "handler", "response", "keep-alive"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 _SETTLE: Final = 0.05
-"""Seconds that the server has for what was sent last, before the client is gone."""
+"""Seconds that the server has for the last bytes, before the client is gone."""
 _ANSWER_SECONDS: Final = 2.0
 _DECLARED: Final = 1024 * 1024
 _SENT: Final = 64 * 1024

@@ -23,7 +23,7 @@ def _is_ours(kind: Any) -> bool:
 
 
 def _find(app: Any) -> Any:
-    """Our middleware's object, looked for through what stands around it; None without one."""
+    """Our middleware's object, found through everything around it; None without one."""
     for _ in range(_DEEPEST):
         if _is_ours(app.__class__):
             return app

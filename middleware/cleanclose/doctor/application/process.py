@@ -148,7 +148,7 @@ def why_taken(port: int) -> str | None:
 
 
 def ask(command: Sequence[str], seconds: float) -> tuple[int, str]:
-    """Run a program to its end, and take what it has written to its standard output.
+    """Run a program to its end, and return its standard output.
 
     Whatever it has started itself ends with it, and when we end, killed too.
 

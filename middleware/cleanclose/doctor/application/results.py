@@ -115,7 +115,7 @@ class Result:
     answers: tuple[Answer, ...]
     lines: tuple[Line, ...] = ()
     tracebacks: int = 0
-    """Tracebacks in the output that no log record stands for."""
+    """Tracebacks in the output without a log record."""
     access: tuple[str, ...] = ()
     """What the server's access log has as status."""
     events: tuple[Event, ...] = ()
@@ -159,7 +159,7 @@ class Finding:
     sentence: str
     advice: str
     evidence: tuple[str, ...] = ()
-    """What was seen in each case."""
+    """The results of each case."""
     kernel: tuple[str, ...] = ()
     """The kernel's reasons for the resets that it sent in these cases, where it can be asked."""
 

@@ -1,4 +1,4 @@
-"""Find the user's application, and say what it is.
+"""Find the user's application and its interface.
 
 Run as a program, it answers for a target in one line of JSON: the doctor never imports the
 application into its own process.

@@ -54,7 +54,7 @@ def command(files: tuple[str, ...], as_document: bool, fail_on: tuple[str, ...])
 
 
 def explain(files: Sequence[str], out: Console) -> Tally:
-    """Read logs and count what they tell of broken connections.
+    """Read logs and count their broken connections.
 
     Args:
         files: Paths; ``-`` is standard input.

@@ -87,7 +87,7 @@ class Entry:
 
 
 def may_matter(line: str) -> bool:
-    """Whether a line has to be looked at more closely: it may be about a connection.
+    """Whether a line may be about a connection, and needs a closer look.
 
     Args:
         line: One line of any log.
@@ -132,7 +132,7 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
             if may_matter(line):
                 waiting = Entry(line)
             if not line[0].isspace():
-                # What is indented belongs to the line before it, which has the time.
+                # An indented line belongs to the one before it, which has the time.
                 last, before_last = line, last
         root = None
     if opened is not None:

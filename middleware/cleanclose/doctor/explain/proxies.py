@@ -65,7 +65,7 @@ def _nginx_kind(said: str, level: str) -> str | None:
     if "client prematurely closed" in said:
         return "proxy_client"
     if re.match(r"client \S+ closed keepalive connection", said):
-        # In good order, unless an error stands behind it.
+        # In good order, unless an error follows it.
         return "proxy_client" if _BROKEN.search(said) else None
     if said.startswith("client timed out"):
         return "proxy_client_timeout"
@@ -229,7 +229,7 @@ _GO_ADDRESSES: Final = re.compile(r" tcp \S+?->\S+?:(?= )")
 
 
 def _short(cause: str) -> str:
-    """A cause without the ports in it, which are others each time."""
+    """A cause without its ports, which differ each time."""
     return _GO_ADDRESSES.sub("", cause)[:60]
 
 

@@ -16,7 +16,7 @@ __all__ = ["Finding", "find"]
 
 
 class Finding(NamedTuple):
-    """What was found out about one entry.
+    """The finding about one entry.
 
     Args:
         format: The log's format.

@@ -84,7 +84,7 @@ class Group:
 
 
 class Tally:
-    """What was found in some logs.
+    """The findings in some logs.
 
     Args:
         at_most_buckets: Into how many parts the time from the first to the last finding is cut.

@@ -32,7 +32,7 @@ _MONTHS: Final = {
 }
 _KEYS: Final = ("ts", "time", "timestamp", "@timestamp", "start_time", "StartUTC", "asctime")
 _HEAD: Final = 200
-"""Characters of a line in which its time is looked for: behind them is what clients chose."""
+"""How many characters of a line may hold its time: clients choose the text behind them."""
 
 
 def time_in_line(line: str) -> float | None:

@@ -242,7 +242,7 @@ def kind_of(raised: Sequence[Raised], *, is_whole: bool) -> str | None:
     for each in reversed([each for each in raised if each.short not in _GROUP_NAMES]):
         part = _part(each)
         if part == "python_unproven" and _is_a_transports(each) and _is_clients(behind):
-            # A transport raised it by itself; what came of it shows whose transport it was.
+            # A transport raised it by itself; the outcome shows whose transport it was.
             part = behind
         parts.append(part)
         behind = part

@@ -27,7 +27,7 @@ _PROC: Final = Path("/proc")
 
 
 class Unavailable(Exception):
-    """There are no figures here; the text is a sentence that says why."""
+    """There are no figures here; the text is a sentence with the reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ def look() -> Figures:
 def _counters() -> dict[str, int]:
     found: dict[str, int] = {}
     for name in _COUNTER_FILES:
-        # Hidden, or not what it has been for thirty years: the other file may do.
+        # Hidden, or no longer in its format of thirty years: the other file may help.
         with contextlib.suppress(OSError, ValueError):
             found |= parse_counters((_PROC / name).read_text("ascii").splitlines())
     return {name: found[name] for name in COUNTERS if name in found}
@@ -115,7 +115,7 @@ def parse_counters(lines: Iterable[str]) -> dict[str, int]:
         lines: Its lines: pairs of one with names and one with values, both behind a prefix.
 
     Raises:
-        ValueError: It is no such file.
+        ValueError: It is not such a file.
     """
     found: dict[str, int] = {}
     pairs = iter(lines)
@@ -182,7 +182,7 @@ def listening_owners() -> tuple[dict[int, list[Owner]], list[int]]:
     """Find the processes that listen.
 
     Returns:
-        For each port its processes; and the ports of which none can be seen.
+        The processes of each port, and the ports without a visible process.
     """
     ports = _listening_inodes()
     by_port: dict[int, list[Owner]] = {}

@@ -23,7 +23,7 @@ _EVENTS: Final = frozenset(
     each.name for each in (ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained)
 )
 _FRESH: Final = 2.0
-"""Seconds for which the list of those who listen is believed."""
+"""Seconds for which the list of listening processes is valid."""
 _REMEMBERED: Final = 10_000
 _TOGETHER: Final = 1.5
 """Seconds between a reset and the line about it."""
@@ -165,7 +165,7 @@ def _running(reset: Reset) -> Owner | None:
     if reset.direction is Direction.RECEIVED or reason is None or not reason.by_caller:
         return None
     owner = owner_of(reset.tid)
-    # In a container the machine's number of a task is no number of ours, or another task's.
+    # In a container, the machine's number of a task is unknown to us, or another task's.
     if owner is not None and owner.name == reset.task:
         return owner
     return Owner(pid=reset.tid, name=reset.task)

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 QUEUE_FULL: Final = "queue_full"
-"""The finding that is no counter's: connections wait in a queue that holds no more."""
+"""The one finding without a counter: connections wait at a full queue."""
 
 FINDINGS: Final[Sequence[str]] = (
     *(name for name, meaning in COUNTERS.items() if meaning.advice is not None),
@@ -37,7 +37,7 @@ _INSIDE: Final[Mapping[str, Sequence[str]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Counter:
-    """A counter over the time that was looked at.
+    """A counter over the observed time.
 
     Args:
         name: The kernel's name.
@@ -194,7 +194,7 @@ def _turned_away(sysctls: Mapping[str, int]) -> str:
 
 
 def _queues(first: Figures, last: Figures, port: int | None) -> list[Queue]:
-    # A queue that was full at the first look and is empty now was full all the same.
+    # A queue that was full at the first look counts as full, even if it is empty now.
     waiting: dict[tuple[str, int], int] = {}
     limits: dict[tuple[str, int], int | None] = {}
     for figures in (first, last):

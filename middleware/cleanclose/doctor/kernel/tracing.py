@@ -78,7 +78,7 @@ class Reset:
 
 
 class Tracer:
-    """Hears of each reset. A context manager: what it made is gone behind it.
+    """Reports each reset. A context manager, which removes what it made.
 
     Args:
         tracefs: Where tracefs is mounted; found out if None.
@@ -278,7 +278,7 @@ def _end(host: str, port: str) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    # Never creates a file: what is missing is missing in this kernel.
+    # Never creates a file: this kernel lacks what is missing.
     file = os.open(path, os.O_WRONLY)
     try:
         os.write(file, text.encode())

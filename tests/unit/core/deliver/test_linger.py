@@ -534,6 +534,15 @@ ROUNDING = 1e-6
 SPENT = {State.SENDING: 0, State.LINGERING: 1, State.HOLDING: 2, State.CLOSED: 3}
 
 
+@pytest.mark.parametrize("connection", [ARRIVED, ON_ITS_WAY, None])
+def test_what_had_not_arrived_when_the_peer_closed_is_in_the_event(
+    connection: Connection | None,
+) -> None:
+    it = lingering()
+    it.ended(connection, 1.0)
+    assert it.event(1.0).unacked == (None if connection is None else connection.unacked)
+
+
 class LingerMachine(RuleBasedStateMachine):
     """Plays a client, a server, a kernel, and a lingerer which keeps to the steps."""
 

@@ -85,6 +85,42 @@ def test_a_place_is_taken_only_for_who_waits(
     assert bool(asked) is asks
 
 
+LINGERS = Connection(lingers=True)
+PROXIED = Connection(lingers=True, proxied=True)
+WORKER = Connection(lingers=True, proxied=True, blocking=True)
+
+
+@pytest.mark.parametrize(
+    ("connection", "left", "place", "none_left"),
+    [
+        (LINGERS, SMALL_REMAINDER, Patience.SHORT, Patience.ARRIVED),
+        (LINGERS, SMALL_REMAINDER + 1, Patience.NONE, Patience.NONE),
+        (LINGERS, None, Patience.ARRIVED, Patience.ARRIVED),
+        (Connection(lingers=True, blocking=True), 1, Patience.ARRIVED, Patience.ARRIVED),
+        (PROXIED, MIB, Patience.DUE, Patience.NONE),
+        (WORKER, MIB, Patience.DUE, Patience.ARRIVED),
+        (Connection(multiplexed=True), MIB, Patience.DUE, Patience.NONE),
+        (Connection(blocking=True), MIB, Patience.DUE, Patience.NONE),
+        (Connection(lingers=True, framed=False), 1, Patience.NONE, Patience.NONE),
+    ],
+)
+def test_the_choice_with_a_place_and_without(
+    connection: Connection, left: int | None, place: Patience, none_left: Patience
+) -> None:
+    assert choose(connection, left) is place
+    assert choose(connection, left, take_place=lambda: False) is none_left
+
+
+def test_the_only_worker_of_its_process_waits_a_moment() -> None:
+    settings = Settings(respond_after=2)
+    for more in ({}, {"settings": settings}):
+        assert choose(WORKER, MIB, only_worker=True, take_place=lambda: False, **more) is (
+            Patience.SHORT
+        )
+    assert choose(LINGERS, MIB, settings=settings) is Patience.SET
+    assert choose(LINGERS, MIB, settings=settings, take_place=lambda: False) is Patience.NONE
+
+
 def test_no_place_is_asked_for_where_the_user_wants_no_waiting() -> None:
     def take() -> bool:
         raise AssertionError("a place was asked for")
