@@ -38,12 +38,14 @@ class PlainWatch(TornadoWatch):
 
     __slots__ = ("_connection",)
 
-    _connection: weakref.ReferenceType[Any]
-    """Weak: the connection refers to these methods. Whoever calls one of them has it."""
+    _connection: Callable[[], http1connection.HTTP1Connection]
+    """A weak reference: the connection refers to these methods. Whoever calls one of them has it,
+    so it is there."""
 
     def stand_before(self, connection: Any) -> None:
         """Watch what the application does with this connection."""
-        self._connection = weakref.ref(connection)
+        reference: Any = weakref.ref(connection)
+        self._connection = reference
         connection.watch = self
         connection.write_headers = self.write_headers
         connection.write = self.write
@@ -56,9 +58,9 @@ class PlainWatch(TornadoWatch):
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
         status: Any = start_line[1]
         self.head_comes(status, headers, chunk)
-        connection: Any = self._connection()
-        future: asyncio.Future[None]
-        future = type(connection).write_headers(connection, start_line, headers, chunk)
+        connection = self._connection()
+        cls = type(connection)
+        future = cls.write_headers(connection, start_line, headers, chunk)
         if self.progress == GONE:
             self.written(future)
         return future
@@ -66,22 +68,25 @@ class PlainWatch(TornadoWatch):
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write`."""
         self.response_piece(len(chunk))
-        connection: Any = self._connection()
-        future: asyncio.Future[None] = type(connection).write(connection, chunk)
+        connection = self._connection()
+        cls = type(connection)
+        future = cls.write(connection, chunk)
         if self.progress == GONE:
             self.written(future)
         return future
 
     def finish(self) -> None:
         """Implements `tornado.httputil.HTTPConnection.finish`."""
-        connection: Any = self._connection()
-        type(connection).finish(connection)
+        connection = self._connection()
+        cls = type(connection)
+        cls.finish(connection)
         self.app_finished()
 
     def detach(self) -> iostream.IOStream:
         """As HTTP1Connection's."""
-        connection: Any = self._connection()
-        stream: iostream.IOStream = type(connection).detach(connection)
+        connection = self._connection()
+        cls = type(connection)
+        stream = cls.detach(connection)
         self.detached(None)
         return stream
 
