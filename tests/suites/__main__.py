@@ -161,7 +161,10 @@ def outcome_of_pytest(report: pathlib.Path, said: str) -> Outcome:
     return Outcome(frozenset(passed - failed), frozenset(failed))
 
 
-_DJANGO_PASSED: Final = re.compile(r"^test\w* \(([\w.]+)\)(?:\n[^\n]*)? \.\.\. ok$", re.MULTILINE)
+# What is logged meanwhile stands before the "ok".
+_DJANGO_PASSED: Final = re.compile(
+    r"^test\w* \(([\w.]+)\)(?:\n[^\n]*)? \.\.\. (?:(?!test\w* \()[^\n]*\n)*?ok$", re.MULTILINE
+)
 _DJANGO_FAILED: Final = re.compile(r"^(?:FAIL|ERROR): \w+ \(([\w.]+)\)", re.MULTILINE)
 
 

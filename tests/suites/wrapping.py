@@ -80,14 +80,22 @@ def _around_call(owner: Any, middleware: Any) -> None:
     """Let every call of an application, which is an object of a class, pass the middleware."""
     original = owner.__call__
 
-    @functools.wraps(original)
-    def call(self: Any, *args: Any) -> Any:
+    def wrapped(self: Any) -> Any:
         kept: dict[str, Any] = self.__dict__
         if _KEPT not in kept:
             kept[_KEPT] = middleware(functools.partial(original, self))
-        return kept[_KEPT](*args)
+        return kept[_KEPT]
 
-    owner.__call__ = call
+    @functools.wraps(original)
+    def call(self: Any, *args: Any) -> Any:
+        return wrapped(self)(*args)
+
+    # asgiref takes what is no coroutine function for an application of ASGI 2.
+    @functools.wraps(original)
+    async def call_asgi(self: Any, *args: Any) -> None:
+        await wrapped(self)(*args)
+
+    owner.__call__ = call_asgi if inspect.iscoroutinefunction(original) else call
 
 
 def _httpx(*, asgi: bool = True) -> None:

@@ -369,6 +369,19 @@ def test_a_whole_body_stays_one(reader: Callable[[Any], object]) -> None:
     assert events == []
 
 
+@pytest.mark.parametrize("protocol", ["HTTP/1.0", "HTTP/1.1"])
+def test_a_length_that_is_a_number(protocol: str) -> None:
+    """PEP 3333 has strings; Django's tests have this."""
+    environ = environ_of(b"body")
+    environ |= {"CONTENT_LENGTH": 4, "SERVER_PROTOCOL": protocol}
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        assert environ["wsgi.input"].read(environ["CONTENT_LENGTH"]) == b"body"
+        return ok(environ, start_response)
+
+    assert list(wrap(app, [])(environ, start)) == [b"ok"]
+
+
 def test_a_stream_that_gives_less_than_it_was_asked_for_is_asked_again() -> None:
     class Slow(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
