@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 import urllib.request
@@ -18,7 +19,7 @@ from tests.harness.stacks import TORNADO, Stack
 from tests.harness.tap import read_tap
 from tests.harness.waiting import until
 
-__all__ = ["ASGI", "HOWS", "NOT_TOLD", "TORNADO_ROW", "Observed", "stopping"]
+__all__ = ["ASGI", "HOWS", "NOT_TOLD", "TORNADO_ROW", "Observed", "stopping", "with_keep_alive"]
 
 WARNING: Final = 30
 HOWS: Final[tuple[How, ...]] = ("rst", "fin")
@@ -26,12 +27,23 @@ UPLOADS: Final = frozenset({"/unread", "/upload", "/body", "/echo"})
 
 
 def stopping(row: Stack) -> Stack:
-    """The same server with the application of these tests."""
+    """The same server with the application of these tests, and patience.
+
+    hypercorn closes a connection that has been idle for so long, bare as well, and sees too late
+    that a request was in it: a busy machine looks like clients that stay and are cut off.
+    """
     command = tuple(
         each.replace("starlette_app", "stopping_asgi").replace("tornado_app", "stopping_tornado")
         for each in row.command
     )
-    return replace(row, name=f"stopping-{row.name}", command=command)
+    return with_keep_alive(replace(row, name=f"stopping-{row.name}", command=command), 60)
+
+
+def with_keep_alive(row: Stack, seconds: int) -> Stack:
+    """The same server, which keeps an idle connection for so long if it has an option for that."""
+    option = re.compile(r"--keep-alive=\d+")
+    command = tuple(option.sub(f"--keep-alive={seconds}", each) for each in row.command)
+    return replace(row, command=command)
 
 
 _HTTPTOOLS_ON_ASYNCIO: Final = replace(

@@ -21,7 +21,7 @@ __all__ = ["WRAPPING"]
 
 _WRAPPERS: Final = (AsgiMiddleware, WsgiMiddleware)
 _ALL: Final = Stoppable(methods=["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"])
-_stopped: Stoppable | None = None
+_stopped: Stoppable | bool = False
 """Which requests are blocks that end with their client."""
 _KEPT: Final = "_cleanclose_middleware"
 

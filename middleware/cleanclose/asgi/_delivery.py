@@ -14,7 +14,7 @@ from cleanclose.asgi._messages import Message, Receive, Send, header
 from cleanclose.asgi._runtime import Runtime, current_runtime
 from cleanclose.core import Event, Mechanism
 from cleanclose.core.deliver.exchange import Exchange
-from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.framing import needs_length, response_length
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
@@ -33,7 +33,6 @@ _LOOK: Final = 0.002
 _SMALL_RESPONSE: Final = 64 * 1024
 """Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
 server that sends more may wait for a client that waits for the server to read."""
-_WITHOUT_LENGTH: Final = frozenset({204, 304})
 
 
 class Delivery:
@@ -424,8 +423,8 @@ def _with_length(head: Message, pieces: list[Message]) -> Message:
     error of an end that comes behind a response which they have passed on.
     """
     headers: list[tuple[bytes, bytes]] = list(head.get("headers", ()))
-    names = {name.lower() for name, _ in headers}
-    if names & {b"content-length", b"transfer-encoding"} or head["status"] in _WITHOUT_LENGTH:
+    names = ((name.decode("latin-1"), "") for name, _ in headers)
+    if not needs_length(str(head["status"]), names):
         return head
     size = sum(len(each.get("body", b"")) for each in pieces)
     return {**head, "headers": [*headers, (b"content-length", b"%d" % size)]}

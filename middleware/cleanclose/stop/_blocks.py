@@ -12,7 +12,7 @@ from cleanclose.core.stop import Stops
 from cleanclose.stop._tasks import (
     current_scope,
     has_begun,
-    has_ended,
+    has_swallowed,
     holder,
     is_shielded,
     is_waiting_in,
@@ -144,13 +144,9 @@ class AsyncioBlock:
             self._timer.cancel()
         self._timer = self._loop.call_later(self._cleanup_seconds, self._clean_up_hangs, worker)
 
-    def _see_it_arrive(self, wait: object) -> None:
-        """Cancel again what has met no cancellation: its wait was over at the same moment.
-
-        A wait that heeds it takes longer than one step of its task, because it first cancels what
-        it waits for.
-        """
-        if has_ended(wait):
+    def _see_it_arrive(self, wait: tuple[object, asyncio.Future[Any]]) -> None:
+        """Cancel again what has met no cancellation: its wait was over at the same moment."""
+        if has_swallowed(wait):
             self._worker = None
             self._stop()
 

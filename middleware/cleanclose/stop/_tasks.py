@@ -20,7 +20,7 @@ from cleanclose.servers import MISSING, find
 __all__ = [
     "current_scope",
     "has_begun",
-    "has_ended",
+    "has_swallowed",
     "holder",
     "is_shielded",
     "is_waiting_in",
@@ -148,7 +148,7 @@ def has_begun(task: asyncio.Task[Any]) -> bool:
     )
 
 
-def wait_of(task: asyncio.Task[Any]) -> object | None:
+def wait_of(task: asyncio.Task[Any]) -> tuple[object, asyncio.Future[Any]] | None:
     """The call of `asyncio.wait_for` that a suspended task is in, if it may swallow a cancellation.
 
     That of Python 3.11 returns its result where what it waits for ends at the moment in which it
@@ -158,18 +158,24 @@ def wait_of(task: asyncio.Task[Any]) -> object | None:
         task: The task.
 
     Returns:
-        What `has_ended` is asked about; None where it is in no such call.
+        What `has_swallowed` is asked about; None where it is in no such call.
     """
     calls = list(_chain(task.get_coro()))
     frame = _frame_of(calls[-1]) if calls else None
     if frame is None or frame.f_code is not asyncio.wait_for.__code__:
         return None
-    return calls[-1] if "waiter" in frame.f_locals else None
+    known = frame.f_locals
+    return (calls[-1], known["fut"]) if "waiter" in known else None
 
 
-def has_ended(call: Any) -> bool:
-    """Whether a call that `wait_of` has found is over."""
-    return _frame_of(call) is None
+def has_swallowed(wait: tuple[object, asyncio.Future[Any]]) -> bool:
+    """Whether a call that `wait_of` has found has met a cancellation and let nobody know.
+
+    Asked one step of the task later: a call that heeds it takes longer, because it first cancels
+    what it waits for.
+    """
+    call, awaited = wait
+    return _frame_of(call) is None and not awaited.cancelled()
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:

@@ -19,7 +19,7 @@ from tornado.ioloop import IOLoop
 
 from cleanclose.core import Mechanism
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import CHUNKED, wants_continue
+from cleanclose.core.deliver.framing import CHUNKED, needs_length, wants_continue
 from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.linger import LINGERER, Handover, can_linger, descriptor_of
@@ -36,7 +36,6 @@ Head = tuple[httputil.ResponseStartLine, httputil.HTTPHeaders]
 
 _LOOK: Final = 0.002
 """Seconds in which the event loop sees what has arrived, and tornado's task has it."""
-_WITHOUT_LENGTH: Final = frozenset({204, 304})
 _CONTINUE: Final = b"HTTP/1.1 100 "
 _BAD_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 
@@ -386,8 +385,7 @@ def _add_length(
     Without one the connection's end would be the response's, or a chunk's: some proxies make an
     error of an end that comes behind a response which they have passed on.
     """
-    known = "Content-Length" in headers or "Transfer-Encoding" in headers
-    if not known and start_line.code not in _WITHOUT_LENGTH:
+    if needs_length(str(start_line.code), headers.get_all()):
         headers["Content-Length"] = str(length)
 
 

@@ -190,17 +190,20 @@ class Serving:
             result = app(environ, watch.begin)
         except BaseException as error:  # noqa: BLE001 - which raises, too
             result = self.answer_or_raise(error, watch)
-        if watch.body_complete:
-            # Nothing to deliver any more.
-            if type(result) is list:
-                # As `respond_with`.
-                watch.listener = self
-                watch.result = result
-                watch.pieces = None
-                if exception() is not None:
-                    watch.outer = True
-                return watch
-            return self._hand_over(watch, result)
+        if not watch.body_complete:
+            return self._hand_over_early(watch, result)
+        if type(result) is list:
+            # As `respond_with`.
+            watch.listener = self
+            watch.result = result
+            watch.pieces = None
+            if exception() is not None:
+                watch.outer = True
+            return watch
+        return self._hand_over(watch, result)
+
+    def _hand_over_early(self, watch: UploadWatch, result: Any) -> Iterable[bytes]:
+        """Give the server a response that has come before the body's end."""
         result = _in_pieces(result, watch.environ.get("wsgi.file_wrapper"))
         if watch.refused:
             result = Dropped(result)

@@ -276,10 +276,9 @@ class WsgiWatch(Watch):
         if not (is_word or isinstance(error, OSError)) or not came_from(error, server.name):
             return
         mechanism = None
-        if (is_word or getattr(error, "errno", None) is None) and not isinstance(
-            error, ConnectionError | TimeoutError
-        ):
-            # The server's own error, for a broken-off body as for a malformed one.
+        errno = getattr(error, "errno", None)
+        if errno is None and not isinstance(error, ConnectionError | TimeoutError):
+            # A server's own word, for a body that breaks off as for one that is malformed.
             mechanism = how_gone(self._socket())
             if mechanism is None:
                 return

@@ -207,6 +207,12 @@ async def _fail(kind: str) -> None:
             take.close()
             with give:
                 await give.send(b"hello")
+        case "fed":
+            # An end of nobody's connection.
+            stream = asyncio.StreamReader()
+            stream.feed_data(b"half")
+            stream.feed_eof()
+            await stream.readexactly(8)
         case "timeout":
             raise TimeoutError(errno.ETIMEDOUT, "the upstream does not answer")
         case "wrapped":

@@ -28,7 +28,7 @@ from cleanclose.asgi import (
 from cleanclose.core import snapshot
 from tests.harness import tap
 
-LONG: Final = 30.0
+LONG: Final = 120.0
 """Seconds that work takes which nobody stops: above what any test waits for its end."""
 
 NOTES: Final[Counter[str]] = Counter()

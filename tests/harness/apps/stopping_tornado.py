@@ -17,7 +17,7 @@ from cleanclose.integrations.tornado import log_function
 from cleanclose.tornado import Stoppable, client_left, install, stop_work
 from tests.harness import tap
 
-LONG: Final = 30.0
+LONG: Final = 120.0
 NOTES: Final[Counter[str]] = Counter()
 ENDS: Final[dict[str, float]] = {}
 RUNNING: Final[set[str]] = set()

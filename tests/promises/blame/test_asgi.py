@@ -186,7 +186,7 @@ def test_bare_an_upload_that_is_cut_off_is_an_error(
 
 LOST: Final = ("recv", "streams", "httpx", "websockets", "pipe", "wrapped", "group")
 """Kinds of failures which say that an upstream broke a connection."""
-OTHERS: Final = ("anyio", "timeout")
+OTHERS: Final = ("anyio", "fed", "timeout")
 """Kinds which say nothing about whose fault it was."""
 KINDS: Final = (*LOST, *OTHERS)
 

@@ -259,6 +259,18 @@ def test_it_aims_at_a_real_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ran.status == 1, ran.err
     cases = {case["id"]: case for case in report["sides"]["bare"]["cases"]}
     assert cases["app-plain"]["answers"][0]["status"] == 401
+    # docs/doctor.md promises that none of these goes away.
+    assert report.keys() == {
+        *("version", "kind", "target", "interface", "framework", "server", "seconds", "sides"),
+        *("notes", "findings"),
+    }
+    assert cases["app-plain"].keys() == {
+        *("id", "title", "group", "where", "expected", "answers", "log", "tracebacks"),
+        *("access_log", "events", "resets"),
+    }
+    assert report["findings"][0].keys() == {
+        *("id", "severity", "side", "where", "cases", "sentence", "advice", "evidence", "kernel"),
+    }
     assert list(report["sides"]) == ["bare"]
     assert LOST in found(report, "bare", where="application")
 

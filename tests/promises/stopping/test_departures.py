@@ -12,14 +12,21 @@ import pytest
 from tests.harness.leavers import How, connected, request, until_read
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
-from tests.harness.stopping import ASGI, HOWS, NOT_TOLD, TORNADO_ROW, Observed
+from tests.harness.stopping import (
+    ASGI,
+    HOWS,
+    NOT_TOLD,
+    TORNADO_ROW,
+    Observed,
+    with_keep_alive,
+)
 from tests.harness.tap import PATH_VARIABLE
 from tests.harness.waiting import until
 
 pytestmark = [pytest.mark.stacks, pytest.mark.slow]
 
 SOON: Final = 15.0
-"""Seconds: half of what the work would take by itself. How soon it really ends is a benchmark's."""
+"""Seconds: far less than the work would take by itself. How soon it ends is a benchmark's."""
 AT_ONCE: Final = 3
 WHERE: Final = (
     "/handler",
@@ -160,7 +167,8 @@ def test_the_end_of_sending_counts_as_leaving(serve: Serve, row: Stack, tmp_path
     serve.allow_tracebacks()
     for wrapped in (False, True):
         env = {PATH_VARIABLE: str(tmp_path / "tap")} if wrapped else {}
-        server = serve(row, wrapped=wrapped, env=env)
+        # hypercorn waits for so long behind the end of a client's sending.
+        server = serve(with_keep_alive(row, 1), wrapped=wrapped, env=env)
         with connected(server.port) as sock:
             sock.settimeout(60)
             sock.sendall(request("GET", "/stay?seconds=0.3"))

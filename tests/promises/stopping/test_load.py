@@ -25,7 +25,11 @@ AT_ONCE: Final = 250
 STAYING: Final = 10_000
 CONNECTIONS: Final = 10
 UVICORN: Final = ASGI[0]
-OTHERS: Final = tuple(pytest.param(row, marks=pytest.mark.full) for row in ASGI[1:])
+
+ROWS: Final = (*ASGI, TORNADO_ROW)
+OTHERS: Final = tuple(
+    pytest.param(row, marks=pytest.mark.full) for row in ROWS if row not in (UVICORN, TORNADO_ROW)
+)
 
 
 def observed(serve: Serve, row: Stack, tmp_path: Path, base: int = 0) -> Observed:
@@ -53,7 +57,7 @@ def test_a_thousand_departures(serve: Serve, row: Stack, tmp_path: Path) -> None
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("row", [*ASGI, TORNADO_ROW], ids=str)
+@pytest.mark.parametrize("row", ROWS, ids=str)
 def test_ten_thousand_that_stay(serve: Serve, row: Stack, tmp_path: Path) -> None:
     server = observed(serve, row, tmp_path, base=1)
     each = STAYING // CONNECTIONS

@@ -13,6 +13,7 @@ from typing import Any, Final
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -22,6 +23,7 @@ from starlette.routing import Route
 
 from cleanclose.asgi import CleanCloseMiddleware, Stoppable, stop_work
 from cleanclose.core import ClientDeparted, Event
+from cleanclose.core.blame.provenance import leaves
 
 STEPS: Final = 25
 MOST_TURNS: Final = 80
@@ -169,9 +171,10 @@ class Passing(BaseHTTPMiddleware):
 
 def on_asyncio() -> bool:
     try:
-        return asyncio.get_running_loop() is not None
+        asyncio.get_running_loop()
     except RuntimeError:
         return False
+    return True
 
 
 async def served(work: Work, where: str, turns: int) -> list[Exception]:
@@ -242,8 +245,8 @@ async def test_an_error_of_the_clean_up_is_raised(where: str, base: int) -> None
 
 
 def innermost(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        (error,) = error.exceptions
+    while held := leaves(error):
+        error = held[0]
     return error
 
 
@@ -308,3 +311,70 @@ def test_a_clean_up_may_ask_for_a_message() -> None:
     assert isinstance(event, ClientDeparted)
     assert event.stopped is True
     assert event.overdue is None
+
+
+@pytest.mark.anyio
+async def test_a_request_that_asks_gets_one_task_and_another_one_none() -> None:
+    counted: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        before = tasks_number()
+        await anyio.lowlevel.checkpoint()
+        counted.append(tasks_number() - before)
+        async with stop_work(), stop_work():
+            await anyio.lowlevel.checkpoint()
+            counted.append(tasks_number() - before)
+
+    server = Server("handler")
+    await CleanCloseMiddleware(app, outlets=[])(server.scope, server.receive, server.send)
+    assert counted == [0, 1]
+
+
+def tasks_number() -> int:
+    if on_asyncio():
+        return len(asyncio.all_tasks())
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("turns", range(6))
+async def test_no_piece_of_a_body_is_taken_nor_the_word_of_the_departure(turns: int) -> None:
+    give, take = anyio.create_memory_object_stream[Any](20)
+    server = Server("upload")
+    all_taken = anyio.Event()
+    taken: list[bytes] = []
+    words: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with stop_work(quiet=True) as block:
+            more = True
+            while more:
+                # Time for whoever listens beside the application.
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                message = await receive()
+                taken.append(message["body"])
+                more = message["more_body"]
+            all_taken.set()
+            await anyio.sleep(60)
+        assert block.stopped
+        words.append((await receive())["type"])
+
+    async def client() -> None:
+        for number in range(10):
+            await give.send(
+                {"type": "http.request", "body": b"%d" % number, "more_body": number < 9}
+            )
+            await anyio.lowlevel.checkpoint()
+        await all_taken.wait()
+        await give.send({"type": "http.disconnect"})
+
+    async def receive() -> Any:
+        return await take.receive()
+
+    with give, take:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client)
+            await CleanCloseMiddleware(app, outlets=[])(server.scope, receive, server.send)
+    assert b"".join(taken) == b"0123456789"
+    assert words == ["http.disconnect"]

@@ -199,6 +199,34 @@ async def end(awaited: asyncio.Future[None], number: int, raises: bool) -> None:
         awaited.set_result(None)
 
 
+@pytest.mark.parametrize("turns_after", range(3))
+def test_what_it_waits_for_is_cancelled_by_somebody_else_as_well(turns_after: int) -> None:
+    done: list[str] = []
+
+    async def work(watch: Made) -> None:
+        awaited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def end_both() -> None:
+            await asyncio.sleep(0.005)
+            watch.leave()
+            for _ in range(turns_after):
+                await asyncio.sleep(0)
+            awaited.cancel()
+
+        ending = asyncio.ensure_future(end_both())
+        with pytest.raises(ClientLeft):  # noqa: PT012 - the block is what is tested
+            async with stop_work():
+                try:
+                    await asyncio.wait_for(awaited, 60)
+                finally:
+                    await asyncio.sleep(0.005)
+                    done.append("cleaned")
+        await ending
+
+    run(work)
+    assert done == ["cleaned"]
+
+
 def test_the_clean_up_of_a_wait_that_heeds_it_is_not_cancelled_again() -> None:
     done: list[str] = []
 

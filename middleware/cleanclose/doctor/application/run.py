@@ -171,7 +171,7 @@ def _run_sides(
         pool = stack.enter_context(ThreadPoolExecutor(len(running)))
         # Left in this order: no further case, the servers' end, the threads' end.
         for one in running:
-            stack.callback(one.program.stop)
+            stack.callback(one.close)
         stack.callback(stop.set)
         futures = [
             pool.submit(_run_side, plan, server, one, folder, progress, stop) for one in running

@@ -60,9 +60,10 @@ class Server:
 
 def _interfaces(room: Room) -> frozenset[Interface]:
     rows: dict[Interface, object] = {"asgi": room.asgi, "wsgi": room.wsgi}
-    spoken = frozenset(interface for interface, row in rows.items() if row is not None)
+    spoken: frozenset[Interface] = frozenset(name for name, row in rows.items() if row is not None)
+    own: frozenset[Interface] = frozenset({"tornado"})
     # A server with an interface of its own has no row.
-    return spoken or frozenset({"tornado"})
+    return spoken or own
 
 
 SERVERS: Final = tuple(

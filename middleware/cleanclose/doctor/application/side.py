@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -89,6 +90,7 @@ class RunningSide:
         """When each case began, in seconds of `time.monotonic`, and on which port."""
         self._start_seconds = 0.0
         self._restarts = 0
+        self._closed = threading.Event()
         self.program: Program = Program(
             server.name,
             lambda port: [sys.executable, *server.words(port, interface, options)],
@@ -125,6 +127,11 @@ class RunningSide:
                 raise
             raise Trouble(why) from None
         self._journal.new()
+
+    def close(self) -> None:
+        """End the server, for good."""
+        self._closed.set()
+        self.program.stop()
 
     def _lifespan_trouble(self) -> str | None:
         states = [entry for entry in self._journal.new() if entry["kind"] == "lifespan"]
@@ -178,11 +185,14 @@ class RunningSide:
     def _after_its_end(self, result: Result) -> Result:
         """Start a server again that a case has ended: the other cases are of interest too."""
         words = self.program.last_words()
-        if result.group == "plain" or self._restarts == _MOST_RESTARTS:
+        if result.group == "plain" or self._restarts == _MOST_RESTARTS or self._closed.is_set():
             raise Trouble(f"{self.server.name} has ended: {words}")
         self._restarts += 1
         self.program.stop()
         self.start(self._start_seconds)
+        if self._closed.is_set():
+            # Meanwhile, in another thread.
+            self.program.stop()
         return replace(result, ended=words)
 
     def report(self, results: Sequence[Result]) -> SideReport:
