@@ -28,6 +28,17 @@ EXTRA_MODULES: dict[str, set[str]] = {
     "wsgi": {"werkzeug"},
 }
 
+# What each extra is for, and so has to bring all that it needs by itself.
+ALONE: dict[str, tuple[str, ...]] = {
+    "asgi": ("asgi",),
+    "doctor": ("doctor.main",),
+    "opentelemetry": ("integrations.opentelemetry",),
+    "prometheus": ("integrations.prometheus",),
+    "sentry": ("integrations.sentry",),
+    "tornado": ("tornado", "integrations.tornado"),
+    "wsgi": ("wsgi",),
+}
+
 # Building and installing go through the package index, which may be slow to answer.
 pytestmark = [
     pytest.mark.distribution,
@@ -185,6 +196,16 @@ def test_all_packages_import_with_all_extras(with_all_extras: Environment) -> No
     names = ", ".join(f"cleanclose.{package}" for package in PACKAGES)
     printed = with_all_extras.run_code(f"import {names}\nprint(cleanclose.core.__file__)\n")
     assert Path(printed.strip()).is_relative_to(with_all_extras.folder)
+
+
+@pytest.mark.parametrize("extra", ALONE)
+def test_each_extra_is_enough_by_itself(extra: str, built: dict[str, Path], tmp_path: Path) -> None:
+    environment = Environment(folder=tmp_path)
+    venv.create(environment.folder, with_pip=False)
+    environment.install(f"{built['wheel']}[{extra}]")
+    names = ", ".join(f"cleanclose.{module}" for module in ALONE[extra])
+    printed = environment.run_code(f"import {names}\nprint(cleanclose.core.__file__)\n")
+    assert Path(printed.strip()).is_relative_to(environment.folder)
 
 
 def test_core_imports_no_framework(with_all_extras: Environment) -> None:

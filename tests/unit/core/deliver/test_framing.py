@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cleanclose.core.deliver.framing import (
     CHUNKED,
     NO_BODY,
+    awaited_length,
     body_length,
     is_multiplexed,
     response_length,
@@ -150,3 +151,19 @@ def test_response_length(value: str | None, expected: int | None) -> None:
 )
 def test_wants_continue(value: str | None, expected: bool) -> None:
     assert wants_continue(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "content_length", "expected"),
+    [
+        ("HEAD", 200, "5", 0),
+        ("GET", 204, None, 0),
+        ("GET", 304, "5", 0),
+        ("GET", 200, "5", 5),
+        ("GET", 200, None, None),
+    ],
+)
+def test_how_much_of_a_response_its_client_waits_for(
+    method: str, status: int, content_length: str | None, expected: int | None
+) -> None:
+    assert awaited_length(method, status, content_length) == expected

@@ -112,13 +112,11 @@ def test_the_choice_with_a_place_and_without(
 
 
 def test_the_only_worker_of_its_process_waits_a_moment() -> None:
-    patient = Settings(respond_after=2)
-    for settings in (Settings(), patient):
-        assert (
-            choose(WORKER, MIB, only_worker=True, take_place=lambda: False, settings=settings)
-            is Patience.SHORT
-        )
-    assert choose(LINGERS, MIB, settings=patient) is Patience.SET
+    settings = Settings(respond_after=2)
+    for each in (None, settings):
+        chosen = choose(WORKER, MIB, settings=each, only_worker=True, take_place=lambda: False)
+        assert chosen is Patience.SHORT
+    assert choose(LINGERS, MIB, settings=settings) is Patience.SET
     assert choose(LINGERS, MIB, settings=settings, take_place=lambda: False) is Patience.NONE
 
 
