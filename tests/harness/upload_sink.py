@@ -32,6 +32,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(_ANSWER)
 
+    do_PUT = do_POST
+
     def log_message(self, format: str, *args: object) -> None:
         pass
 
