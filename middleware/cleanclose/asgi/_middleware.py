@@ -34,6 +34,7 @@ from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server, wants_answer
+from cleanclose.stop import pass_cancellation_on
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware", "skip"]
@@ -227,9 +228,12 @@ class CleanCloseMiddleware:
         try:
             if watch.messages is not None:
                 await watch.messages.close(failed=True)
-            return self._ended(watch, error)
+            ends_here = self._ended(watch, error)
         finally:
             watch.stand_alone()
+        if ends_here and watch.stops is not None:
+            pass_cancellation_on()
+        return ends_here
 
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
         if scope.get("type") in _EXCHANGES and outer.is_for(scope):

@@ -8,6 +8,7 @@ cancelled at once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import inspect
 import sys
@@ -24,6 +25,7 @@ __all__ = [
     "holder",
     "is_shielded",
     "is_waiting_in",
+    "pass_cancellation_on",
     "wait_of",
     "worker_of",
 ]
@@ -176,6 +178,23 @@ def has_swallowed(wait: tuple[object, asyncio.Future[Any]]) -> bool:
     """
     call, awaited = wait
     return _frame_of(call) is None and not awaited.cancelled()
+
+
+def pass_cancellation_on() -> None:
+    """Raise a cancellation of the current task that an exception has replaced.
+
+    An anyio task group whose task raises an exception drops the cancellation of its host. If the
+    exception is a block's `ClientLeft`, it ends at the middleware, and a server that has cancelled
+    its request would see it return.
+
+    Raises:
+        asyncio.CancelledError: The task has been cancelled, on asyncio, and nobody has taken that
+            back.
+    """
+    with contextlib.suppress(RuntimeError):
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError
 
 
 def current_scope(task: asyncio.Task[Any]) -> Any:

@@ -252,8 +252,8 @@ def innermost(error: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize("base", [0, 1])
-@pytest.mark.parametrize("where", ["handler", "upload", "whole"])
-@pytest.mark.parametrize("between", [None, -1, 0, 2])
+@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("between", [None, -8, -4, -1, 0, 2])
 def test_the_servers_own_cancelling_is_never_swallowed(
     where: str, base: int, between: int | None
 ) -> None:
