@@ -29,12 +29,29 @@ def blacksheep() -> App:
     return result
 
 
+def lilya() -> App:
+    responses = _module("lilya.responses")
+
+    async def read(request: Any) -> Any:
+        return responses.JSONResponse(await request.json())
+
+    # It finds the handler's argument by its type.
+    read.__annotations__["request"] = _module("lilya.requests").Request
+    route = _module("lilya.routing").Path("/read", read, methods=["POST"])
+    result: App = _module("lilya.apps").Lilya(routes=[route])
+    return result
+
+
 def mcp() -> App:
     server = _module("mcp.server.mcpserver").MCPServer("test")
     result: App = server.streamable_http_app(streamable_http_path="/read")
     return result
 
 
-_FRAMEWORKS: Final[dict[str, Callable[[], App]]] = {"blacksheep": blacksheep, "mcp": mcp}
+_FRAMEWORKS: Final[dict[str, Callable[[], App]]] = {
+    "blacksheep": blacksheep,
+    "lilya": lilya,
+    "mcp": mcp,
+}
 
 app: Final = prepare(_FRAMEWORKS[os.environ["TEST_FRAMEWORK"]]())

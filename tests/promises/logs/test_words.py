@@ -47,6 +47,8 @@ ROWS: Final = {
         "/somebody/calendar/one.ics",
     ),
     "blacksheep": Row(_named(UVICORN, "blacksheep"), ("blacksheep.server",)),
+    # uvicorn's line of the ClientDisconnect that comes out of it.
+    "lilya": Row(_named(UVICORN, "lilya"), ("uvicorn.error",)),
     "mcp": Row(_named(UVICORN, "mcp"), ("mcp.server.",)),
 }
 
