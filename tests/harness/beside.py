@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["install_beside"]
+import pytest
+
+__all__ = ["folder_of_run", "install_beside"]
+
+
+def folder_of_run(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder that all processes of this test run have in common.
+
+    Args:
+        factory: pytest's.
+        name: What the folder is to be called.
+    """
+    base = factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
 
 
 def install_beside(packages: Sequence[str], site: Path, *, seconds: float) -> Path:

@@ -6,7 +6,6 @@ framing: bytes inside a chunk were executed as the next request. The lingerer kn
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ import pytest
 
 from cleanclose.doctor.wire import read_transcript
 from tests.harness.apps import routes
+from tests.harness.beside import folder_of_run
 from tests.harness.gunicorns import INSTALLED, OLDER, of_version
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
@@ -48,8 +48,7 @@ REFUSALS: Final = (
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where older versions are, for all processes of this run."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "gunicorns"
+    return folder_of_run(tmp_path_factory, "gunicorns")
 
 
 def talk(port: int, path: str, script: tuple[bytes | float, ...]) -> bytes:

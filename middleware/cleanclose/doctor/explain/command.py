@@ -26,8 +26,13 @@ _SIDES = ("client", "upstream", "server", "unknown")
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit status: 0 nothing found, 1 findings, 2 could not run.",
 )
+# A type for the shell's completion only: what cannot be read is one sentence, without the usage.
 @click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...|-", type=click.Path(allow_dash=True)
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...|-",
+    type=click.Path(allow_dash=True, readable=False),
 )
 @click.option("--json", "as_document", is_flag=True, help="One JSON document, for programs.")
 @click.option(
