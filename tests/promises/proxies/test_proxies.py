@@ -279,7 +279,7 @@ def test_caddy_takes_the_rest_of_a_body_for_requests(serve: Serve) -> None:
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_caddy_may_end_what_would_be_beyond_the_limits(serve: Serve, row: Stack) -> None:
     """As its page advises: then nothing of the body is taken for a request."""
-    server = serve(row, settings={"max_seconds": 2.0})
+    server = serve(row, settings={"max_seconds": 4.0})
     make = partial(CaddyProxy, read_body=1)
     port = serve.behind(server, "caddy read_body", make).port
     outcomes = at_once(each_way(port, upload(6)))
