@@ -323,6 +323,7 @@ def test_what_is_unmounted_meanwhile_is_removed_all_the_same(tracefs: Path, tmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tracefs")
+@pytest.mark.stacks
 def test_the_doctor_has_the_kernels_own_word() -> None:
     told = subprocess.run(
         [

@@ -29,6 +29,9 @@ STEPS: Final = 25
 MOST_TURNS: Final = 80
 pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 """On trio: Starlette leaves its own unread, as bare."""
+# Much depends on where Starlette and anyio cancel: the newest, as in `promises/stopping/`.
+pytestmark = pytest.mark.stacks
+
 WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
 
 
