@@ -27,11 +27,12 @@ from cleanclose.core.blame.provenance import leaves
 
 STEPS: Final = 25
 MOST_TURNS: Final = 80
-pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
-"""On trio: Starlette leaves its own unread, as bare."""
 # Much depends on where Starlette and anyio cancel: the newest, as in `promises/stopping/`.
-pytestmark = pytest.mark.stacks
-
+pytestmark = [
+    pytest.mark.stacks,
+    # On trio: Starlette leaves its own unread, as bare.
+    pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
+]
 WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
 
 
