@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,8 +21,6 @@ from tests.harness.waiting import until
 ROOT: Final = Path(__file__).parents[3]
 CLEANCLOSE: Final = (sys.executable, "-c", "from cleanclose.doctor.main import main; main()")
 HELLO: Final = "tests.harness.apps.hello"
-LIMIT: Final = 90.0
-"""Seconds within which an examination ends: six times what it takes where nothing runs beside."""
 PATIENTLY: Final = "--start-timeout=60"
 """For an import on a busy machine; of two the last one holds."""
 
@@ -34,7 +31,6 @@ class Ran(NamedTuple):
     status: int
     out: str
     err: str
-    seconds: float
 
     @property
     def report(self) -> dict[str, Any]:
@@ -43,7 +39,6 @@ class Ran(NamedTuple):
 
 
 def doctor(*arguments: str, **env: str) -> Ran:
-    began = time.monotonic()
     finished = subprocess.run(
         [*CLEANCLOSE, "doctor", PATIENTLY, *arguments],
         cwd=ROOT,
@@ -53,7 +48,7 @@ def doctor(*arguments: str, **env: str) -> Ran:
         timeout=100,
         env={**os.environ, **env},
     )
-    return Ran(finished.returncode, finished.stdout, finished.stderr, time.monotonic() - began)
+    return Ran(finished.returncode, finished.stdout, finished.stderr)
 
 
 def found(report: dict[str, Any], side: str, *, where: str = "server") -> set[str]:
@@ -117,7 +112,6 @@ def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
     assert found(report, "bare") == known, report["findings"]
     assert found(report, "wrapped") == set()
     assert found(report, "wrapped", where="application") == set()
-    assert ran.seconds < LIMIT
 
 
 HUNG: Final = "connection-hung"
@@ -226,7 +220,6 @@ def test_each_server_has_its_own_defects(known: Known) -> None:
     assert found(report, "wrapped") == known.wrapped, report["findings"]
     assert lost(report, "wrapped") == set()
     assert ran.status == bool(known.bare)
-    assert ran.seconds < LIMIT
 
 
 @pytest.mark.full
