@@ -7,8 +7,9 @@ Ways are measured in turns, and medians are shown: a busy machine is as busy for
   grew, and CPU seconds per GiB, beside nginx that refuses the same by itself.
 - discard: one upload of 1 GiB; its speed against a bare ``recv_into`` loop.
 - storm: the 99th percentile of a bystander's GETs beside the clients of
-  `benchmarks.lingering_storm`, against the bare server's without them; what is left afterwards, and
-  whether the counters know of every request.
+  `benchmarks.lingering_storm`: while a thousand linger, against the calm bare server's; and in a
+  storm, against the bare server's in the same storm, because its requests take the processor by
+  themselves. What is left afterwards, and whether the counters know of every request.
 - stalled: GETs served within 8 s beside one refused upload a second that stops after 1,000 bytes.
 - stop: seconds from SIGTERM, SIGINT, SIGHUP and the last of ``--max-requests`` to a process's end,
   while a refused upload drips; and the lines which only the wrapped one logs.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import signal
 import socket
 import statistics
@@ -41,6 +43,7 @@ __all__ = ["main"]
 MIB: Final = 1024 * 1024
 BARE: Final = ""
 WRAPPED: Final = "_wrapped"
+PATIENT: Final = "_patient"
 STORM_SECONDS: Final = 10.0
 QUIET_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 3.0
@@ -147,26 +150,36 @@ def discard(server: Server, size: int, rounds: int) -> float:
 
 
 def percentile(server: Server, seconds: float) -> float:
-    """The 99th percentile of GETs, one after the other, in milliseconds."""
+    """The 99th percentile of GETs, one after the other, in milliseconds; a lost one is endless."""
     taken: list[float] = []
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.suppress(OSError):
+        try:
             taken.append(get(server.port)[0])
+        except OSError:
+            taken.append(math.inf)
         time.sleep(0.005)
-    return statistics.quantiles(taken, n=100)[98] * 1000
+    return sorted(taken)[len(taken) * 99 // 100] * 1000
+
+
+def beside(server: Server, mode: str, seconds: float) -> tuple[float, int]:
+    """The same beside clients that nobody wants; and how many requests these have sent."""
+    command = [sys.executable, "-m", "benchmarks.lingering_storm", str(server.port), mode]
+    with subprocess.Popen(
+        [*command, str(seconds)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as storm:
+        assert storm.stdout is not None
+        storm.stdout.readline()
+        found = percentile(server, seconds - 1.5)
+        told, _ = storm.communicate()
+    return found, int(told)
 
 
 def in_storm(server: Server) -> tuple[float, str]:
-    """The same beside clients that nobody wants; and what the counters say in the end."""
+    """The percentile in a storm; and what the counters say in the end."""
     before = _counted(server)
-    command = [sys.executable, "-m", "benchmarks.lingering_storm", str(server.port)]
-    with subprocess.Popen([*command, str(STORM_SECONDS)], stdout=subprocess.PIPE) as storm:
-        time.sleep(1)
-        found = percentile(server, STORM_SECONDS - 2)
-        told, _ = storm.communicate()
+    found, sent = beside(server, "storm", STORM_SECONDS)
     until = time.monotonic() + _PATIENCE
-    sent = int(told)
     while (counted := _counted(server) - before) < sent and time.monotonic() < until:
         time.sleep(0.2)
         if time.monotonic() > until - _PATIENCE + 15:
@@ -329,26 +342,37 @@ class Figures:
         return table
 
     def storm(self) -> Table:
-        table = Table("server", "p99, bare, calm", "wrapped, storm", "ratio", "counted", "left")
+        table = Table(
+            *("server", "p99, bare, calm", "wrapped, 1,000 linger", "ratio"),
+            *("bare, storm", "wrapped, storm", "ratio", "counted", "left"),
+        )
         for name in self._names:
-            with served(name, BARE) as bare, served(name, WRAPPED) as wrapped:
+            with (
+                served(name, BARE) as bare,
+                served(name, WRAPPED) as wrapped,
+                served(name, PATIENT) as patient,
+            ):
                 held = wrapped.holdings()
-                calm: list[float] = []
-                stormy: list[float] = []
+                found: list[tuple[float, float, float, float]] = []
                 counted: list[str] = []
                 for _ in range(self._rounds):
-                    calm.append(percentile(bare, QUIET_SECONDS))
-                    p99, told = in_storm(wrapped)
-                    stormy.append(p99)
+                    calm = percentile(bare, QUIET_SECONDS)
+                    crowded, _ = beside(patient, "crowd", STORM_SECONDS)
+                    bare_stormy, _ = beside(bare, "storm", STORM_SECONDS)
+                    stormy, told = in_storm(wrapped)
+                    found.append((calm, crowded, bare_stormy, stormy))
                     counted.append(told)
                 left, _ = idle(wrapped, held)
-            before, beside = statistics.median(calm), statistics.median(stormy)
+            calm, crowded, bare_stormy, stormy = map(statistics.median, zip(*found, strict=True))
             _add(
                 table,
                 name,
-                f"{before:.1f} ms",
-                f"{beside:.1f} ms",
-                f"{beside / before:.2f}",
+                f"{calm:.1f} ms",
+                f"{crowded:.1f} ms",
+                f"{crowded / calm:.2f}",
+                f"{bare_stormy:.1f} ms",
+                f"{stormy:.1f} ms",
+                f"{stormy / bare_stormy:.2f}",
                 " ".join(counted),
                 f"{left[0]:+d} threads, {left[1]:+d} fds",
             )

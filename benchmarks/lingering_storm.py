@@ -1,14 +1,19 @@
-"""Clients that no server wants: ``python -m benchmarks.lingering_storm PORT SECONDS``.
+"""Clients that no server wants: ``python -m benchmarks.lingering_storm PORT MODE SECONDS``.
 
-Uploads that drip, that stall behind their head or behind their first bytes, that never end, and
-that are reset at random moments, all refused. Whoever is closed comes back. It prints how many
-requests it has sent. A process of its own: whoever measures beside it must not wait for it.
+All of them upload, and are refused. In a ``storm`` they drip, stall behind their head or behind
+their first bytes, never end, or reset at random moments, and whoever is closed comes back. In a
+``crowd`` as many linger, dripping, stalled and endless; nobody comes later, and nobody resets.
+
+It prints a line when it is time to measure: after a second of a storm; when all of a crowd have
+been answered. In the end it prints how many requests it has sent. It is a process of its own:
+whoever measures beside it must not wait for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import socket
 import struct
@@ -57,7 +62,11 @@ class Storm:
             (ENDLESS, self._never_end),
         )
         clients = [self._again(client) for count, client in kinds for _ in range(count)]
-        await asyncio.gather(*clients, *(self._reset() for _ in range(RESETS)))
+        await asyncio.gather(*clients, *(self._reset() for _ in range(RESETS)), self._say())
+
+    async def _say(self) -> None:
+        await asyncio.sleep(1)
+        print("now", flush=True)
 
     @property
     def _left(self) -> float:
@@ -123,7 +132,58 @@ class Storm:
             await asyncio.sleep(random.uniform(0, 0.2))
 
 
+class Crowd:
+    """A thousand clients that stay, for so many seconds from the last one's answer on.
+
+    Args:
+        port: The server's.
+        seconds: For how long.
+    """
+
+    def __init__(self, port: int, seconds: float) -> None:
+        self._port = port
+        self._seconds = seconds
+        self._over = asyncio.Event()
+        self.sent = DRIPPING + STALLED_BEHIND_HEAD + STALLED + ENDLESS
+        self._here = asyncio.Barrier(self.sent + 1)
+
+    async def run(self) -> None:
+        """Let all of them come, and wait for the end."""
+        kinds: tuple[tuple[int, bytes, bytes, float], ...] = (
+            (DRIPPING, _HEAD, b"x", 1.0),
+            (STALLED_BEHIND_HEAD, _HEAD, b"", math.inf),
+            (STALLED, _HEAD + bytes(1000), b"", math.inf),
+            # 1 MiB/s each.
+            (ENDLESS, _CHUNKED, _CHUNK, _PIECE / MIB),
+        )
+        async with asyncio.TaskGroup() as tasks:
+            for count, head, piece, pause in kinds:
+                for _ in range(count):
+                    tasks.create_task(self._stay(head, piece, pause))
+            await self._here.wait()
+            print("now", flush=True)
+            await asyncio.sleep(self._seconds)
+            self._over.set()
+
+    async def _stay(self, head: bytes, piece: bytes, pause: float) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(head)
+        await reader.read(1)
+        await self._here.wait()
+        with contextlib.suppress(ConnectionError):
+            while not await self._is_over_after(pause):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def _is_over_after(self, pause: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._over.wait(), None if math.isinf(pause) else pause)
+        return self._over.is_set()
+
+
 if __name__ == "__main__":
-    storm = Storm(int(sys.argv[1]), float(sys.argv[2]))
-    asyncio.run(storm.run())
-    print(storm.sent)
+    kind = Storm if sys.argv[2] == "storm" else Crowd
+    clients: Storm | Crowd = kind(int(sys.argv[1]), float(sys.argv[3]))
+    asyncio.run(clients.run())
+    print(clients.sent)

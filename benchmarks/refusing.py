@@ -65,9 +65,18 @@ def quiet(event: object) -> None:
     """An outlet that costs nothing."""
 
 
+# Who sends next to nothing may stay, so that a thousand linger for as long as it is measured.
+_PATIENT: dict[str, Any] = {"idle_seconds": 60.0, "max_seconds": 60.0, "min_rate": 0.0}
+
 asgi_wrapped = Asgi(asgi, outlets=[quiet])
+asgi_patient = Asgi(asgi, outlets=[quiet], **_PATIENT)
 wsgi_wrapped = Wsgi(wsgi, outlets=[quiet])
+wsgi_patient = Wsgi(wsgi, outlets=[quiet], **_PATIENT)
 
 
 def tornado_wrapped() -> web.Application:
     return install(tornado(), outlets=[quiet])
+
+
+def tornado_patient() -> web.Application:
+    return install(tornado(), outlets=[quiet], **_PATIENT)

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from tornado import web
+
 from benchmarks import refusing
 
 __all__: list[str] = []
 
 
-async def _tornado(port: int, wrapped: bool) -> None:
-    app = refusing.tornado_wrapped() if wrapped else refusing.tornado()
+async def _tornado(port: int, app: web.Application) -> None:
     app.listen(port, "127.0.0.1")
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
@@ -58,7 +59,9 @@ _WSGI: dict[str, Callable[[int, Any], None]] = {
 
 if __name__ == "__main__":
     kind, number, way = sys.argv[1:4]
+    interface = "tornado" if kind == "tornado" else "wsgi"
+    chosen: Any = getattr(refusing, interface if way == "bare" else f"{interface}_{way}")
     if kind == "tornado":
-        asyncio.run(_tornado(int(number), way == "wrapped"))
+        asyncio.run(_tornado(int(number), chosen()))
     else:
-        _WSGI[kind](int(number), refusing.wsgi_wrapped if way == "wrapped" else refusing.wsgi)
+        _WSGI[kind](int(number), chosen)
