@@ -60,7 +60,7 @@ def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
 
 
 def _threads(environ: Mapping[str, Any], gateway: Any) -> int | None:
-    # Its ThreadPool starts so many, and more only if somebody calls grow().
+    # Its ThreadPool starts this many, and more only if somebody calls grow().
     return number(gateway, "req.server.requests.min")
 
 

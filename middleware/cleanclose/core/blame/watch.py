@@ -371,7 +371,7 @@ class Watch:
         self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:
-        """Whose fault an exception of this exchange is."""
+        """Judge whose fault an exception of this exchange is."""
         self._find_witnesses(error)
         return judge(error, self._witnessed, self.phase, self.key)
 
@@ -395,7 +395,7 @@ class Watch:
 
     @property
     def _witnessed(self) -> Verdict | None:
-        """Proofs that an exception is the peer's which are as good as its own connection."""
+        """Proofs that an exception is the peer's, as good as an error of its own connection."""
         return None if self.ended else self.departure or self.goodbye
 
     def _find_witnesses(self, error: BaseException) -> None:
@@ -419,7 +419,7 @@ class Watch:
             mark(error, departure, self.key)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
-        """What the server would do with an exception of the application's. Shims implement it.
+        """Say what the server would do with an exception of the application's. Shims implement it.
 
         Args:
             error: The exception.

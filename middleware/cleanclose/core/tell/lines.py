@@ -234,7 +234,7 @@ class StructlogOutlet(LineOutlet):
         self._plain = logging.getLogger(LOGGER_NAME)
 
     def is_on(self, level: int) -> bool:
-        """Whether a line of this level would be seen: what a configured structlog shows is its."""
+        """Whether a line of this level would be seen; a configured structlog decides by itself."""
         return structlog.is_configured() or self._plain.isEnabledFor(level)
 
     def write(
