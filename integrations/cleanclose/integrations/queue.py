@@ -184,7 +184,7 @@ class _Runner:
         self._put(item)
 
     def end(self) -> None:
-        """Let the thread end behind the queue's last event."""
+        """Let the thread end after the queue's last event."""
         self._put(None)
 
     def wait(self, seconds: float) -> bool:

@@ -114,7 +114,7 @@ class Outcome(enum.StrEnum):
     """What became of an early response."""
 
     DELIVERED = "delivered"
-    """The body was read to its end, or the peer closed in good order behind the response, or its
+    """The body was read to its end, or the peer closed in good order after the response, or its
     kernel has acknowledged all of it and the peer has stopped sending."""
 
     CUT = "cut"

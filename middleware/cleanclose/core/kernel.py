@@ -229,7 +229,7 @@ def parse_counters(lines: Iterable[str]) -> dict[str, int]:
     """The counters of `COUNTERS` in a file like ``/proc/net/netstat``.
 
     Args:
-        lines: Its lines: pairs of one with names and one with values, both behind a prefix.
+        lines: Its lines: pairs of one with names and one with values, both after a prefix.
 
     Raises:
         ValueError: It is no such file.

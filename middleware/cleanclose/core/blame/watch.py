@@ -215,7 +215,7 @@ class Watch:
         return False
 
     def is_aftermath(self, error: BaseException) -> bool:
-        """Whether an error is the server's own, from its work behind this exchange.
+        """Whether an error is the server's own, from its work after this exchange.
 
         Shims implement it; it is called once the exchange is over and its peer had left. The error
         must have come out of a lost connection, and only the server's code may have been involved.
@@ -430,7 +430,7 @@ class Watch:
     def app_ended(self, now: float, error: BaseException | None = None) -> End:
         """The application has returned or raised, and the exchange is over.
 
-        It may raise a second time, from what it closes behind its response: the departure was
+        It may raise a second time, from what it closes after its response: the departure was
         reported by then.
 
         Args:

@@ -43,7 +43,7 @@ class Detector(Protocol):
 
 
 LISTENERS: Final[list[Outlet]] = []
-"""Outlets of the process: called behind those of each reporter."""
+"""Outlets of the process: called after those of each reporter."""
 
 
 def on_event(outlet: Outlet) -> Callable[[], None]:
