@@ -64,9 +64,7 @@ def _threads(environ: Mapping[str, Any], gateway: Any) -> int | None:
     return number(gateway, "req.server.requests.min")
 
 
-_CUT_OFF: Final = (
-    "The server shuts the connection down, and further bytes cut the response off."
-)
+_CUT_OFF: Final = "The server shuts the connection down, and further bytes cut the response off."
 _TWO_THREADS: Final = "As many requests are drained at once as in a server with two threads."
 
 

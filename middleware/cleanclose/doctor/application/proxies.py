@@ -40,7 +40,7 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 def _nginx(folder: Path, port: int, upstream: int) -> None:
     # Without a `user` line a master that root started runs its workers as another user, who cannot
-# write into this folder.
+    # write into this folder.
     user = "user root root;" if os.geteuid() == 0 else ""
     (folder / "temp").mkdir(exist_ok=True)
     temporary = "".join(

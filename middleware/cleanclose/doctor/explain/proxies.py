@@ -78,7 +78,7 @@ def _nginx_kind(said: str, level: str) -> str | None:
 
 def _nginx_upstream(said: str, doing: str, level: str) -> str:
     # nginx uses these words for both of its connections. It logs a client's reset at `info`,
-            # and an upstream's at `error` (ngx_connection_error).
+    # and an upstream's at `error` (ngx_connection_error).
     if level in ("info", "debug"):
         return "proxy_client" if _BROKEN.search(said) else "proxy_unclear"
     if doing.startswith(("connecting", "SSL handshaking")):

@@ -242,7 +242,7 @@ def _note(limit: int | None, somaxconn: int | None, server: ServerSettings | Non
 
 def _full(queue: Queue) -> Finding | None:
     # The kernel turns connections away when more than the limit wait (sk_acceptq_is_full): a
-        # full queue with a limit of 2 shows 3.
+    # full queue with a limit of 2 shows 3.
     if queue.limit is None or queue.waiting <= queue.limit:
         return None
     return Finding(
