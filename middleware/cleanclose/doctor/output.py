@@ -110,7 +110,7 @@ def save_picture(path: Path, title: str) -> None:
     """
     recorded, _recorder.wanted, _recorder.recorded = _recorder.recorded, False, None
     if recorded is None:
-        click.echo("No picture was drawn: this run showed nothing for people.", err=True)
+        click.echo("This run drew no picture: it showed nothing for people.", err=True)
         return
     svg = recorded.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id=path.stem)
     # Viewing the picture must not load fonts from anywhere.

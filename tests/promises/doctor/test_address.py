@@ -185,7 +185,7 @@ def test_a_server_that_never_answers() -> None:
         ("http://127.0.0.1:99999/", "is not a URL."),
         ("https:///path", "has no host"),
         ("http://somebody:secret@127.0.0.1/", "has a user's name in it"),
-        ("http://127.0.0.1/a b", "percent sign"),
+        ("http://127.0.0.1/a b", "percent-encode"),
     ],
 )
 def test_an_address_that_cannot_be_asked(url: str, sentence: str) -> None:

@@ -125,7 +125,7 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.Choice(sorted(_SIDES)),
     default="both",
     metavar="SIDE",
-    help="bare, wrapped (by the middleware), or both (default).",
+    help="bare, wrapped (by the middleware), both (default).",
 )
 @click.option("--proxies/--no-proxies", default=True, help="Also try the proxies installed here.")
 @click.option(
@@ -139,14 +139,14 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.FloatRange(0.1, 300),
     default=10.0,
     metavar="SECONDS",
-    help="Wait so long for an answer. Default: 10",
+    help="Limit for an answer. Default: 10",
 )
 @click.option(
     "--start-timeout",
     type=click.FloatRange(0.1, 300),
     default=20.0,
     metavar="SECONDS",
-    help="Wait so long for the start. Default: 20",
+    help="Limit for the start. Default: 20",
 )
 @click.option(
     "--fail-on",
