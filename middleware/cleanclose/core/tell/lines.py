@@ -274,8 +274,8 @@ class StructlogOutlet(LineOutlet):
 def _configured_structlog() -> Any:
     """The application's structlog; None unless the application has configured it.
 
-    An application that has configured it has imported it. Importing it here would cost all others two
-    thirds of the time that an import of cleanclose takes: it loads rich and Twisted where it
+    An application that has configured it has imported it. Importing it here would cost all others
+    two thirds of the time that an import of the core takes: it loads rich and Twisted where it
     finds them.
     """
     structlog = sys.modules.get("structlog")
