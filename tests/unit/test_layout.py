@@ -100,13 +100,13 @@ def test_every_package_is_known_here() -> None:
     assert found == set(PACKAGES)
 
 
-def test_core_and_its_rooms_import_only_the_standard_library_and_structlog() -> None:
+def test_core_and_its_rooms_import_only_the_standard_library() -> None:
     for name in ("core", "servers", "stop", "surge", "quiet"):
         for path, modules in package_imports(name).items():
             foreign = {
                 module
                 for module in modules
-                if module.split(".")[0] not in sys.stdlib_module_names | {"structlog", "cleanclose"}
+                if module.split(".")[0] not in sys.stdlib_module_names | {"cleanclose"}
             }
             assert not foreign, f"{path} imports {sorted(foreign)}"
 

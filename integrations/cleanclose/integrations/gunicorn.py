@@ -30,10 +30,10 @@ else:
 
 
 class DepartedStatus(_Atoms):
-    """For a logger class of your own: put it before gunicorn's among the bases.
+    """A mix-in for your own logger class: put it before gunicorn's class among the bases.
 
-    The status (``%(s)s``) of a client that left is 499, which is written here and never sent. The
-    rest of the line, and all other lines, stay as they were.
+    The line of a client that left shows the status 499 (``%(s)s``), which is never sent. The rest
+    of the line, and all other lines, stay as they were.
     """
 
     def atoms(self, resp: Any, req: Any, environ: Any, request_time: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Events have the ``X-Request-ID`` and the trace id of the request's headers. The functions here find
 the ids that the application, or something inside it, has derived from those or uses instead. Each
 function is for the argument ``ids`` of `cleanclose.core.StructlogOutlet` and
-`cleanclose.integrations.stdlib.StdlibOutlet`. A function imports what it needs when you call it,
-and nothing before.
+`cleanclose.integrations.stdlib.StdlibOutlet`. Each function imports what it needs only when you
+call it.
 
 They see what is visible where the event is sent: in the request's own task or thread, outside the
 application. They cannot see what was set in a task or thread inside it, for example below

@@ -1,4 +1,4 @@
-"""OpenTelemetry: the counters as metrics, and what happened on the current span.
+"""OpenTelemetry: the counters as metrics, and events on the current span.
 
 It needs only the API, and does nothing without an SDK. The core decides what is counted
 (`cleanclose.core.counters`). Names and units follow OpenTelemetry's naming rules; attributes follow
@@ -223,7 +223,7 @@ def _departure_seen() -> None:
         span = trace.get_current_span()
         if span.is_recording():
             _write_departure(span, ClientDeparted.name, _verdict_attributes(watch.departure))
-    except Exception:  # noqa: BLE001 - the request must not hear of it
+    except Exception:  # noqa: BLE001 - the request must not notice
         count_outlet_error()
 
 
@@ -246,7 +246,7 @@ def _tell_span(event: Event) -> None:
 def _write_departure(span: trace.Span, name: str, attributes: _Attributes) -> None:
     verdict = {f"{PREFIX}.{part}" for part in ("side", "phase", "mechanism")}
     span.set_attributes({key: attributes[key] for key in verdict})
-    # The event comes later, and knows which kind of departure it was.
+    # The event comes later, and knows the kind of departure.
     span.set_attribute(f"{PREFIX}.event", name)
     if span not in _TOLD:
         span.add_event(ClientDeparted.name, attributes)

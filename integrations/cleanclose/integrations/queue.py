@@ -51,7 +51,7 @@ class QueuedOutlet:
 
     Raises:
         TypeError: The outlet cannot be called.
-        ValueError: ``size`` is no whole number of 1 or more.
+        ValueError: ``size`` is not a whole number of 1 or more.
     """
 
     def __init__(self, outlet: Outlet, *, size: int = 1000) -> None:
@@ -112,10 +112,10 @@ class QueuedOutlet:
         """Wait until the outlet has had all events that are in the queue now.
 
         Args:
-            seconds: How long at most.
+            seconds: The longest time to wait.
 
         Returns:
-            Whether it has.
+            Whether it has had them.
         """
         runner = self._runner
         return runner is None or runner.wait(seconds)
@@ -124,10 +124,10 @@ class QueuedOutlet:
         """Accept no more events, and wait for those in the queue.
 
         Args:
-            seconds: How long at most.
+            seconds: The longest time to wait.
 
         Returns:
-            Whether the outlet has had all of it.
+            Whether the outlet has had all of them.
         """
         self._closed = True
         done = self.flush(seconds)
@@ -184,7 +184,7 @@ class _Runner:
         self._put(item)
 
     def end(self) -> None:
-        """Let the thread end behind the queue's last event."""
+        """Let the thread end after the queue's last event."""
         self._put(None)
 
     def wait(self, seconds: float) -> bool:

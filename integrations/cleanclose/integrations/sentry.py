@@ -63,7 +63,7 @@ class BeforeSend:
         Returns:
             The event; None if it is dropped.
         """
-        # What is called critical stays so.
+        # What the application calls critical stays critical.
         is_critical = event.get("level") == "fatal"
         if (not is_critical and self._is_departure(hint)) or _is_told(hint):
             return None
@@ -82,7 +82,7 @@ class BeforeSend:
 _OF_TORNADO: Final = ("tornado.general", "Cannot send error response after headers written")
 
 before_send: Final = BeforeSend()
-"""One with the defaults."""
+"""A filter with the defaults."""
 
 
 _OUTLETS: Final[weakref.WeakSet[SentryOutlet]] = weakref.WeakSet()

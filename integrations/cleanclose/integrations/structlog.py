@@ -3,9 +3,8 @@
 `QuietLogs` lowers your own log lines about a client that left. `ecs` and `GoogleCloud` rename an
 event's fields for Elastic and Google Cloud.
 
-The log filter (`cleanclose.quiet`) looks at what servers and frameworks log by
-`logging`. `QuietLogs` is the same for tracebacks that an application logs through
-structlog.
+The log filter (`cleanclose.quiet`) looks at records that servers and frameworks log with
+`logging`. `QuietLogs` does the same for tracebacks that an application logs through structlog.
 """
 
 from __future__ import annotations
@@ -53,16 +52,16 @@ class QuietLogs:
     and no ``stack_info``, and the verdict in ``cleanclose_side``, ``cleanclose_phase``,
     ``cleanclose_mechanism`` and ``cleanclose_witnesses``. It is dropped if that level is off.
 
-    Its place is behind the processors which add the level and the context, and before those which
-    format the exception (``format_exc_info``, ``dict_tracebacks``, ``ExceptionRenderer``) or wrap
+    Put it after the processors that add the level and the context, and before those that format
+    the exception (``format_exc_info``, ``dict_tracebacks``, ``ExceptionRenderer``) or wrap
     the event for a formatter. Events without an exception pass.
 
     With `structlog.stdlib.LoggerFactory` an event that is not dropped is still handed to the
     standard library by the method that the application has called: its ``level`` says ``debug``,
     its record is an ``ERROR``.
 
-    Among the processors of a `structlog.stdlib.ProcessorFormatter` nothing is dropped: there it
-    would be an error of logging itself. The log filter is for those records.
+    Among the processors of a `structlog.stdlib.ProcessorFormatter` it drops nothing, because there
+    that would be an error of logging itself. Use the log filter for those records.
 
     Args:
         levels: How loud departures are. Default: the table as it stands.
@@ -169,7 +168,7 @@ def ecs(logger: Any, method_name: str, event_dict: MutableMapping[str, Any]) -> 
     cleanclose's has its fields by `cleanclose.integrations.schemas.ecs_fields`, all others keep
     theirs.
 
-    Put it last but one: before the renderer, and behind the processors that add the level and the
+    Put it last but one: before the renderer, and after the processors that add the level and the
     time and format exceptions (``format_exc_info``). It does what
     ``ecs_logging.StructlogFormatter`` does: use one of them.
     """
@@ -199,7 +198,7 @@ class GoogleCloud:
     ``exception`` ``stack_trace``; an event of cleanclose's has its fields by
     `cleanclose.integrations.schemas.google_fields`, all others keep theirs.
 
-    Its place is that of `ecs`.
+    Put it where `ecs` would go.
 
     Args:
         project: The project's id, without which Cloud Logging does not link to the trace.

@@ -31,7 +31,7 @@ def departed(handler: web.RequestHandler) -> bool:
 
 
 def log_function(handler: web.RequestHandler) -> None:
-    """Tornado's own line (`tornado.web.Application.log_request`), with 499 for who has left.
+    """Tornado's own line (`tornado.web.Application.log_request`), with 499 for a client that left.
 
     ``Application(..., log_function=log_function)``. If part of the response still has to be sent,
     the line waits until that is done or the client has left. For a client that left, its level is

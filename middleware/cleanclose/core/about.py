@@ -1,4 +1,4 @@
-"""Which cleanclose this is."""
+"""The installed version of cleanclose."""
 
 from __future__ import annotations
 

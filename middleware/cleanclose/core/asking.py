@@ -1,4 +1,4 @@
-"""Questions that an application can ask about the exchange that it works for."""
+"""Questions that an application can ask about the exchange that it is working for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ __all__ = ["client_gone", "raise_if_gone"]
 def client_gone() -> bool:
     """Whether the client of the request that is being handled here has left.
 
-    For handlers, sync or async, whose work is then for nobody. It does not wait. How much it can
-    see depends on the server: on what the application's own ``receive()`` returned, on what the
-    server knows, and on what the kernel says about the socket if it is in reach. It returns False
-    if it can see nothing, outside a request, and where the middleware is not installed.
+    A handler, sync or async, can call this to find out whether anybody still waits for its work. It
+    does not wait. How much it can see depends on the server: on what the application's own
+    ``receive()`` returned, on what the server knows, and on what the kernel says about the socket
+    if it is in reach. It returns False if it can see nothing, outside a request, and where the
+    middleware is not installed.
     """
     watch = current()
     if watch is None or watch.ended:
@@ -27,13 +28,13 @@ def client_gone() -> bool:
 def raise_if_gone() -> None:
     """Raise `ClientLeft` if the client of the request that is handled here has left.
 
-    For work that nothing can cancel: a WSGI application, a thread. It asks what `client_gone` asks,
-    and does not wait. Where the client's socket is in reach (most WSGI servers), it costs one
-    system call, a microsecond or two: cheap enough for each row of a report.
+    This is for work that nothing can cancel: a WSGI application, a thread. It looks where
+    `client_gone` looks, and does not wait. Where the client's socket is in reach (most WSGI
+    servers), it costs one system call, a microsecond or two: cheap enough for each row of a report.
 
     Raises:
-        ClientLeft: The client has left. Never while the process is stopping, because the server
-            then ends requests in its own way.
+        ClientLeft: The client has left. It is never raised while the process is stopping, because
+            the server then ends requests in its own way.
     """
     watch = current()
     if watch is None or watch.ended:

@@ -44,7 +44,7 @@ class Treatment(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Conduct:
-    """What happens to an exception of the application.
+    """What becomes of an exception of the application.
 
     Args:
         quiet: Whether it ends here, because it only says that the peer had left.
@@ -138,7 +138,7 @@ def asgi_treatment(
 def is_unanswered(
     error: BaseException, *, begun: bool, body_complete: bool, stopped: bool = False
 ) -> bool:
-    """Whether somebody has still to answer for an application that failed during an upload.
+    """Whether somebody must still answer for an application that failed during an upload.
 
     That answer is an early one: it has to be delivered as the application's own would be.
 
@@ -161,7 +161,7 @@ def is_lost_midway(departure: Verdict | None, *, begun: bool, closing: bool) -> 
     """
     if departure is None or closing or not begun:
         return False
-    # Who has only ended its sending reads on.
+    # A peer that has only ended its sending goes on reading.
     return departure.mechanism is not Mechanism.EOF
 
 

@@ -114,7 +114,7 @@ class Outcome(enum.StrEnum):
     """What became of an early response."""
 
     DELIVERED = "delivered"
-    """The body was read to its end, or the peer closed in good order behind the response, or its
+    """The body was read to its end, or the peer closed in good order after the response, or its
     kernel has acknowledged all of it and the peer has stopped sending."""
 
     CUT = "cut"
@@ -148,7 +148,7 @@ class Cap(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """What departures that are no longer random have in common."""
+    """The property that departures share when they are no longer random."""
 
     ROUTE = "route"
     """One route has more of them than its requests explain."""
@@ -218,12 +218,12 @@ class Facts:
 
 
 _CHOSEN: Final = ("method", "client", "route", "request_id", "trace_id", "idempotency_key")
-"""The texts that a client can choose, more or less."""
+"""The texts that a client can choose, at least in part."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """What all events have.
+    """The base of all events.
 
     Args:
         facts: The request.
@@ -258,7 +258,7 @@ class Event:
 
 _TIMES: Final = ("age_ms", "wasted_seconds", "idle_seconds", "seconds")
 _DECIMALS: Final = 3
-"""As precise as a reader needs: 9.4e-05 seconds of waste are none."""
+"""Round to what a reader needs: 9.4e-05 wasted seconds are none."""
 
 
 def _plain(value: object) -> object:
@@ -386,7 +386,7 @@ class TruncatedUpload(ClientDeparted):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class UpstreamReset(Event):
-    """Something that the application itself is connected to reset the connection.
+    """An upstream, which the application itself had connected to, reset that connection.
 
     Args:
         verdict: Whose fault, when and how.
@@ -417,16 +417,16 @@ class DepartureSurge(Event):
 
     Args:
         cause: What they have in common.
-        count: How many do.
-        of: Out of how many that were examined.
-        share: The one divided by the other.
+        count: How many of them share it.
+        of: How many were examined.
+        share: ``count`` divided by ``of``.
         usual_share: The expected share; None if nothing is known about it.
         seconds: The length of the period, in seconds. ``age_ms`` is the same.
-        seconds_each: For `Cause.SAME_AGE` after how many seconds they leave, for
-            `Cause.IDLE_REUSE` how long the connection was idle.
-        bytes_each: For `Cause.SAME_BYTES`: after how many bytes.
-        network: For `Cause.ONE_CLIENT`: which one.
-        likely_cause: What is most often behind it.
+        seconds_each: For `Cause.SAME_AGE`: after how many seconds they leave. For
+            `Cause.IDLE_REUSE`: for how many seconds the connection was idle.
+        bytes_each: For `Cause.SAME_BYTES`: after how many bytes they leave.
+        network: For `Cause.ONE_CLIENT`: the client, or its network.
+        likely_cause: The most frequent cause.
     """
 
     name: ClassVar[str] = "departure_surge"

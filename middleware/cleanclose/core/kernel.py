@@ -130,8 +130,8 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
     Two system calls, some microseconds.
 
     Args:
-        sock: A connected TCP socket that nobody here has closed, or what stands in for one:
-            asyncio's and uvloop's, gevent's, one of `ssl`.
+        sock: A connected TCP socket that nobody here has closed, or an object that stands in for
+            one: asyncio's and uvloop's, gevent's, one of `ssl`.
         shut: Whether its sending half has been shut down here.
 
     Returns:
@@ -216,7 +216,8 @@ def kernel_figures() -> KernelFigures | None:
             with open(path, encoding="ascii") as file:
                 counters |= parse_counters(file)
         except (OSError, ValueError):
-            # Hidden, or no longer in its format of thirty years: the other file may help.
+            # The file is hidden, or no longer has its format of thirty years: the other file may
+            # help.
             continue
     if not counters:
         return None
@@ -228,7 +229,7 @@ def parse_counters(lines: Iterable[str]) -> dict[str, int]:
     """The counters of `COUNTERS` in a file like ``/proc/net/netstat``.
 
     Args:
-        lines: Its lines: pairs of one with names and one with values, both behind a prefix.
+        lines: Its lines: pairs of one with names and one with values, both after a prefix.
 
     Raises:
         ValueError: It is no such file.

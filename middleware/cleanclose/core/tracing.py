@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ["trace_id"]
 
 # W3C Trace Context, section 3.2.2: version, trace-id, parent-id, flags; later versions may have
-# more behind them.
+# more after them.
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 

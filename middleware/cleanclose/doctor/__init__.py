@@ -1,6 +1,6 @@
 """Tools that look at a running server from the outside.
 
-The clients that they send are in :mod:`cleanclose.testing`; the names here are old ones of theirs.
+Their clients live in :mod:`cleanclose.testing`; this package keeps the clients' former names.
 """
 
 from cleanclose.doctor.clients import (

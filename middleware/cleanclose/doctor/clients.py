@@ -1,4 +1,4 @@
-"""Old names of the clients, which are in `cleanclose.testing`."""
+"""Former names of the clients, which now live in `cleanclose.testing`."""
 
 from cleanclose.testing.programs import curl, http_client
 from cleanclose.testing.raw import reader, strict
@@ -25,4 +25,4 @@ __all__ = [
 ]
 
 Outcome = Seen
-"""The old name of `cleanclose.testing.Seen`."""
+"""The former name of `cleanclose.testing.Seen`."""

@@ -1,4 +1,4 @@
-"""The group of the commands. A command's module is imported when the command is used."""
+"""The group of commands. It imports a command's module only when somebody uses the command."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COMMANDS: Final[Mapping[str, _Entry]] = MappingProxyType(
         ),
         "explain": _Entry(
             "cleanclose.doctor.explain.command",
-            "Say whose the resets in a log were likely to be.",
+            "Say who probably caused the resets in a log.",
         ),
         "kernel": _Entry(
             "cleanclose.doctor.kernel.command",
@@ -44,14 +44,14 @@ COMMANDS: Final[Mapping[str, _Entry]] = MappingProxyType(
         ),
     }
 )
-"""The commands. Each module calls its `click.Command` ``command``."""
+"""The commands. In each module the `click.Command` is named ``command``."""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by their names, so that help needs no imports."""
+    """A group that knows its commands by name, so that help needs no imports."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order in which help shows them."""
+        """Name the commands in the order that help shows."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -64,9 +64,9 @@ class LazyGroup(click.Group):
         return found
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. If its reader has left (``| head``), that is not a finding.
+        """Run a command. A reader of its output that has left (``| head``) is not a finding.
 
-        click itself would end with 1 then, before anybody else hears of it.
+        click itself would exit with status 1 then, before anybody else could notice.
         """
         try:
             return super().invoke(ctx)
@@ -83,7 +83,7 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 clean, 1 findings, 2 could not run.",
+    epilog="Exit status: 0 clean, 1 findings, 2 failure.",
 )
 @click.version_option(package_name="cleanclose")
 @click.option(
@@ -93,7 +93,7 @@ class LazyGroup(click.Group):
 )
 @click.pass_context
 def cli(ctx: click.Context, picture: Path | None) -> None:
-    """Show whose connection resets are, why they happen, and what to change."""
+    """Show who causes connection resets, why they happen, and what to change."""
     if picture is not None:
         record_pictures()
         words = [word for word in sys.argv[1:] if word != str(picture)]
@@ -102,16 +102,16 @@ def cli(ctx: click.Context, picture: Path | None) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line, and say with which status the process should end.
+    """Run the command line, and return the status that the process should exit with.
 
     Args:
-        arguments: The words behind the name of the program.
+        arguments: The words that follow the program's name.
 
     Returns:
-        The status. The message of a failure is on standard error by then.
+        The status. The message of a failure has gone to standard error by then.
     """
     try:
-        # A command returns its status, or ends by `Context.exit`, whose status this returns.
+        # A command returns its status, or ends with `Context.exit`, whose status this returns.
         status = cli.main(args=list(arguments), prog_name="cleanclose", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else EXIT_CLEAN
@@ -119,7 +119,7 @@ def run(arguments: Sequence[str]) -> int:
         error.show()
     except (click.Abort, KeyboardInterrupt):
         click.echo("Stopped before it was done.", err=True)
-    except Exception:  # noqa: BLE001 - status 1, which Python ends with, means findings
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which means findings
         traceback.print_exc()
         click.echo("This is a defect of cleanclose itself: please report it.", err=True)
     return EXIT_TROUBLE

@@ -1,7 +1,7 @@
-"""The console script `cleanclose`: it ends with one of three statuses, and never by a traceback.
+"""The console script `cleanclose`: it exits with one of three statuses, and never with a traceback.
 
-click and rich come with the extra ``doctor``. Without it the script is installed all the same,
-so this module imports neither before it knows that they are there.
+click and rich come with the extra ``doctor``. pip installs the script even without that extra, so
+this module imports neither before it knows that both are there.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _TROUBLE = 2
 
 
 def main() -> NoReturn:
-    """Run the command line, and end the process.
+    """Run the command line, and exit.
 
-    Exit statuses: 0 nothing was found, 1 something was found, 2 it could not be found out, also
-    when it was stopped (SIGINT, SIGTERM, SIGHUP) before it was done.
+    The statuses: 0 the command found nothing, 1 it found something, 2 it could not do its work, or
+    a signal (SIGINT, SIGTERM, SIGHUP) stopped it first.
     """
     try:
         from cleanclose.doctor.group import run
@@ -35,7 +35,7 @@ def main() -> NoReturn:
             file=sys.stderr,
         )
         sys.exit(_TROUBLE)
-    # Whatever stops us unwinds the stack: no server and no trace is left behind.
+    # Signals unwind the stack too, so that no server and no trace stays behind.
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:

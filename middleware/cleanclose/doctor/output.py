@@ -1,4 +1,4 @@
-"""What the commands have in common: where they write, how they fail, and how they end.
+"""What the commands share: where they write, how they fail, and how they end.
 
 People get tables on standard output; programs get one JSON document there, and nothing else.
 """
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 EXIT_CLEAN: Final = 0
-"""Everything was examined, and nothing was found."""
+"""The command did all its work, and found nothing."""
 EXIT_FINDINGS: Final = 1
 """Something was found."""
 EXIT_TROUBLE: Final = 2
-"""It could not be found out."""
+"""The command could not do its work."""
 
 PICTURE_WIDTH: Final = 92
-"""Columns of a picture. Less than that breaks addresses of tables in two."""
+"""Columns of a picture. Fewer would break the addresses in tables in two."""
 
 
 class Trouble(click.ClickException):
@@ -54,7 +54,7 @@ class Trouble(click.ClickException):
 
 
 class _Console(Console):
-    """A console whose reader may leave (``| head``) without that looking like a finding."""
+    """A console whose reader may leave (``| head``); that does not look like a finding."""
 
     def on_broken_pipe(self) -> NoReturn:
         self.quiet = True
@@ -74,12 +74,12 @@ _recorder: Final = _Recorder()
 def console(json: bool) -> Console:
     """Make the console that a command writes to.
 
-    Colour and width are what rich finds out: none where ``NO_COLOR`` is set or where nobody
-    looks, 80 columns where there is no terminal.
+    rich finds out colour and width: no colour where ``NO_COLOR`` is set or output is no terminal,
+    and 80 columns without a terminal.
 
     Args:
-        json: Whether standard output belongs to a JSON document: then this console is standard
-            error, for progress and remarks.
+        json: Whether standard output is for a JSON document: then this console writes progress and
+            remarks to standard error.
     """
     if json:
         return _Console(stderr=True)
@@ -93,7 +93,7 @@ def console(json: bool) -> Console:
 
 
 def record_pictures() -> None:
-    """Make every console from now on one that `save_picture` can draw."""
+    """Let every console made from now on record its output for `save_picture`."""
     _recorder.wanted = True
     _recorder.recorded = None
 
@@ -103,14 +103,14 @@ def save_picture(path: Path, title: str) -> None:
 
     Args:
         path: The file to write.
-        title: What stands above it: the command line.
+        title: The picture's title: the command line.
 
     Raises:
         Trouble: The file cannot be written.
     """
     recorded, _recorder.wanted, _recorder.recorded = _recorder.recorded, False, None
     if recorded is None:
-        click.echo("There is no picture: this run showed nothing for people.", err=True)
+        click.echo("This run drew no picture: it showed nothing for people.", err=True)
         return
     svg = recorded.export_svg(title=title, theme=DIMMED_MONOKAI, unique_id=path.stem)
     # Viewing the picture must not load fonts from anywhere.
@@ -128,17 +128,17 @@ def print_json(obj: object) -> None:
         obj: Mappings, sequences, dataclasses, enums (their values), dates (ISO 8601), plain values.
 
     Raises:
-        TypeError: There is something else in it.
-        ValueError: There is a number in it that JSON has no word for.
+        TypeError: It has something else in it.
+        ValueError: It has a number in it that JSON cannot express.
     """
     _write(json.dumps(_plain(obj), indent=2, sort_keys=True, allow_nan=False))
 
 
 def print_json_line(obj: object) -> None:
-    """Print one JSON document on one line, at once: for what goes on and on.
+    """Print one JSON document on one line, at once: for commands that go on and on.
 
     Args:
-        obj: What `print_json` takes.
+        obj: As for `print_json`.
     """
     _write(json.dumps(_plain(obj), sort_keys=True, allow_nan=False))
     sys.stdout.flush()
@@ -156,7 +156,7 @@ def _write(text: str) -> None:
 
 
 def _plain(obj: object) -> Any:
-    # Two type checkers disagree about what isinstance() makes of an object that holds others.
+    # The two type checkers disagree about the type that isinstance() gives a container.
     anything = cast("Any", obj)
     if isinstance(obj, enum.Enum):
         return _plain(obj.value)

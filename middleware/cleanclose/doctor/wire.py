@@ -1,4 +1,4 @@
-"""Old names of what reads a connection, which is in `cleanclose.testing`."""
+"""Former names of what reads a connection, which now lives in `cleanclose.testing`."""
 
 from cleanclose.testing.wire import (
     Ending,

@@ -1,7 +1,8 @@
-"""What is special about each server: one module for each, and the look-up that the shims call.
+"""The special traits of each server: one module for each, and the look-up that the shims call.
 
-Everything about a server is here: how it is recognised, what it hides, where its socket is. To add
-one, add a module here with its `Room` as ``ROOM``; the look-up finds it.
+Everything that we know about a server is here: how to recognise it, which exceptions it hides,
+where it keeps its socket. To add one, add a module here with its `Room` as ``ROOM``; the look-up
+finds it.
 """
 
 from cleanclose.servers._asking import MISSING, find, number

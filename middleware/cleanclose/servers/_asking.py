@@ -39,14 +39,14 @@ def find(owner: object, *paths: str) -> Any:
 
 
 def gone(owner: object, path: str) -> bool:
-    """An object lacks an attribute: say so, if it ought to have it.
+    """Report that an object lacks an attribute, if it should have it.
 
     Args:
         owner: The object.
         path: The attribute, with dots.
 
     Returns:
-        Whether it ought to have it.
+        Whether it should have it.
     """
     # The rooms import this module.
     from cleanclose.servers._private import TABLE
@@ -82,7 +82,7 @@ def number(owner: object, path: str) -> int | None:
 
 
 def frames_of_all_threads() -> Iterator[FrameType]:
-    """The frames of all threads; none where Python is not CPython."""
+    """Get the frames of all threads; none on a Python other than CPython."""
     current_frames: Callable[[], dict[int, FrameType]] | None
     current_frames = getattr(sys, "_current_frames", None)
     for innermost in current_frames().values() if current_frames is not None else ():

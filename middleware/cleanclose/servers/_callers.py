@@ -31,9 +31,9 @@ def is_called_by_server(frame: FrameType | None, receive: object, send: object) 
 
 
 def wants_answer(receive: object) -> bool:
-    """Whether whoever calls an ASGI application takes an end without a response for its error.
+    """Whether an ASGI application's caller takes an end without a response for its error.
 
-    Starlette's ``BaseHTTPMiddleware`` raises one of its own then. Servers only close.
+    Starlette's ``BaseHTTPMiddleware`` then raises an error of its own. Servers only close.
 
     Args:
         receive: The callable as the caller gave it.
@@ -55,7 +55,7 @@ def is_called_by_wsgi_server(frame: FrameType | None, server: Server) -> bool:
 
 
 def _is_called_by(frame: FrameType | None, package: str) -> bool | None:
-    # pyuwsgi's server is below a script's own code, which is nobody's middleware.
+    # A script's own code calls pyuwsgi's server; that code is nobody's middleware.
     while frame is not None and frame.f_code.co_name != "<module>":
         module = str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] == package:

@@ -1,4 +1,4 @@
-"""Which server it is, and where its objects for an exchange are.
+"""Recognise the server, and find its objects for an exchange.
 
 A server is recognised from the interface itself (the module behind ASGI's ``receive``, keys of
 the WSGI ``environ``), never from a version number.
@@ -74,8 +74,8 @@ def asgi_server(receive: object, send: object = None) -> Server:
     """The server behind the callables that an ASGI application gets.
 
     Args:
-        receive: The callable as the server gave it. Behind a middleware which wraps it the
-            server is unknown.
+        receive: The callable as the server gave it. If another middleware wraps it, the server
+            is unknown.
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
     part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
@@ -83,15 +83,15 @@ def asgi_server(receive: object, send: object = None) -> Server:
 
 
 def asgi_socket(receive: object, send: object) -> Any:
-    """The client's socket, or what stands in for it, where one is in reach.
+    """Find the client's socket, or its stand-in, where one is in reach.
 
     Args:
         receive: The callable as the server gave it.
         send: The other one.
 
     Returns:
-        None behind a middleware that wraps the callables, on servers that keep it to themselves,
-        and for one that has no attributes of these names any more.
+        None behind a middleware that wraps the callables, on servers that keep the socket to
+        themselves, and for a server that no longer has attributes of these names.
     """
     found = find(_owner(receive, send), *asgi_server(receive, send).connection)
     if found is MISSING:
@@ -267,16 +267,16 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
 
 
 def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
-    """How long the body of a WSGI request is, where that is as plain as nearly always.
+    """Find the length of a WSGI request's body in the plain cases, which nearly all requests are.
 
-    `cleanclose.core.deliver.framing.body_length` in short, because every POST asks.
+    This is a short form of `cleanclose.core.deliver.framing.body_length`, because every POST asks.
 
     Args:
         environ: The environ, without a Transfer-Encoding.
         content_length: Its Content-Length.
 
     Returns:
-        A number of bytes; None where somebody has to look closer.
+        A number of bytes; None where the long form must decide.
     """
     for key in _FILTERING_KEYS:
         if key in environ:
@@ -294,7 +294,7 @@ def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
 
 
 def is_surely_there(environ: Mapping[str, Any]) -> bool:
-    """Whether the client is known to be there, which costs a normal request next to nothing.
+    """Whether the client is certainly still there. This costs a normal request next to nothing.
 
     Args:
         environ: The environ. Where the server does not put its socket there, nothing is known.
@@ -320,7 +320,7 @@ def wsgi_response(start_response: object, server: Server) -> object:
         server: The server, as it was recognised.
 
     Returns:
-        None if there is none, or if it is hidden too well.
+        None if there is none, or if it cannot be found.
     """
     for call in _through_wrappers(start_response):
         owner: object = getattr(call, "__self__", None)
@@ -388,15 +388,15 @@ def plain_socket(sock: Any) -> Any:
         sock: The client's socket.
     """
     package = type(sock).__module__.partition(".")[0]
-    # By this name gevent has it, and so has what is made of its class.
+    # gevent's sockets, and all classes derived from them, have it under this name.
     return getattr(sock, _INNER_SOCKETS.get(package, "_sock"), sock)
 
 
 def is_servers_own(call: object, server: Server) -> bool:
-    """Whether a callable is the server's, and not that of a middleware in front of it.
+    """Whether a callable is the server's own, and not a middleware's that wraps it.
 
     Args:
-        call: What the application, or a middleware inside, was given to call.
+        call: The callable that the application, or a middleware inside, received.
         server: The server, as it was recognised.
     """
     return _package(call) == server.name

@@ -30,24 +30,24 @@ _OTHERS: Final = (
         Private(
             f"asyncio.streams.{stream}",
             "_transport",
-            "What the callback of an asyncio server raises for its client stays loud.",
+            "Exceptions that an asyncio server's callback raises for its client stay loud.",
         )
         for stream in ("StreamReader", "StreamWriter")
     ),
     Private(
         "anyio._backends._asyncio",
         "_task_states",
-        "Work that is stopped is cancelled at once, also where anyio shields it.",
+        "Stopped work is cancelled at once, even where anyio shields it.",
     ),
     Private(
         "anyio._backends._asyncio.TaskGroup",
         "_tasks",
-        "A task of Starlette's own is cancelled in the place of the application's.",
+        "A task of Starlette's own is cancelled instead of the application's.",
     ),
     Private(
         "anyio._backends._asyncio.CancelScope",
         "_parent_scope",
-        "Work that is stopped may be cancelled where anyio shields it from further out.",
+        "Stopped work may be cancelled where an outer anyio scope shields it.",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""How a server is started, and what it asks the kernel for: what the command line needs to know."""
+"""How to start a server, and what it asks the kernel for. The command line needs this."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ class Program:
     """A server as a program.
 
     Args:
-        distribution: What has to be installed; None for the standard library's.
-        words: Makes the words behind the interpreter that start it on loopback: of the port, the
-            interface (``asgi`` or ``wsgi``), the application (``module:name``) and the user's own
-            options. None if it has no command line.
-        serve: Serves on a host and a port what its first argument makes, if it has no command
-            line: the application is imported when the server wants it.
-        names: By which programs and modules a process shows that it is this server.
-        backlog: How long an accept queue it asks the kernel for; None if that is not known.
+        distribution: The distribution to install; None for the standard library's.
+        words: Makes the words that follow the interpreter and start it on loopback. Its arguments:
+            the port, the interface (``asgi`` or ``wsgi``), the application (``module:name``) and
+            the user's own options. None if it has no command line.
+        serve: For a server without a command line: serves the application that its first argument
+            makes, on a host and a port. The application is imported when the server asks for it.
+        names: The programs and modules by which a process shows that it is this server.
+        backlog: The length of the accept queue that it asks the kernel for; None if not known.
         keep_alive: Seconds that it keeps an idle connection open; None if it has no such setting.
         backlog_options: The options that change the backlog.
-        keep_alive_options: The options that change the other one.
+        keep_alive_options: The options that change ``keep_alive``.
         runs_lifespan: Whether it runs an ASGI application's lifespan.
-        hands_out_chunks: Whether a WSGI application gets bodies without a Content-Length.
+        hands_out_chunks: Whether it passes bodies without a Content-Length to a WSGI application.
     """
 
     distribution: str | None

@@ -24,15 +24,15 @@ class Room:
     Args:
         package: The package of the callables that it gives to an application.
         asgi: The row for ASGI, if it speaks that.
-        asgi_parts: Rows for single modules of an ASGI server's ``receive``, where one is special.
+        asgi_parts: Rows for single modules of an ASGI server's ``receive`` that are special.
         wsgi: The row for WSGI, if it speaks that.
         environ_key: The key by which a WSGI environ shows that it is this server's; None if its
             ``start_response`` does, by its package.
         inner_socket: The attribute under which this package's sockets keep the plain socket, if
-            they wait with greenlets: then nothing else may block either.
+            they wait with greenlets: nothing else may block then.
         loggers: The loggers on which this package reports what happens to a request, and what we
             know about its lines there.
-        program: How `cleanclose doctor` starts it, if it can.
+        program: How `cleanclose doctor` starts it; None if it cannot.
         private: The attributes that we use and that it does not promise.
     """
 

@@ -60,13 +60,11 @@ def _when_closing(gateway: Any, let_go: Callable[[], None]) -> None:
 
 
 def _threads(environ: Mapping[str, Any], gateway: Any) -> int | None:
-    # Its ThreadPool starts so many, and more only if somebody calls grow().
+    # Its ThreadPool starts this many, and more only if somebody calls grow().
     return number(gateway, "req.server.requests.min")
 
 
-_CUT_OFF: Final = (
-    "The server shuts the connection down, and what still comes cuts the response off."
-)
+_CUT_OFF: Final = "The server shuts the connection down, and further bytes cut the response off."
 _TWO_THREADS: Final = "As many requests are drained at once as in a server with two threads."
 
 
@@ -91,7 +89,7 @@ ROOM: Final = Room(
         masks=True,
         reads_from=("rfile.raw._sock",),
         close=_close,
-        # HTTPRequest.respond sends the last chunk behind close().
+        # HTTPRequest.respond sends the last chunk after close().
         when_closing=_when_closing,
         # HTTPRequest.send_headers discards what the application has not read by then.
         left_attribute="remaining",
@@ -117,12 +115,12 @@ ROOM: Final = Room(
         Private(
             "cheroot.server.ChunkedRFile",
             "read_trailer_lines",
-            "A connection is closed behind each chunked body.",
+            "The connection closes after each chunked body.",
         ),
         Private(
             "cheroot.server.Gateway",
             "req",
-            "The connection is not closed by us, and a second head is added to the first.",
+            "The connection does not close by itself, and a second head is added to the first.",
         ),
         Private("cheroot.server.HTTPRequest", "conn", _CUT_OFF),
         Private("cheroot.server.HTTPConnection", "_close_kernel_socket", _CUT_OFF),

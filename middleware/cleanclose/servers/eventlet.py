@@ -72,7 +72,7 @@ ROOM: Final = Room(
         Private(
             "eventlet.wsgi.HttpProtocol",
             "close_connection",
-            "Behind an early response the server reads the rest of a body by itself, without "
+            "After an early response the server reads the rest of a body by itself, without "
             "a limit.",
         ),
     ),

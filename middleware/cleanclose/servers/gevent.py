@@ -73,7 +73,7 @@ ROOM: Final = Room(
         Private(
             "gevent.pywsgi.Input",
             "_chunked_input_error",
-            "Behind an early response the server reads the rest of a body by itself, without "
+            "After an early response the server reads the rest of a body by itself, without "
             "a limit.",
         ),
     ),

@@ -78,7 +78,7 @@ ROOM: Final = Room(
     ),
     # ASGIProtocol.connection_lost sets them, for HTTP and for websockets. The state that receive()
     # itself keeps is no sign: giving up a call of it leaves it closed.
-    # ASGIProtocol._handle_http_request logs what comes behind the end at DEBUG, without the
+    # ASGIProtocol._handle_http_request logs what comes after the end at DEBUG, without the
     # exception. BodyReceiver.receive sends the 100, and a response's start takes that back.
     # ASGIProtocol._will_close looks at the request's headers, not at the response's.
     asgi=Server(
@@ -121,7 +121,7 @@ ROOM: Final = Room(
         Private(
             "gunicorn.asgi.protocol.BodyReceiver",
             "_complete",
-            "Who leaves behind a body that nobody has read is said to have left within it.",
+            "A client that leaves after an unread body counts as having left within it.",
         ),
         Private(_PROTOCOL, "_closed", _NOT_SEEN),
         Private("gunicorn.asgi.websocket.WebSocketProtocol", "_eof", _NOT_SEEN),

@@ -12,7 +12,7 @@ __all__ = ["ROOM"]
 ROOM: Final = Room(
     package="mod_wsgi",
     environ_key="mod_wsgi.version",
-    # httpd passes the whole body on to its daemon, or discards it itself behind the response.
+    # httpd passes the whole body on to its daemon, or discards it itself after the response.
     # Its input filters (SetInputFilter DEFLATE) change the body and not its Content-Length.
     wsgi=Server("mod_wsgi", Continue.EAGER, reads_first=True, declares_length=False),
 )

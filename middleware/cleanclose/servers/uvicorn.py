@@ -85,7 +85,7 @@ ROOM: Final = Room(
             ),
             (
                 "more_body",
-                "Who leaves behind a body that nobody has read is said to have left within it.",
+                "A client that leaves after an unread body counts as having left within it.",
             ),
             (
                 "transport",

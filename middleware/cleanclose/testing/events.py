@@ -1,4 +1,4 @@
-"""The events of this process, for tests that look at them."""
+"""Keep the events of this process, for tests that look at them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CapturedEvents:
             All of them, so that a test sees if there are more.
 
         Raises:
-            AssertionError: They have not come. The message names those that have.
+            AssertionError: They have not come. The message lists the events that have.
         """
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.of(kind)) >= count, timeout):

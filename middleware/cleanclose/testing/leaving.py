@@ -19,27 +19,27 @@ def leave(
     read: int = 0,
     when: Callable[[], object] | None = None,
 ) -> bytes:
-    """Send a request, wait for the moment, and leave without the answer's end.
+    """Send a request, wait for the moment, and leave before the answer's end.
 
-    A server that has not read the request by then never learns of it: pass as ``when`` something
-    that the handler does, such as the ``wait`` of a `threading.Event` that it sets.
+    A server that has not read the request by then never sees it. So pass as ``when`` something that
+    depends on the handler, such as the ``wait`` of a `threading.Event` that the handler sets.
 
     Args:
         upload: The request. Its ``abort_after`` is how many bytes of the body are sent; None for
             all of them. Of the manners of sending only ``chunked``, ``raw_body`` and
             ``piece_size`` count, and ``timeout`` (seconds, for each single step).
-        how: By a reset, or in good order by a FIN. Default: a reset.
-        read: How many bytes of the answer are read before. Default 0.
-        when: Called then; the client leaves when it returns. Default: at once.
+        how: With a reset, or in good order with a FIN. Default: a reset.
+        read: How many bytes of the answer to read first. Default 0.
+        when: Called after that; the client leaves when it returns. Default: at once.
 
     Returns:
-        What was read of the answer: less than ``read`` if the server has closed the connection.
+        The bytes of the answer that were read: fewer than ``read`` if the server closed first.
 
     Raises:
-        AssertionError: ``when`` has returned False, as `threading.Event.wait` does when its time
-            is over.
-        OSError: There is no connection, or the server has left first.
-        TimeoutError: The server reads, or answers, no more.
+        AssertionError: ``when`` returned False, as `threading.Event.wait` does when its time is
+            up.
+        OSError: The connection cannot be opened, or the server left first.
+        TimeoutError: The server stopped reading, or stopped answering.
     """
     with socket.create_connection((upload.host, upload.port), upload.timeout) as sock:
         sock.sendall(head_of(upload))

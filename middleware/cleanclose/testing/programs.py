@@ -1,4 +1,4 @@
-"""Clients that are somebody else's: http.client as ordinary code uses it, and the curl program."""
+"""Other people's clients: http.client as ordinary code uses it, and the curl program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["curl", "http_client"]
 
 
 class _RecordingIO(io.RawIOBase):
-    """The receiving half of a socket that remembers what came."""
+    """The receiving half of a socket, which records all received bytes."""
 
     def __init__(self, tap: _Tap) -> None:
         self._tap = tap
@@ -41,7 +41,7 @@ class _RecordingIO(io.RawIOBase):
 
 
 class _Tap:
-    """A socket as :mod:`http.client` needs it: records, and stays open for what comes late."""
+    """A socket for :mod:`http.client`: it records, and stays open for late bytes."""
 
     def __init__(self, inner: socket.socket) -> None:
         self.inner = inner
@@ -134,7 +134,7 @@ class _Ordinary:
         )
 
     def _converse(self) -> bool:
-        """Ask, and ask again if that is wanted: whether the last answer announced the end."""
+        """Send one request or two, and return whether the last answer announced the end."""
         upload = self.upload
         self.connection.request(
             upload.method,
@@ -191,12 +191,12 @@ def http_client(upload: Upload) -> Seen:
 
 
 def _listen(tap: _Tap, upload: Upload, *, end_announced: bool) -> None:
-    """Catch what the server sends behind the response that http.client has taken."""
+    """Receive what the server sends after the response that http.client has read."""
     if not end_announced:
         tap.inner.settimeout(max(upload.listen, 0.001))
         if _exhaust(tap):
             return
-        # Our FIN makes a server that keeps the connection close it, so that everything it ever
+        # After our FIN, a server that kept the connection closes it, so that everything it ever
         # sends on it has come.
         tap.left_first = True
         with contextlib.suppress(OSError):
@@ -207,7 +207,7 @@ def _listen(tap: _Tap, upload: Upload, *, end_announced: bool) -> None:
 
 
 def _exhaust(tap: _Tap) -> bool:
-    """Read to the end of the connection; False when the socket's timeout came first."""
+    """Read to the connection's end; return False if the socket's timeout came first."""
     try:
         while tap.receive(64 * 1024):
             pass
@@ -221,12 +221,12 @@ def _exhaust(tap: _Tap) -> bool:
 def curl(upload: Upload, *, program: str | None = None) -> Seen:
     """The curl program.
 
-    Its body is a sparse file of zeros, and ``pause`` becomes a limit of the rate. curl waits
-    for a 100 by itself in front of larger bodies: ``expect="patient"`` leaves that as it is,
+    Its body is a sparse file of zeros, and ``pause`` becomes a limit of the rate. curl itself waits
+    for a 100 before larger bodies: ``expect="patient"`` leaves that as it is,
     and None turns it off.
 
     Raises:
-        FileNotFoundError: There is no such program.
+        FileNotFoundError: This machine has no curl.
         ValueError: curl cannot send such an upload.
     """
     executable = program or shutil.which("curl")

@@ -28,18 +28,18 @@ from cleanclose.testing.wire import Ending, Transcript, WireReader
 __all__ = ["LOST", "RESET", "reader", "strict"]
 
 LOST: Final = (errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED)
-"""What the kernel says to who writes to a connection that the other end has left."""
+"""The errors that a write to a connection gets after the other end has left."""
 RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with 0 seconds: closing sends a reset (socket(7))."""
 
 
 def strict(upload: Upload) -> Seen:
-    """Write everything, then read; at the first send error give up without reading."""
+    """Write everything, then read; give up without reading at the first send error."""
     return _Conversation(upload, reads_while_sending=False).run()
 
 
 def reader(upload: Upload) -> Seen:
-    """Read while sending, and stop sending when the answer is there."""
+    """Read while sending, and stop sending when the answer has come."""
     return _Conversation(upload, reads_while_sending=True).run()
 
 
@@ -81,7 +81,7 @@ class _Conversation:
             send_error=self.send_error,
             receive_error=self.receive_error,
             reset_seen=self.reset_seen,
-            # An end that only followed from ours is not of the server's making.
+            # If the end only followed ours, the server did not cause it.
             closed_by=None if self.left_first and self.closed_by == "fin" else self.closed_by,
             followed_up=self.followed_up,
             seconds=time.monotonic() - self.started,
@@ -123,8 +123,8 @@ class _Conversation:
         return self._leave()
 
     def _answered(self) -> bool:
-        # Behind an answer which announces the end, no second one comes. It is waited for all the
-        # same: the end of the connection comes instead, or the timeout tells that it did not.
+        # After an answer that announces the end no second one should come. Wait for it all the
+        # same: the connection's end comes instead, or the timeout shows that it did not.
         return not self.wire.waiting or self.wire.broken
 
     def _reusable(self) -> bool:
@@ -157,7 +157,7 @@ class _Conversation:
             time.sleep(seconds)
 
     def _send(self, data: bytes | memoryview, *, counted: int = 0, reading: bool) -> bool:
-        """Send all of ``data``; False after an error. Stops early once there is an answer."""
+        """Send all of ``data``; return False after an error. Stop early once there is an answer."""
         view = memoryview(data)
         length = len(view)
         sent = 0
@@ -183,19 +183,19 @@ class _Conversation:
             self._note_send_error(error)
             return False
         finally:
-            # The framing of a chunk is a few bytes: in proportion is exact enough.
+            # The framing of a chunk is only a few bytes, so a proportion is exact enough.
             self.bytes_sent += counted * sent // max(length, 1)
         return True
 
     def _wait(self, interest: int, until: float | None = None) -> int | None:
-        """The events of the socket, or None when the time is over."""
+        """Wait for the socket's events; None when the time is up."""
         limit = self.deadline if until is None else min(until, self.deadline)
         self.poll.register(self.socket, interest)
         ready = self.poll.poll(max(0.0, limit - time.monotonic()) * 1000)
         return ready[0][1] if ready else None
 
     def _receive(self, until: Callable[[], bool] | None, seconds: float | None = None) -> bool:
-        """Read until the condition holds; False when the time or the connection ended first."""
+        """Read until the condition holds; return False if time or connection ended first."""
         limit = None if seconds is None else time.monotonic() + seconds
         while until is None or not until():
             if self._ended():
@@ -233,7 +233,7 @@ class _Conversation:
             if not self._ended() and self.reset_seen:
                 self.closed_by = "reset"
             return
-        # What the kernel still has is readable on some systems even after a failed send.
+        # On some systems the kernel's remaining bytes are readable even after a failed send.
         self._receive(None, self.upload.listen)
         if not self._ended() and self.reset_seen:
             self.closed_by = "reset"
@@ -254,7 +254,7 @@ class _Conversation:
             self._note_send_error(error)
 
     def _leave(self) -> None:
-        """See the connection to its end, so that nothing which the server sends is missed."""
+        """Watch the connection to its end, so that no byte from the server is missed."""
         if self._ended():
             return
         responses = self.wire.responses
@@ -273,7 +273,7 @@ class _Conversation:
 def _connected(upload: Upload) -> socket.socket:
     if upload.receive_buffer is None:
         return socket.create_connection((upload.host, upload.port), upload.timeout)
-    # The window that the handshake offers comes of it.
+    # It determines the window that the handshake offers.
     kind = socket.AF_INET6 if ":" in upload.host else socket.AF_INET
     connection = socket.socket(kind, socket.SOCK_STREAM)
     try:

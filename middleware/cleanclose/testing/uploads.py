@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 Abort = Literal["reset", "close", "half_close", "stall"]
-"""What a client does in the middle of its body: RST, close(), a FIN while it goes on reading,
-or nothing more at all."""
+"""How a client stops in the middle of its body: with a RST, with close(), with a FIN while it goes
+on reading, or by sending nothing more."""
 
 SMUGGLED_PATH: Final = "/smuggled"
-"""No client asks for this path: a server that sees it has read a body as a request."""
+"""No client requests this path: a server that sees it took a body for a request."""
 
 _PERIOD: Final = 64
 _SMUGGLED: Final = f"GET {SMUGGLED_PATH} HTTP/1.1\r\nHost: smuggled\r\nX:".encode()
@@ -50,10 +50,10 @@ class Upload:
     """A ``Content-Length`` or ``Transfer-Encoding`` given here replaces the true one."""
     body_size: int = 0
     raw_body: bytes | None = None
-    """Sent as it is, framing included, instead of a generated body."""
+    """Bytes to send unchanged, framing included, instead of a generated body."""
     chunked: bool = False
     last_chunk: bool = True
-    """Whether a chunked body gets its end."""
+    """Whether to send a chunked body's end."""
     connection_close: bool = False
     expect: Literal["patient", "impatient"] | None = None
     """``patient`` waits for the 100 or the answer before it sends the body, for at most
@@ -64,24 +64,24 @@ class Upload:
     pause: float = 0.0
     """Seconds between two pieces: a slow uplink."""
     follow_up: Literal["after", "pipelined"] | None = None
-    """A second request, a GET, on the same connection: when the first one has its answer and
-    its body is sent, or directly behind the body without waiting."""
+    """When to send a second request, a GET, on the same connection: after the first one has its
+    answer and has sent its body, or directly after the body without waiting."""
     follow_up_path: str = "/"
     abort_after: int | None = None
     """The number of body bytes after which ``abort_how`` happens."""
     abort_how: Abort = "reset"
     keep_sending: bool = False
-    """The ``reader`` goes on with the body although it has its answer."""
+    """Whether the ``reader`` goes on sending the body although it has its answer."""
     listen: float = 0.2
-    """How long to watch a connection for stray bytes which the server wants to keep open."""
+    """Seconds to watch for stray bytes on a connection that the server wants to keep open."""
     await_end: bool = True
-    """Whether a raw client that has its answers stays until the server has closed the connection:
-    some take seconds for that. Without it, for ``listen`` at most."""
+    """Whether a raw client that has its answers stays until the server closes the connection,
+    which takes some servers seconds. Otherwise it stays for ``listen`` at most."""
     receive_buffer: int | None = None
-    """Bytes that a raw client's kernel takes before the client reads (``SO_RCVBUF``): a slow
-    downlink; None for what the system gives."""
+    """How many bytes a raw client's kernel accepts before the client reads (``SO_RCVBUF``), to
+    imitate a slow downlink; None for the system's default."""
     timeout: float = 60.0
-    """A guard against hanging, for the whole exchange."""
+    """Seconds that the whole exchange may take: a guard against hanging."""
 
     @property
     def size_on_wire(self) -> int:
@@ -91,7 +91,7 @@ class Upload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What one client saw."""
+    """The result of one upload, as the client saw it."""
 
     transcript: Transcript
     raw: bytes
@@ -103,8 +103,8 @@ class Seen:
     receive_error: str | None = None
     reset_seen: bool = False
     closed_by: Ending | None = None
-    """How the server ended the connection. ``timeout``: it should have, and did not; None: it
-    kept the connection open, as it may, or this client left first."""
+    """How the server ended the connection. ``timeout``: it should have ended it, but did not. None:
+    it kept the connection open, as it may, or this client left first."""
     followed_up: bool = False
     """Whether the second request was sent."""
     seconds: float = 0.0
@@ -187,7 +187,7 @@ def follow_up_of(upload: Upload) -> bytes:
 
 
 def framed_pieces(upload: Upload) -> Iterator[tuple[bytes | memoryview, int]]:
-    """What goes on the wire for the body: each piece, and how much of the body it holds."""
+    """Make the body's pieces as they go on the wire, each with the number of body bytes in it."""
     if upload.raw_body is not None:
         for start in range(0, len(upload.raw_body), upload.piece_size):
             raw = upload.raw_body[start : start + upload.piece_size]
@@ -203,7 +203,7 @@ def framed_pieces(upload: Upload) -> Iterator[tuple[bytes | memoryview, int]]:
 
 
 def pieces_until_abort(upload: Upload) -> Iterator[tuple[bytes | memoryview, int]]:
-    """The pieces up to ``abort_after``, the last of them cut there."""
+    """Limit the pieces to ``abort_after`` bytes, and cut the last one there."""
     left = upload.abort_after
     for piece, counted in framed_pieces(upload):
         if left is not None and counted >= left:

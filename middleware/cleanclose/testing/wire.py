@@ -1,10 +1,10 @@
 """Read everything that a server sent on one connection, and name its mistakes.
 
-An HTTP client library stops at the end of the response that it asked for. What this package
-is about begins there: a ``100 Continue`` behind the final response, a second response that
+An HTTP client library stops at the end of the response that it asked for. The mistakes that matter
+here come after that: a ``100 Continue`` after the final response, a second response that
 answers a piece of a body, a body that ends in the middle. So this parser never stops, never
-raises and never repairs: whatever does not belong to the answer of a request that was sent is
-kept as *stray* bytes, and every irregularity is a :class:`Fault` of the transcript.
+raises and never repairs. Bytes that do not belong to the answer of a sent request stay as *stray*
+bytes, and every irregularity becomes a :class:`Fault` of the transcript.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import Final, Literal
 __all__ = ["Ending", "Fault", "Framing", "Response", "Transcript", "WireReader", "read_transcript"]
 
 Framing = Literal["none", "length", "chunked", "close"]
-"""How a response's body ends: no body, by length, by chunks, by the closing."""
+"""How a response's body ends: no body, by its length, by its chunks, or when the connection
+closes."""
 
 Ending = Literal["fin", "reset", "timeout"]
-"""How the bytes ended. ``timeout`` also stands for "nobody waited any longer"."""
+"""How the bytes ended. ``timeout`` also means that nobody waited any longer."""
 
 _MAX_HEAD: Final = 128 * 1024
 _MAX_CHUNK_LINE: Final = 4096
@@ -31,14 +32,15 @@ _STATUS_LINES: Final = re.compile(rb"(?m)^HTTP/\d\.\d (\d{3})")
 
 
 class Fault(enum.StrEnum):
-    """What can be wrong with the bytes of a connection."""
+    """The mistakes that the bytes of a connection can show."""
 
     INFORMATIONAL_AFTER_FINAL = "informational_after_final"
-    """A 1xx where no request was waiting for an answer, as a late ``100 Continue`` is."""
+    """A 1xx while no request was waiting for an answer, such as a late ``100 Continue``."""
     UNEXPECTED_RESPONSE = "unexpected_response"
-    """A final response that no request had asked for: a second answer, or a desync."""
+    """A final response that belongs to no request: a second answer, or a desynchronised
+    connection."""
     STRAY_BYTES = "stray_bytes"
-    """Bytes behind the end of the last answer that are no response either."""
+    """Bytes after the end of the last answer that are not a response either."""
     UNASKED_CONTINUE = "unasked_continue"
     """A ``100 Continue`` for a request without ``Expect``, or a second one for the same."""
     RESPONSE_AFTER_CLOSE = "response_after_close"
@@ -46,10 +48,10 @@ class Fault(enum.StrEnum):
     MALFORMED_HEAD = "malformed_head"
     MALFORMED_CHUNK = "malformed_chunk"
     CONTRADICTORY_FRAMING = "contradictory_framing"
-    """Several lengths, or a length together with chunks, or a length that is no number."""
+    """Several lengths, or a length together with chunks, or a length that is not a number."""
     TRUNCATED_HEAD = "truncated_head"
     TRUNCATED_BODY = "truncated_body"
-    """Fewer bytes than announced, or an unbounded body that ended by a reset."""
+    """Fewer bytes than announced, or an unbounded body that a reset ended."""
     UNTERMINATED_CHUNKED_BODY = "unterminated_chunked_body"
 
 
@@ -68,7 +70,7 @@ class Response:
     """The 1xx responses that came before this one, for the same request."""
 
     def header(self, name: str) -> str | None:
-        """The values of one header, joined by commas, or None where it is absent."""
+        """Get the values of one header, joined with commas; None if it is absent."""
         values = [value for key, value in self.headers if key.lower() == name.lower()]
         return ", ".join(values) if values else None
 
@@ -85,7 +87,7 @@ class Response:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transcript:
-    """Everything that came on one connection."""
+    """Everything that the server sent on one connection."""
 
     informational: tuple[Response, ...] = ()
     responses: tuple[Response, ...] = ()
@@ -93,7 +95,7 @@ class Transcript:
     stray: bytes = b""
     faults: tuple[Fault, ...] = ()
     complete: bool = False
-    """Every request that was announced to the reader has its whole answer."""
+    """Whether every request that was announced to the reader has its complete answer."""
 
     @property
     def first(self) -> Response | None:
@@ -104,7 +106,7 @@ class Transcript:
 
     @property
     def clean(self) -> bool:
-        """Nothing is wrong. A connection without any answer is clean, but not complete."""
+        """Whether nothing is wrong. A connection without any answer is clean, but not complete."""
         return not self.faults and not self.stray
 
 
@@ -140,9 +142,9 @@ _State = Literal["head", "length", "chunk_line", "chunk_data", "chunk_end", "tra
 class WireReader:
     """The incremental parser behind :func:`read_transcript`.
 
-    The caller says with :meth:`expect` which requests it sends, at the time at which it sends
-    them. So a byte which comes while no request is waiting counts as stray, although a later
-    request on the same connection would have given it a meaning.
+    The caller announces each request with :meth:`expect` when it sends the request. So a byte that
+    comes while no request is waiting counts as stray, even if it could have belonged to a later
+    request on the same connection.
     """
 
     def __init__(self) -> None:
@@ -161,7 +163,7 @@ class WireReader:
         self._announced_end = False
 
     def expect(self, method: str = "GET", *, continue_expected: bool = False) -> None:
-        """A request is sent now: the next unclaimed response on the wire answers it."""
+        """Announce a request that is sent now: the next unclaimed response answers it."""
         self._waiting.append(_Pending(method.upper(), continue_expected))
 
     @property
@@ -171,7 +173,7 @@ class WireReader:
 
     @property
     def broken(self) -> bool:
-        """Whether what came cannot be read as HTTP, so that waiting for more is in vain."""
+        """Whether the bytes so far cannot be HTTP, so that waiting for more is in vain."""
         return self._broken
 
     @property
@@ -181,13 +183,13 @@ class WireReader:
 
     @property
     def continued(self) -> bool:
-        """Whether the request that waits now has had a ``100 Continue``."""
+        """Whether the request that is waiting now has had a ``100 Continue``."""
         return bool(self._waiting) and any(
             response.status == 100 for response in self._waiting[0].informational
         )
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes from the connection."""
+        """Parse the next bytes of the connection."""
         if self._ended:
             raise ValueError("the connection has ended already")
         self._buffer += data
@@ -213,7 +215,7 @@ class WireReader:
         self._flag(Fault.UNTERMINATED_CHUNKED_BODY if chunked else Fault.TRUNCATED_BODY)
 
     def transcript(self) -> Transcript:
-        """What came so far."""
+        """The transcript so far."""
         responses = list(self._responses)
         if self._partial is not None:
             responses.append(self._partial.freeze(complete=False))
@@ -229,7 +231,7 @@ class WireReader:
         )
 
     def _advance(self) -> bool:
-        """Take one element out of the buffer; False when more bytes are needed."""
+        """Take one element out of the buffer; return False if it needs more bytes."""
         if self._broken:
             self._spill()
             return False
@@ -242,12 +244,12 @@ class WireReader:
         return self._take_body(self._partial)
 
     def _take_head(self) -> bool:
-        # What was looked through before is not looked through again with each byte that comes.
+        # Do not search again, with each new byte, what was searched before.
         end = self._buffer.find(b"\r\n\r\n", max(0, self._scanned - 3))
         self._scanned = 0 if end >= 0 else len(self._buffer)
         if end < 0:
-            # Bytes that cannot become a status line are recognised at once, so that a client
-            # does not wait for the end of a head which will never come.
+            # Recognise bytes that cannot become a status line at once, so that a client does not
+            # wait for the end of a head that will never come.
             start = bytes(self._buffer[:5])
             if len(self._buffer) > _MAX_HEAD or not b"HTTP/".startswith(start):
                 return self._break(Fault.MALFORMED_HEAD)
@@ -362,7 +364,7 @@ def read_transcript(
 ) -> Transcript:
     """Parse all the bytes of a connection on which requests with these methods were sent.
 
-    ``continue_expected`` says that the first of them carried ``Expect: 100-continue``.
+    ``continue_expected``: whether the first request carried ``Expect: 100-continue``.
     """
     reader = WireReader()
     for number, method in enumerate(methods or ("GET",)):
@@ -403,7 +405,7 @@ def _parse_head(head: bytes) -> Response | None:
 
 
 def _framing(head: Response, method: str) -> tuple[Framing, int, bool]:
-    """How the body of this response ends, its length, and whether the headers disagree."""
+    """Find out how this response's body ends, its length, and whether the headers disagree."""
     lengths = {
         value.strip()
         for key, values in head.headers

@@ -146,7 +146,7 @@ def assert_trouble(finished: subprocess.CompletedProcess[str], sentence: str) ->
 def test_a_redirect_is_not_followed() -> None:
     with serving() as port:
         finished = doctor(f"http://127.0.0.1:{port}/")
-    assert_trouble(finished, "redirects to https://elsewhere.example/: name that one.")
+    assert_trouble(finished, "redirects to https://elsewhere.example/: use that one.")
 
 
 def test_a_certificate_that_nobody_has_signed(tmp_path: Path) -> None:
@@ -155,13 +155,13 @@ def test_a_certificate_that_nobody_has_signed(tmp_path: Path) -> None:
     context.load_cert_chain(signed.chain, signed.key)
     with serving(context) as port:
         finished = doctor(f"https://127.0.0.1:{port}/")
-    assert_trouble(finished, "is not good: unable to get local issuer certificate.")
+    assert_trouble(finished, "is not valid: unable to get local issuer certificate.")
 
 
 def test_tls_with_a_server_that_has_none() -> None:
     with serving() as port:
         finished = doctor(f"https://127.0.0.1:{port}/")
-    assert_trouble(finished, "There is no TLS with 127.0.0.1")
+    assert_trouble(finished, "The TLS handshake with 127.0.0.1")
 
 
 def test_nobody_listens() -> None:
@@ -181,11 +181,11 @@ def test_a_server_that_never_answers() -> None:
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
-        ("http://no-such-host.invalid/", "There is no host no-such-host.invalid."),
-        ("http://127.0.0.1:99999/", "is no URL."),
+        ("http://no-such-host.invalid/", "There is no host named no-such-host.invalid."),
+        ("http://127.0.0.1:99999/", "is not a URL."),
         ("https:///path", "has no host"),
         ("http://somebody:secret@127.0.0.1/", "has a user's name in it"),
-        ("http://127.0.0.1/a b", "percent sign"),
+        ("http://127.0.0.1/a b", "percent-encode"),
     ],
 )
 def test_an_address_that_cannot_be_asked(url: str, sentence: str) -> None:

@@ -275,7 +275,7 @@ def test_an_application_that_has_the_middleware_is_tried_as_it_is(example: str) 
     report = ran.report
     assert (ran.status, report["findings"]) == (0, []), ran.err
     assert list(report["sides"]) == ["wrapped"]
-    assert "has the middleware in it already" in report["notes"][0]
+    assert "already has the middleware" in report["notes"][0]
     assert lost(report, "wrapped") == set()
 
 
@@ -309,21 +309,21 @@ TROUBLES: Final = [
     (f"{HELLO}.troubles:no_application", (), "neither an ASGI, nor a WSGI, nor a Tornado"),
     (f"{HELLO}.troubles:fails()", (), "ValueError: there is no configuration"),
     (f"{HELLO}.troubles:never_answers", ("--timeout=1",), "did not answer POST / within 1 s"),
-    (f"{HELLO}.troubles:lifespan_fails", (), "lifespan failed at its start: no database here"),
+    (f"{HELLO}.troubles:lifespan_fails", (), "lifespan startup failed: no database here"),
     # To its end, in which the application has to be imported on a busy machine as well.
     pytest.param(
         f"{HELLO}.troubles:lifespan_hangs",
         ("--start-timeout=20",),
-        "did not come to the end",
+        "did not complete",
         marks=pytest.mark.full,
     ),
     (f"{HELLO}.troubles:needs_lifespan", ("--server=daphne",), "runs no lifespan"),
     (f"{HELLO}.on_flask:app", ("--server=uvicorn",), "uvicorn does not serve a WSGI"),
     (f"{HELLO}.on_flask:app", ("--server=cheroot", "--", "--threads=2"), "takes no options"),
-    (f"{HELLO}.on_flask:app", ("--", "--no-such-option"), "gunicorn ended before it was ready"),
-    (f"{HELLO}.on_flask:app", ("--path=x",), "begins with a slash"),
-    (f"{HELLO}.on_flask:app", ("--header=nonsense",), "is no header"),
-    (f"{HELLO}.on_flask:app", ("--body-size=1G",), "is no size"),
+    (f"{HELLO}.on_flask:app", ("--", "--no-such-option"), "gunicorn exited before it was ready"),
+    (f"{HELLO}.on_flask:app", ("--path=x",), "must begin with a slash"),
+    (f"{HELLO}.on_flask:app", ("--header=nonsense",), "is not a header"),
+    (f"{HELLO}.on_flask:app", ("--body-size=1G",), "is not a size"),
 ]
 
 
@@ -352,7 +352,7 @@ def test_a_port_that_only_root_may_have() -> None:
         ran = doctor(f"{HELLO}.on_flask:app", "--port=1")
         assert (ran.status, ran.err) == (
             2,
-            "Error: Port 1 cannot be had here: Permission denied.\n",
+            "Error: Port 1 cannot be used here: Permission denied.\n",
         )
         return
     # As another user, but what Python itself still has to open may be where only root can read.
@@ -362,10 +362,10 @@ def test_a_port_that_only_root_may_have() -> None:
         from cleanclose.doctor.application.process import why_taken
         os.setgroups([]); os.setgid(65534); os.setuid(65534)
         limit = int(open("/proc/sys/net/ipv4/ip_unprivileged_port_start").read())
-        print(why_taken(1) if limit > 1 else "Port 1 cannot be had here: Permission denied.")
+        print(why_taken(1) if limit > 1 else "Port 1 cannot be used here: Permission denied.")
         """
     )
-    assert taken.stdout == "Port 1 cannot be had here: Permission denied.\n"
+    assert taken.stdout == "Port 1 cannot be used here: Permission denied.\n"
 
 
 @pytest.mark.full
@@ -381,7 +381,7 @@ def test_a_proxy_that_does_not_start_is_told_and_left_out(tmp_path: Path) -> Non
         PATH=f"{tmp_path}:{os.environ['PATH']}",
     )
     assert ran.status == 0, ran.err
-    note = "Not tried behind HAProxy: HAProxy ended before it was ready: no such setting"
+    note = "Not tried behind HAProxy: HAProxy exited before it was ready: no such setting"
     assert note in ran.report["notes"]
 
 

@@ -1,7 +1,7 @@
-"""A page that shows what this process has counted and seen, with nothing else to install.
+"""A page that shows this process's counters and recent events, with nothing else to install.
 
 It is off by default: make one, put it among the outlets, and mount it where only you can reach
-it. There are an ASGI application, a WSGI application and a Tornado handler; all three show the
+it. It comes as an ASGI application, a WSGI application and a Tornado handler; all three show the
 same.
 
 .. code-block:: python

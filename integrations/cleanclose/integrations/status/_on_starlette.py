@@ -16,7 +16,7 @@ class StatusEndpoint(HTTPEndpoint):
     """One request for the page.
 
     Args:
-        show: Makes the page for a client that accepts this.
+        show: Makes the page for a client that sends this in ``Accept``.
         scope: The request's scope.
         receive: Its ``receive``.
         send: Its ``send``.
@@ -38,5 +38,5 @@ class StatusEndpoint(HTTPEndpoint):
         return response
 
     async def method_not_allowed(self, request: Request) -> Response:
-        """Answer without a page: Starlette would raise an error for its application's handlers."""
+        """Answer without a page; Starlette would raise an error for its application's handlers."""
         return Response(status_code=405, headers={"Allow": ALLOW})

@@ -15,7 +15,7 @@ def handler_for(show: Show) -> type[RequestHandler]:
     """Make a handler class for one of the application's routes.
 
     Args:
-        show: Makes the page for a client that accepts this.
+        show: Makes the page for a client that sends this in ``Accept``.
     """
 
     class StatusHandler(RequestHandler):
@@ -31,7 +31,7 @@ def handler_for(show: Show) -> type[RequestHandler]:
         head = get
 
         def post(self, *_: Any) -> None:
-            """Any other method: without a page, and without Tornado's line about it."""
+            """Answer any other method without a page, and without Tornado's line about it."""
             self.set_status(405)
             self.set_header("Allow", ALLOW)
 

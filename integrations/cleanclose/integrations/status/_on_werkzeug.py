@@ -18,7 +18,7 @@ def respond(
     """Answer one request for the page.
 
     Args:
-        show: Makes the page for a client that accepts this.
+        show: Makes the page for a client that sends this in ``Accept``.
         environ: The request.
         start_response: The server's.
     """

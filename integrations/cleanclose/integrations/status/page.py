@@ -35,7 +35,7 @@ _MOST_SURGES: Final = 20
 
 
 class StatusPage:
-    """The page, and the outlet that it learns from.
+    """The page, which is also an outlet: it shows the events that it receives.
 
     The counters belong to this process: with several workers, each has a page of its own, which
     names its process. The page keeps only the numbers of the last ``minutes`` and the last 20
@@ -82,7 +82,7 @@ class StatusPage:
         self._surges: deque[tuple[float, DepartureSurge]] = deque(maxlen=_MOST_SURGES)
 
     def __call__(self, event: Event, /) -> None:
-        """Take note of an event: this is an outlet."""
+        """Receive an event, as an outlet."""
         match event:
             case ClientDeparted():
                 key = event.verdict.phase.value

@@ -1,8 +1,8 @@
-"""Whose doing it was that a connection was closed, and what that says of its exchange.
+"""Who closed a connection, and what that means for its exchange.
 
-For interfaces that show the closing itself (Tornado's stream): who called it is the only witness
-that there is. A stream closes by itself for what its socket said, and for limits of its own; a
-server closes when it stops or has waited long enough; all else is the application's doing.
+This is for interfaces that show the closing itself (Tornado's stream): the caller of `close` is the
+only witness there. A stream closes itself for an error of its socket and at its own limits; a
+server closes it when it stops or has waited long enough; every other close is the application's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Closed", "Closer", "idle_verdict", "left_by", "read_closing"]
 
 
 class Closer(enum.Enum):
-    """Who has closed a connection."""
+    """Who closed a connection."""
 
     UNSEEN = "Python does not tell"
     STREAM = "the stream itself"
@@ -27,15 +27,15 @@ class Closer(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Closed:
-    """What a closing says of the exchange.
+    """What a closing means for the exchange.
 
     Args:
         completed: Whether the response counts as complete.
-        witness: Where the peer's departure was seen; None if it is no sign of one.
-        mechanism: How the peer left; None for what the error says.
-        error: What came out of the connection, if something did.
-        stopping: Whether it was the server's doing.
-        idle: Whether the exchange was over: no departure, but the error is the peer's.
+        witness: Where the peer's departure was seen; None if the closing shows no departure.
+        mechanism: How the peer left; None if the error says it.
+        error: The error that came out of the connection, if any.
+        stopping: Whether the server closed it.
+        idle: Whether the exchange was over: then nobody departed, but the error is the peer's.
     """
 
     completed: bool = False
@@ -58,16 +58,16 @@ def read_closing(
     said_goodbye: bool,
     mechanism: Mechanism | None,
 ) -> Closed:
-    """What a closing says of the exchange on that connection.
+    """Work out what a closing means for the exchange on that connection.
 
     Args:
-        closer: Who has closed it.
-        error: The error that the stream keeps; None if it has met none. What is no `OSError` is a
-            limit of the stream's own.
+        closer: Who closed it.
+        error: The error that the stream keeps; None if it met none. An error that is not an
+            `OSError` comes from one of the stream's own limits.
         whole: Whether the response was complete, with nothing left to write.
         said_goodbye: Whether the application had ended the exchange in good order, and only the
-            peer's word for it was missing (a websocket's close frame).
-        mechanism: How the server cut the peer off, if it was the server.
+            peer's answer was missing (a websocket's close frame).
+        mechanism: How the server cut the peer off, if the server did.
     """
     match closer:
         case Closer.UNSEEN:
@@ -88,11 +88,11 @@ def read_closing(
 
 
 def left_by(closer: Closer, error: object) -> Mechanism | None:
-    """How the peer has left, if that is why the connection was closed.
+    """Work out how the peer left, if the connection was closed for that.
 
     Args:
-        closer: Who has closed it.
-        error: The error that the stream keeps; None if it has met none.
+        closer: Who closed it.
+        error: The error that the stream keeps; None if it met none.
     """
     if closer is not Closer.STREAM:
         return None
@@ -102,7 +102,7 @@ def left_by(closer: Closer, error: object) -> Mechanism | None:
 
 
 def idle_verdict(error: OSError) -> Verdict:
-    """Whose an error is that ended a connection between two exchanges."""
+    """Judge an error that ended a connection between two exchanges."""
     return Verdict(
         side=Side.CLIENT,
         phase=Phase.KEEPALIVE_IDLE,

@@ -15,7 +15,7 @@ is counted, as for outlets."""
 
 
 def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
-    """Hear of departures at the moment when a witness sees them.
+    """Call a listener at the moment when a witness sees a departure.
 
     The event comes later, when the exchange is over. At this moment `current` is the exchange, the
     listener runs in the thread and the context of the witness, and nothing has been logged yet.

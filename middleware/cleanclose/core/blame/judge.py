@@ -85,8 +85,8 @@ _WORDS: Final[Mapping[str, tuple[type[Exception], str]]] = {
     # read_raw_request_body compares lengths.
     "radicale.httputils": (RuntimeError, "Request body too short: "),
 }
-"""What modules raise for a client that has left which is no class of their own: its class, and how
-its text begins."""
+"""Exceptions of foreign classes that modules raise for a client that left: the class, and the
+beginning of the text."""
 _BY_WORDS: Final = frozenset(kind for kind, _ in _WORDS.values())
 
 _SIGNALS: Final = frozenset(
@@ -195,7 +195,7 @@ def judge(
     phase: Phase,
     exchange: str | None = None,
 ) -> Verdict:
-    """Whose fault an exception is.
+    """Judge whose fault an exception is.
 
     Args:
         error: The exception.

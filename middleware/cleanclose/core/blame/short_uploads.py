@@ -1,20 +1,20 @@
-"""A body that ends before its declared length, on a server that hands the part over as the whole.
+"""A body that ends before its declared length, on a server that passes the part on as the whole.
 
-PEP 3333 lets a reading that finds the end return less than it was asked for, and has no word for
-an end that comes too early. Three kinds of applications read such a body:
+PEP 3333 lets a read return fewer bytes than it was asked for when it meets the end, and does not
+provide for an end that comes too early. Three kinds of code read such a body:
 
-- One that counts for itself asks for no more than is left, and finds that less came. It answers
-  400, or does whatever it does without us: it gets the end as it comes.
-- One that leaves the counting to the server asks for more than is left, until nothing comes. The
-  reading that finds the end raises: nothing else would notice.
-- A framework that counts on behalf of its views and takes any end for the right one, but has a
-  word of its own for a reading that raises. It raises, too.
+- An application that counts for itself asks for no more than is left, and sees that less came. It
+  answers 400, or does whatever it would do without us: it gets the end unchanged.
+- An application that relies on the server asks for more than is left until nothing comes. The read
+  that meets the end raises, because nothing else would show that the body is short.
+- A framework that counts on behalf of its views takes any end for the right one, but has an
+  exception of its own for a read that raises. There the read raises, too.
 
-Under a framework that makes a 500 and a traceback of whatever is raised, a reading that raises
-tells nobody but the log that the client has left. There everybody gets the end as it comes.
+Some frameworks turn every exception into a 500 and a traceback. There a read that raises would only
+fill the log, so every reader gets the end unchanged.
 
-Who counts, or seems to, and answers a success all the same has not noticed. Its answer does not
-go out: the client gets a 400 in its place.
+An application that counts, or seems to, and still answers with success has not noticed the early
+end. The middleware replaces its answer with a 400.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from cleanclose.core.blame.provenance import Place, calls_into, is_called_by
 __all__ = ["is_raised", "is_refused", "is_said_to_application"]
 
 _COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
-"""Modules that read for views and never look after the end: Django's LimitedStream. What it
-reads in vain is an UnreadablePostError for its views."""
+"""Modules that read for views and never check the end: Django's LimitedStream. If its read
+raises, the view gets an UnreadablePostError."""
 
 _CATCH_ALL: Final = frozenset({"bottle", "cherrypy", "falcon", "wsgidav"})
-"""Packages that answer 500 to any exception of what they call, and print or log its traceback:
-Bottle._handle, cherrypy's Request.run, falcon's App._python_error_handler, WsgiDAV's ErrorPrinter.
+"""Packages that answer 500 to any exception of the code that they call, and print or log its
+traceback: Bottle._handle, cherrypy's Request.run, falcon's App._python_error_handler, WsgiDAV's
+ErrorPrinter.
 """
 
 _FIRST_ERROR: Final = 400
@@ -41,18 +42,18 @@ _FIRST_ERROR: Final = 400
 def is_raised(
     *, asked: int | None, left: int | None, reader: str, begun: bool, failing: bool, reset: bool
 ) -> bool:
-    """Whether the reading that finds the end too early raises.
+    """Whether a read that meets the end too early should raise.
 
     Args:
-        asked: For how many bytes it asked; None or a negative number for all there are.
-        left: How many bytes of the body were still to come; None if its chunks would have told:
-            who takes them apart finds that by itself.
-        reader: The module that has called it.
-        begun: Whether the response has begun with a success: it can only break off then.
-        failing: Whether another exception is being handled, as in a ``finally``: it is the one
-            to be seen.
-        reset: Whether the client is known to have reset its connection: then the reading would
-            have raised, if nobody had asked the kernel before.
+        asked: How many bytes it asked for; None or a negative number for all there are.
+        left: How many bytes of the body were still to come; None for a chunked body, whose decoder
+            notices the early end by itself.
+        reader: The module that reads.
+        begun: Whether a response with a success status has begun: it can then only break off.
+        failing: Whether another exception is being handled, as in a ``finally``: that one must
+            stay visible.
+        reset: Whether the client is known to have reset its connection: the read would have
+            raised then, if nobody had asked the kernel before.
     """
     if failing:
         return False
@@ -63,15 +64,16 @@ def is_raised(
 
 
 def _is_caught() -> bool:
-    """Whether what a reading raises here would become somebody's 500.
+    """Whether an exception from a read here would become a framework's 500.
 
-    Not if a client library reads: it would send half of the body on, and wait for an answer.
+    This does not hold for a client library that reads: without the exception it would send half of
+    the body on, and wait for an answer.
     """
     return bool(calls_into(_CATCH_ALL)) and not calls_into(CARRIERS)
 
 
 def is_refused(status: int) -> bool:
-    """Whether an answer to a body whose end came unnoticed must not go out.
+    """Whether to withhold an answer to a body whose early end the application did not notice.
 
     Args:
         status: The answer's status.
@@ -90,14 +92,14 @@ _SAYING: Final = (
     # ClientDisconnect; True.
     Place("starlette.requests", frozenset({"Request.stream", "Request.is_disconnected"})),
 )
-"""What frameworks read with that says to the application, in words of its own, that its client has
-left. Whatever it answers then, it has accepted nothing."""
+"""Readers of frameworks that raise an exception of their own when the client has left. Whatever the
+application answers after that, it has not accepted the body."""
 
 
 def is_said_to_application() -> bool:
-    """Whether whoever reads, in this thread, says to the application that its client has left.
+    """Whether this thread's reader will report to the application that its client has left.
 
-    Asked while an ASGI application's ``receive`` brings the word of it. Falcon's stream, for one,
-    ends like any other then.
+    Call it while an ASGI application's ``receive`` returns that message. Some readers do not report
+    it: Falcon's stream, for example, then ends like any other.
     """
     return any(is_called_by(place) for place in _SAYING)

@@ -215,7 +215,7 @@ class Watch:
         return False
 
     def is_aftermath(self, error: BaseException) -> bool:
-        """Whether an error is the server's own, from its work behind this exchange.
+        """Whether an error is the server's own, from its work after this exchange.
 
         Shims implement it; it is called once the exchange is over and its peer had left. The error
         must have come out of a lost connection, and only the server's code may have been involved.
@@ -371,7 +371,7 @@ class Watch:
         self.peer_gone(Witness.INPUT, now, error, mechanism=Mechanism.EOF)
 
     def judge(self, error: BaseException) -> Verdict:
-        """Whose fault an exception of this exchange is."""
+        """Judge whose fault an exception of this exchange is."""
         self._find_witnesses(error)
         return judge(error, self._witnessed, self.phase, self.key)
 
@@ -395,7 +395,7 @@ class Watch:
 
     @property
     def _witnessed(self) -> Verdict | None:
-        """Proofs that an exception is the peer's which are as good as its own connection."""
+        """Proofs that an exception is the peer's, as good as an error of its own connection."""
         return None if self.ended else self.departure or self.goodbye
 
     def _find_witnesses(self, error: BaseException) -> None:
@@ -419,7 +419,7 @@ class Watch:
             mark(error, departure, self.key)
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
-        """What the server would do with an exception of the application's. Shims implement it.
+        """Say what the server would do with an exception of the application's. Shims implement it.
 
         Args:
             error: The exception.
@@ -430,7 +430,7 @@ class Watch:
     def app_ended(self, now: float, error: BaseException | None = None) -> End:
         """The application has returned or raised, and the exchange is over.
 
-        It may raise a second time, from what it closes behind its response: the departure was
+        It may raise a second time, from what it closes after its response: the departure was
         reported by then.
 
         Args:

@@ -235,7 +235,7 @@ class Exchange:
         return self.tick(now)
 
     def on_wire(self, size: int, body: int, now: float) -> Step:
-        """What a chunked body has taken on the connection since its draining began.
+        """Note the bytes that a chunked body has taken on the connection since its draining began.
 
         Args:
             size: How many bytes have been taken, the framing included.
@@ -246,7 +246,7 @@ class Exchange:
         return self.tick(now)
 
     def nothing_came(self, now: float) -> Step:
-        """What `Read` asked for has not come in its time."""
+        """Nothing came within the time that `Read` gave."""
         if self._state is State.DRAINING and self.patience is Patience.ARRIVED:
             return self._happen(Happening.ENOUGH, now)
         return self.tick(now)
@@ -371,7 +371,7 @@ class Exchange:
 
     @property
     def state(self) -> State:
-        """Where the exchange stands."""
+        """The exchange's state."""
         return self._state
 
     @property

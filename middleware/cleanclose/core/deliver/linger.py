@@ -302,7 +302,7 @@ class Linger:
 
     @property
     def state(self) -> State:
-        """Where the connection stands."""
+        """The connection's state."""
         return self._state
 
     @property

@@ -1,4 +1,4 @@
-"""One exchange's work and its client's departure: who wants to know of it, and how the work ended.
+"""One exchange's work and its client's departure: who waits for the news, and how the work ended.
 
 A book exists only for an exchange in which somebody asks. It does no I/O and reads no clock. It may
 call from any thread, because a witness may see the departure in any thread.
@@ -14,12 +14,12 @@ Call = Callable[[], None]
 
 
 class Stops:
-    """Who wants to know of the departure, and how the blocks have ended.
+    """Who waits for the news of the departure, and how the blocks ended.
 
     Attributes:
         gone: Whether the client has left, so that work is to be stopped.
-        stopped: Whether some work was cut short for it.
-        overdue: Whether its clean-up took longer than it may.
+        stopped: Whether any work was cut short for it.
+        overdue: Whether the clean-up took longer than allowed.
         on_idle: Called when the last block has ended.
     """
 
@@ -73,7 +73,7 @@ class Stops:
 
         Args:
             cut: Whether it was cut short because the client has left.
-            overdue: Whether its clean-up took longer than it may.
+            overdue: Whether the clean-up took longer than allowed.
         """
         self.stopped |= cut
         self.overdue |= overdue

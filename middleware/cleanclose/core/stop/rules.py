@@ -32,7 +32,8 @@ class Stoppable:
             it raises goes to the server, like one of the application's.
 
     Raises:
-        ValueError: A value has the wrong type, or a method is none. The message names it.
+        ValueError: A value has the wrong type, or a method is not a valid one. The message names
+            it.
     """
 
     methods: Collection[str] = SAFE_METHODS
@@ -55,7 +56,7 @@ class Stoppable:
                 a `Stoppable`. False and None for none.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: It is none of these.
         """
         if wish is None or wish is False:
             return None

@@ -40,8 +40,8 @@ _DIFFERS: Final = frozenset(
 """Fields in which two events of the same kind may differ. They agree in all other fields."""
 
 _KINDS_AT_FULL_LENGTH: Final = 2
-"""For how many kinds of one event, at one level, all of a kind's lines may be written. A client has
-many ways to be of another kind: another route, another moment."""
+"""For how many kinds of one event, at one level, all lines of a kind may be written. A client can
+easily make up new kinds: another route, another moment."""
 
 _SHARED: Final = ("framework", "server")
 """The text for kinds that are counted together."""

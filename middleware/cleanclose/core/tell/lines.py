@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import contextvars
 import inspect
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
-from typing import Any, Final
-
-import structlog
+from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Event, UpstreamReset
@@ -19,6 +17,9 @@ from cleanclose.core.levels import Levels
 from cleanclose.core.process import at_exit, renew_after_fork
 from cleanclose.core.tell.floods import DEFAULT_FLOOD, FOLDED, Flood, FloodControl, Fold
 from cleanclose.core.tell.outlet import callables
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = [
     "LOGGER_NAME",
@@ -230,20 +231,21 @@ class StructlogOutlet(LineOutlet):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(levels, flood=flood, ids=ids, clock=clock)
-        self._structured: Any = structlog.get_logger(LOGGER_NAME)
+        self._structured: Any = None
         self._plain = logging.getLogger(LOGGER_NAME)
 
     def is_on(self, level: int) -> bool:
-        """Whether a line of this level would be seen: what a configured structlog shows is its."""
-        return structlog.is_configured() or self._plain.isEnabledFor(level)
+        """Whether a line of this level would be seen; a configured structlog decides by itself."""
+        return _configured_structlog() is not None or self._plain.isEnabledFor(level)
 
     def write(
         self, level: int, name: str, fields: dict[str, object], error: BaseException | None
     ) -> None:
         """Write one line."""
-        if not structlog.is_configured():
-            text = str(_RENDER(None, "", {"event": name, **fields}))
+        structlog = _configured_structlog()
+        if structlog is None:
             extra = {"event": name, **fields}
+            text = " ".join(f"{key}={value!r}" for key, value in extra.items())
             # Passed as an argument, because a field may contain a per cent sign.
             self._plain.log(level, "%s", text, exc_info=error, extra=extra)
             return
@@ -251,11 +253,11 @@ class StructlogOutlet(LineOutlet):
             fields["exc_info"] = error
         # By the method's name: all of structlog's classes have these methods. Not all have log(),
         # and those that do know only these numbers.
-        result: object = getattr(self._logger(), _method(level))(name, **fields)
+        result: object = getattr(self._logger(structlog), _method(level))(name, **fields)
         if inspect.iscoroutine(result):
             _see_through(result)
 
-    def _logger(self) -> Any:
+    def _logger(self, structlog: Any) -> Any:
         config = structlog.get_config()
         wrapper: object = config["wrapper_class"]
         if isinstance(wrapper, type) and issubclass(wrapper, structlog.stdlib.AsyncBoundLogger):
@@ -264,10 +266,23 @@ class StructlogOutlet(LineOutlet):
             return structlog.wrap_logger(
                 factory(LOGGER_NAME), wrapper_class=structlog.stdlib.BoundLogger
             )
+        if self._structured is None:
+            self._structured = structlog.get_logger(LOGGER_NAME)
         return self._structured
 
 
-_RENDER: Final = structlog.processors.KeyValueRenderer(key_order=["event"])
+def _configured_structlog() -> Any:
+    """The application's structlog; None unless the application has configured it.
+
+    An application that has configured it has imported it. Importing it here would cost all others
+    two thirds of the time that an import of the core takes: it loads rich and Twisted where it
+    finds them.
+    """
+    structlog = sys.modules.get("structlog")
+    # Another thread may be importing it.
+    is_configured = getattr(structlog, "is_configured", None)
+    return structlog if is_configured is not None and is_configured() else None
+
 
 _METHODS: Final = (
     (logging.CRITICAL, "critical"),
@@ -287,6 +302,9 @@ _RUNNING: Final[set[asyncio.Task[object]]] = set()
 
 def _see_through(coroutine: Coroutine[Any, Any, object]) -> None:
     """Complete an asynchronous logger's call, which nobody here can await."""
+    # Not at the top: most processes never need it, and it takes longer than all of the core.
+    import asyncio
+
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""What an outlet is."""
+"""The definition of an outlet, and the check of a user's outlets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def callables(name: str, given: Iterable[object]) -> tuple[Any, ...]:
         if not callable(each):
             raise TypeError(f"{name}[{number}] must be callable, not {each!r}")
         if inspect.iscoroutinefunction(each) or inspect.iscoroutinefunction(
-            getattr(each, "__call__", None)  # noqa: B004 - not whether, but what it is
+            getattr(each, "__call__", None)  # noqa: B004 - the method itself is needed
         ):
             raise TypeError(f"{name}[{number}] must not be asynchronous: nobody awaits {each!r}")
     return found

@@ -23,7 +23,7 @@ __all__ = ["LISTENERS", "Detector", "Reporter", "on_event"]
 
 
 class Detector(Protocol):
-    """Looks for what departures have in common, as `cleanclose.surge.Surge` does."""
+    """Looks for a property that many departures share, as `cleanclose.surge.Surge` does."""
 
     @property
     def sample_at(self) -> float:
@@ -38,12 +38,12 @@ class Detector(Protocol):
         """A request that is a sample is over, and its client has not left."""
 
     def see(self, event: Event, now: float) -> Sequence[DepartureSurge]:
-        """An event has been sent: the warnings that follow from it."""
+        """Note an event that was sent, and return the warnings that follow from it."""
         ...
 
 
 LISTENERS: Final[list[Outlet]] = []
-"""Outlets of the process: called behind those of each reporter."""
+"""Outlets of the process: called after those of each reporter."""
 
 
 def on_event(outlet: Outlet) -> Callable[[], None]:

@@ -1,4 +1,5 @@
-"""``cleanclose doctor URL``: does an early answer survive the way from there to here?
+"""``cleanclose doctor URL``: does an early answer from there reach this machine?
 
-Only the address that the user names is asked, with a few uploads that are bounded in size and time.
+The command contacts only the address that the user names. It sends a few uploads, and bounds their
+size and time.
 """

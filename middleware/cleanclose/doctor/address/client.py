@@ -26,12 +26,12 @@ _LARGEST_ANSWER: Final = 4 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Address:
-    """Where to.
+    """The address to test.
 
     Args:
         host: The host's name.
         port: The port.
-        tls: Whether over TLS.
+        tls: Whether to use TLS.
         target: The path, with its query.
     """
 
@@ -48,21 +48,21 @@ class Address:
             url: It begins with ``http://`` or ``https://``.
 
         Raises:
-            Trouble: It is not a usable URL.
+            Trouble: The URL is not usable.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
-            # The way a host with letters of its own is asked for.
+            # DNS knows an internationalised name by its ASCII form.
             host = (parts.hostname or "").encode("idna").decode("ascii")
         except (ValueError, UnicodeError):
-            raise Trouble(f"{url!r} is no URL.") from None
+            raise Trouble(f"{url!r} is not a URL.") from None
         if not host or parts.username is not None:
             raise Trouble(f"{url!r} has no host, or has a user's name in it.")
         tls = parts.scheme.lower() == "https"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         if any(not "!" <= letter <= "~" for letter in target):
-            raise Trouble("The path has letters in it that a URL writes with a percent sign.")
+            raise Trouble("The path has characters in it that a URL must percent-encode.")
         return cls(host=host, port=port or (443 if tls else 80), tls=tls, target=target)
 
     @property
@@ -85,14 +85,14 @@ class Sending:
     expect: bool = False
     pause: float = 0.0
     timeout: float = 10.0
-    """Seconds for the connection, for each step of sending, and for the answer."""
+    """Seconds that connecting, each send and the answer may take."""
     max_seconds: float = 30.0
-    """Seconds for all of it."""
+    """Seconds that the whole upload may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seen:
-    """What came of it."""
+    """The result."""
 
     response: Response | None
     bytes_sent: int
@@ -105,21 +105,21 @@ def connect(address: Address, timeout: float) -> socket.socket:
     """Open a connection.
 
     Args:
-        address: Where to.
-        timeout: Seconds.
+        address: The address to connect to.
+        timeout: Seconds that connecting may take.
 
     Raises:
-        Trouble: It cannot be opened; one sentence says why.
+        Trouble: The connection cannot be opened; the message says why in one sentence.
     """
     where = f"{address.host}, port {address.port}"
     try:
         plain = socket.create_connection((address.host, address.port), timeout)
     except socket.gaierror:
-        raise Trouble(f"There is no host {address.host}.") from None
+        raise Trouble(f"There is no host named {address.host}.") from None
     except TimeoutError:
         raise Trouble(f"{where} did not accept a connection within {timeout:g} s.") from None
     except OSError as error:
-        raise Trouble(f"There is no connection to {where}: {error.strerror}.") from None
+        raise Trouble(f"Cannot connect to {where}: {error.strerror}.") from None
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if not address.tls:
         return plain
@@ -129,22 +129,22 @@ def connect(address: Address, timeout: float) -> socket.socket:
         return context.wrap_socket(plain, server_hostname=address.host)
     except ssl.SSLCertVerificationError as error:
         plain.close()
-        raise Trouble(f"The certificate of {where} is not good: {error.verify_message}.") from None
+        raise Trouble(f"The certificate of {where} is not valid: {error.verify_message}.") from None
     except (OSError, ValueError) as error:
         plain.close()
         reason = getattr(error, "reason", None) or error
-        raise Trouble(f"There is no TLS with {where}: {reason}.") from None
+        raise Trouble(f"The TLS handshake with {where} failed: {reason}.") from None
 
 
 def send(address: Address, sending: Sending) -> Seen:
-    """Send one upload and take its answer.
+    """Send one upload and read the answer.
 
     Args:
-        address: Where to.
-        sending: What, and how.
+        address: The address to send to.
+        sending: The upload.
 
     Raises:
-        Trouble: There is no connection.
+        Trouble: No connection can be opened.
     """
     return _Exchange(address, sending).run()
 
@@ -228,7 +228,8 @@ class _Exchange:
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
     def _pieces(self) -> Iterator[tuple[bytes, int]]:
-        # Zeros, not the requests of other clients here: this may be somebody's database.
+        # Zeros, unlike the bodies of the other cases, which consist of requests: this server may
+        # not be ours.
         for piece in body_pieces(self._sending.size, _PIECE):
             data = bytes(len(piece))
             if self._sending.chunked:

@@ -1,4 +1,4 @@
-"""Ask one address whether an answer that comes before the upload's end survives the way."""
+"""Ask one address whether an answer sent before the upload's end arrives."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something that should not be so."""
+    """Something that is wrong."""
 
     id: str
     cases: tuple[str, ...]
@@ -63,20 +63,20 @@ def ask(
     fail_on: FailOn,
     as_document: bool,
 ) -> int:
-    """Ask the address, and print the result.
+    """Test the address, and print the result.
 
     Args:
         url: The address.
         endpoint: The method, the headers, the upload's size and the time for an answer.
-        out: Where to print.
-        fail_on: From which severity on the exit status is 1.
+        out: The console to print to.
+        fail_on: The lowest severity for which the exit status is 1.
         as_document: Whether to print JSON.
 
     Returns:
         The exit status.
 
     Raises:
-        Trouble: The address cannot be asked.
+        Trouble: The address cannot be tested.
     """
     address = Address.of(url)
     base = Sending(
@@ -102,7 +102,7 @@ def ask(
 
 
 def _check(address: Address, small: Seen, timeout: float) -> Response:
-    """The answer to a small request. Without one there is nothing to compare with."""
+    """Get the answer to a small request, which the uploads' answers are compared with."""
     response = small.response
     if response is None and small.hung:
         raise Trouble(f"{address.host} did not answer a small request within {timeout:g} s.")
@@ -111,7 +111,7 @@ def _check(address: Address, small: Seen, timeout: float) -> Response:
         raise Trouble(f"{address.host} did not answer a small request: {why}.")
     location = response.header("Location")
     if 300 <= response.status < 400 and location:
-        raise Trouble(f"The address redirects to {location[:200]}: name that one.")
+        raise Trouble(f"The address redirects to {location[:200]}: use that one.")
     return response
 
 
@@ -129,7 +129,7 @@ def _sendings(base: Sending) -> tuple[tuple[str, str, Sending], ...]:
 
 def _case(address: Address, id: str, title: str, sending: Sending) -> Case:
     seen = send(address, sending)
-    # Behind a proxy it is a race: the worst of them counts.
+    # Behind a proxy the outcome is a race: the worst attempt counts.
     for _ in range(0 if sending.pause or sending.expect else _MORE_TRIES):
         if seen.response is None or seen.response.status in _GATEWAY_ERRORS:
             break
@@ -139,7 +139,7 @@ def _case(address: Address, id: str, title: str, sending: Sending) -> Case:
 
 
 def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
-    """What is wrong on the way.
+    """Find what is wrong between the server and here.
 
     Args:
         cases: The uploads.
@@ -169,7 +169,7 @@ def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
             hung,
             "connection-hung",
             "Uploads get neither an answer nor an end.",
-            "Look whether the server's worker is busy, or the proxy's time-out is longer than"
+            "Check whether the server's worker is busy, or the proxy's timeout is longer than"
             " this client's.",
         ),
     )
@@ -181,7 +181,7 @@ def find(cases: Sequence[Case], small: Response) -> tuple[Finding, ...]:
 
 
 def _is_gateways(case: Case, small: Response) -> bool:
-    """Whether it got a proxy's error, and a small request does not."""
+    """Whether the upload got a proxy's error that a small request does not get."""
     response = case.seen.response
     return (
         response is not None
@@ -193,7 +193,7 @@ def _is_gateways(case: Case, small: Response) -> bool:
 def _makers(cases: Sequence[Case]) -> str:
     makers = [case.maker for case in cases if case.maker is not None]
     names = " or ".join(sorted({maker.name or "the application" for maker in makers}))
-    return names if all(maker.sure for maker in makers) else f"{names}, as it seems,"
+    return names if all(maker.sure for maker in makers) else f"{names} (it seems)"
 
 
 def _notes(cases: Sequence[Case]) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ def _notes(cases: Sequence[Case]) -> tuple[str, ...]:
     if reading.seen.response is not None and not reading.early:
         notes.append(
             "The answer came only after the whole upload: this address does not refuse it early,"
-            " or a proxy takes in all of it first (nginx does so by default)."
+            " or a proxy reads all of it first (nginx does so by default)."
         )
     return tuple(notes)
 

@@ -1,4 +1,4 @@
-"""Which proxy an answer seems to come from, and whether the proxy itself has made it."""
+"""Tell from an answer which proxies it passed, and whether one of them made it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _PROXY_ERRORS: Final = _GATEWAY_ERRORS | {400, 408, 413, 494, 497, 499}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Maker:
-    """Who has made an answer.
+    """The program that made an answer.
 
     Args:
         name: The proxy's name; None for the application, or for the server behind the proxies.
-        sure: Whether the answer itself shows it.
-        evidence: What shows it.
+        sure: Whether the answer itself proves it.
+        evidence: The part of the answer that shows it.
     """
 
     name: str | None
@@ -54,7 +54,8 @@ _PAGES: Final = (
     ("Google load balancer", re.compile(rb"<title>502 Server Error</title>|\Aupstream connect")),
     ("Traefik", re.compile(rb"\A(?:Bad Gateway|Gateway Timeout|Service Unavailable)\Z")),
 )
-"""The pages that proxies make themselves, by a part that they all have."""
+"""The error pages that proxies make themselves: for each proxy a text that all its pages
+contain."""
 
 
 def _server(*names: str) -> Callable[[Response], str | None]:
@@ -99,11 +100,11 @@ _MARKS: Final = (
     ("H2O", _server("h2o")),
     ("lighttpd", _server("lighttpd")),
 )
-"""What proxies put into the answers that they pass on. HAProxy and Traefik put nothing."""
+"""What proxies add to the answers that they pass on. HAProxy and Traefik add nothing."""
 
 
 def proxies(response: Response) -> dict[str, str]:
-    """The proxies that an answer shows, each with what shows it.
+    """Find the proxies that left a mark in an answer, each with that mark.
 
     Args:
         response: The answer.
@@ -120,7 +121,7 @@ def proxies(response: Response) -> dict[str, str]:
 
 
 def made_by(response: Response) -> Maker:
-    """Who has made an answer.
+    """Find out which program made an answer.
 
     Args:
         response: The answer.
@@ -133,7 +134,7 @@ def made_by(response: Response) -> Maker:
         shown = proxies(response)
         name, evidence = next(iter(shown.items()), ("a proxy", f"status {response.status}"))
         if not response.body and name == "a proxy":
-            # Caddy's own has neither a body nor a mark.
+            # Caddy's own error has neither a body nor a mark.
             evidence = f"status {response.status} without a body, as Caddy makes it"
         return Maker(name=name, sure=False, evidence=evidence)
     return Maker(name=None, sure=response.status < 500, evidence=f"status {response.status}")

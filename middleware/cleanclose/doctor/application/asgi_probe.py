@@ -1,4 +1,4 @@
-"""The routes as an ASGI application around the user's."""
+"""The doctor's routes, as an ASGI application around the user's."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 class AsgiProbe:
-    """The user's application with the doctor's routes, every request written down.
+    """The user's application and the doctor's routes; it records every request in the journal.
 
     Args:
         app: The application.
-        journal: Where to write.
-        framework: Which framework it is made with: the route that reads does so as that does.
+        journal: The journal to write to.
+        framework: The application's framework. The route that reads a body reads it as that
+            framework does.
     """
 
     def __init__(self, app: _App, journal: Journal, framework: str | None) -> None:
@@ -36,7 +37,7 @@ class AsgiProbe:
         )
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        """Serve one request, or hand it on."""
+        """Serve one request, or pass it on to the application."""
         if scope["type"] == "lifespan":
             return await self._lifespan(scope, receive, send)
         if scope["type"] != "http":
@@ -100,7 +101,7 @@ class AsgiProbe:
 
 
 class _Exchange:
-    """What an application did with its request: the two callables, counted."""
+    """What an application did with its request: it counts what passes the two callables."""
 
     def __init__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         self._headers: list[tuple[bytes, bytes]] = list(scope["headers"])
@@ -149,7 +150,7 @@ async def _read_as_starlette(scope: _Scope, receive: _Receive) -> bool:
 
 
 async def _read(scope: _Scope, receive: _Receive) -> bool:
-    """Read the body; False if the client has left before its end."""
+    """Read the body; return False if the client left before its end."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

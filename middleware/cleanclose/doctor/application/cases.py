@@ -1,4 +1,4 @@
-"""The client cases: which client sends which request, and which answer is due."""
+"""The cases: which client sends which request, and which answer it should get."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ __all__ = [
 
 MIB: Final = 1024 * 1024
 _TIMEOUT: Final = 5.0
-"""Seconds after which a client counts as hung."""
+"""Seconds without an answer after which a client counts as hung."""
 _SHORT: Final = 2.5
-"""The same where the answer is there by then, and only what comes behind it is of interest."""
+"""The same for a client that has its answer by then, and waits only for what follows it."""
 _SLOW_SIZE: Final = 3 * MIB
 _SLOW_PAUSE: Final = 0.015
-"""A pause for each 64 KiB: 0.7 s in all, longer than an answer is ever kept back."""
+"""Seconds to pause after each 64 KiB: 0.7 s in all, longer than the middleware ever keeps an answer
+back."""
 _LEFTOVER: Final = 48 * 1024
-"""Little enough for a server to have it in its buffer when it looks for the next request."""
+"""Small enough that the server has all of it in its buffer when it looks for the next request."""
 _HTTP2_SIZE: Final = 8 * MIB
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
@@ -39,7 +40,8 @@ UPLOADS: Final = ("app-strict", "app-close")
 """The cases of the user's own endpoint that send a whole upload."""
 
 Act = Callable[[int, Callable[[], object]], Answer]
-"""Does it: takes the port, and what waits until the application has the request."""
+"""Runs the case. Its arguments: the port, and a callable that waits until the application has the
+request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,19 +56,19 @@ class Case:
     tries: int = 1
     where: str = "server"
     chunked: bool = False
-    """Whether the server has to hand out bodies without a length."""
+    """Whether the server must be able to pass on bodies without a length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """What the user aims at.
+    """The endpoint of the user's application that the cases aim at.
 
     Args:
         path: The path, with a query if there is one.
         method: The method.
         headers: Headers that the request needs.
         body_size: The size of the upload, in bytes.
-        timeout: Seconds that the application has for an answer.
+        timeout: Seconds within which the application must answer.
     """
 
     path: str = "/"
@@ -77,12 +79,12 @@ class Endpoint:
 
     @property
     def has_body(self) -> bool:
-        """Whether requests of this method have one."""
+        """Whether requests with this method have a body."""
         return self.method.upper() not in _BODILESS
 
 
 def _upload(case: str, path: str, client: Callable[[Upload], Seen], **how: object) -> Act:
-    # The generated body's own pattern betrays a server that reads requests out of it.
+    # The body consists of requests: they expose a server that takes parts of it for requests.
     upload = Upload(
         port=0,
         path=path,
@@ -179,7 +181,7 @@ def _leaves(place: Place, how: How) -> Case:
 
 
 def server_cases() -> tuple[Case, ...]:
-    """The cases on the doctor's own routes: what the server does."""
+    """Make the cases for the doctor's own routes: they test the server."""
     places: tuple[Place, ...] = ("headers", "body", "handler", "response", "keep-alive")
     hows: tuple[How, ...] = ("reset", "close")
     departures = tuple(_leaves(place, how) for place in places for how in hows)
@@ -194,7 +196,7 @@ def server_cases() -> tuple[Case, ...]:
 
 
 def plain_case(endpoint: Endpoint) -> Case:
-    """The user's own request with a small body: is there an answer at all?
+    """Make the case that sends the user's request with a small body: does it get an answer at all?
 
     Args:
         endpoint: What the user aims at.
@@ -224,7 +226,7 @@ def _headers(endpoint: Endpoint, case: str) -> tuple[tuple[str, str], ...]:
 
 
 def endpoint_cases(endpoint: Endpoint) -> tuple[Case, ...]:
-    """The cases on the user's own endpoint.
+    """Make the cases for the user's own endpoint.
 
     Args:
         endpoint: What the user aims at.
@@ -275,7 +277,7 @@ def _departs(endpoint: Endpoint, place: Place, how: How) -> Case:
 
 
 def http2_case() -> Case:
-    """The refused upload over HTTP/2, by a client that wants to send all of it."""
+    """Make the case of a refused upload over HTTP/2, from a client that wants to send all of it."""
     id = "http2-strict"
 
     def act(port: int, begun: Callable[[], object]) -> Answer:
@@ -286,7 +288,7 @@ def http2_case() -> Case:
 
 
 def proxy_cases(proxy: str) -> tuple[Case, ...]:
-    """What is sent through a proxy.
+    """Make the case that goes through a proxy.
 
     Args:
         proxy: Its name.

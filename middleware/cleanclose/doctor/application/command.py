@@ -1,4 +1,4 @@
-"""``cleanclose doctor``: the options, and which of the two examinations they ask for."""
+"""``cleanclose doctor``: its options, and which of the two tests they ask for."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ class _Given(TypedDict):
 
 def _method(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", value):
-        raise click.BadParameter(f"{value!r} is no method.")
+        raise click.BadParameter(f"{value!r} is not a method.")
     return value
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     match = re.fullmatch(r"(\d{1,12})([km]?)(?:i?b)?", value.strip().lower())
     if match is None:
-        raise click.BadParameter(f"{value!r} is no size: write 500K or 8M.")
+        raise click.BadParameter(f"{value!r} is not a size: write 500K or 8M.")
     size = int(match[1]) * _UNITS[match[2]]
     if not 1 <= size <= _LARGEST:
         raise click.BadParameter("it must be between 1 byte and 64M.")
@@ -73,7 +73,7 @@ def _headers(
     for line in value:
         name, colon, rest = line.partition(":")
         if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise click.BadParameter(f"{line!r} is no header: write 'Name: value'.")
+            raise click.BadParameter(f"{line!r} is not a header: write 'Name: value'.")
         if not rest.isprintable():
             raise click.BadParameter(f"the value of {name} has control characters in it.")
         found.append((name, rest.strip()))
@@ -82,7 +82,7 @@ def _headers(
 
 def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if not value.startswith("/") or re.search(r"[^!-~]", value):
-        raise click.BadParameter("it begins with a slash, and is printable ASCII without spaces.")
+        raise click.BadParameter("it must begin with a slash; printable ASCII without spaces.")
     return value
 
 
@@ -96,15 +96,17 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--server",
     type=click.Choice(NAMES),
     metavar="NAME",
-    help=f"Default: the usual one. One of {', '.join(NAMES)}.",
+    help=f"The server to use: one of {', '.join(NAMES)}.",
 )
-@click.option("--path", default="/", callback=_path, metavar="PATH", help="Aim here. Default: /")
+@click.option(
+    "--path", default="/", callback=_path, metavar="PATH", help="The path to request. Default: /"
+)
 @click.option(
     "--method",
     default="POST",
     callback=_method,
     metavar="NAME",
-    help="Of the requests. Default: POST",
+    help="The requests' method. Default: POST",
 )
 @click.option(
     "--header",
@@ -112,10 +114,10 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     multiple=True,
     callback=_headers,
     metavar="LINE",
-    help="'Name: value'; may be given again.",
+    help="'Name: value'; may be repeated.",
 )
 @click.option(
-    "--body-size", callback=_size, default="8M", metavar="SIZE", help="Of the upload. Default: 8M"
+    "--body-size", callback=_size, default="8M", metavar="SIZE", help="Size of uploads. Default: 8M"
 )
 @click.option(
     "--run",
@@ -123,9 +125,9 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.Choice(sorted(_SIDES)),
     default="both",
     metavar="SIDE",
-    help="bare, wrapped by the middleware, both (default).",
+    help="bare, wrapped (by the middleware), both (default).",
 )
-@click.option("--proxies/--no-proxies", default=True, help="Also behind those installed here.")
+@click.option("--proxies/--no-proxies", default=True, help="Also try the proxies installed here.")
 @click.option(
     "--port",
     type=click.IntRange(1, 65534),
@@ -137,21 +139,21 @@ def _path(ctx: click.Context, param: click.Parameter, value: str) -> str:
     type=click.FloatRange(0.1, 300),
     default=10.0,
     metavar="SECONDS",
-    help="For an answer. Default: 10",
+    help="Limit for an answer. Default: 10",
 )
 @click.option(
     "--start-timeout",
     type=click.FloatRange(0.1, 300),
     default=20.0,
     metavar="SECONDS",
-    help="Until it serves. Default: 20",
+    help="Limit for the start. Default: 20",
 )
 @click.option(
     "--fail-on",
     type=click.Choice(["error", "warning", "never"]),
     default="warning",
     metavar="SEVERITY",
-    help="Exit with 1 from error, warning (default), never.",
+    help="Exit with 1 from: error, warning (default), never.",
 )
 @click.option("--json", "as_document", is_flag=True, help="One JSON document.")
 def command(
@@ -163,8 +165,8 @@ def command(
 ) -> int:
     """Try an application, or an address, with clients that leave.
 
-    MODULE:APP is started here, bare and with the middleware around it. Of a URL (http, https)
-    only that address is asked, with a handful of uploads.
+    MODULE:APP is started here, bare and with the middleware around it. A URL (http, https) is
+    sent a handful of uploads, and nothing else is contacted.
     """
     out = console(as_document)
     endpoint = Endpoint(
@@ -198,18 +200,18 @@ def command(
 
 
 def status(severities: Sequence[Severity], fail_on: FailOn) -> int:
-    """The exit status for these findings.
+    """Return the exit status for these findings.
 
     Args:
-        severities: How severe they are.
-        fail_on: From when on they count.
+        severities: The findings' severities.
+        fail_on: The lowest severity that counts.
     """
     counting = {"never": (), "error": ("error",), "warning": ("error", "warning")}[fail_on]
     return EXIT_FINDINGS if any(each in counting for each in severities) else EXIT_CLEAN
 
 
 class _Bar:
-    """A progress bar for each side, where somebody looks."""
+    """A progress bar for each side, shown on a terminal only."""
 
     def __init__(self, out: Console) -> None:
         self._progress = Progress(
@@ -234,7 +236,7 @@ class _Bar:
             self._progress.stop()
 
     def step(self, side: Side, done: int, total: int) -> None:
-        """One more case is done."""
+        """Count one more case as done."""
         with self._lock:
             if side not in self._tasks:
                 self._tasks[side] = self._progress.add_task(side, total=total)

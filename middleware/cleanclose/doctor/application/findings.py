@@ -1,4 +1,4 @@
-"""The findings: rules over the cases' results, which say what is wrong and what to do."""
+"""The findings: rules that look at the cases' results, and say what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class _Rule(NamedTuple):
     id: str
     severity: Severity
     against: Callable[[Result], str | None]
-    """The evidence; None if there is nothing to say against a result."""
+    """Returns the evidence; None if nothing is wrong with the result."""
     sentence: str
     advice: str
 
 
 def _lost(result: Result) -> str | None:
     lost = [answer for answer in result.lost if answer.kind == "lost"]
-    # What it says first: no response, and the error.
+    # Only the first thing that it says: no response, and the error.
     return ", ".join(lost[0].detail.split(", ")[:2]) or "no answer" if lost else None
 
 
@@ -72,7 +72,7 @@ def _ended(result: Result) -> str | None:
     return result.ended
 
 
-# A second 100 in front of the answer is superfluous and harms nobody.
+# A second 100 before the answer is superfluous, but harms nobody.
 _HARMLESS: Final = frozenset({"unasked_continue"})
 
 
@@ -83,7 +83,7 @@ def _faulty_bytes(result: Result) -> str | None:
 
 def _short_accepted(result: Result) -> str | None:
     if any(answer.status is not None and answer.status >= 400 for answer in result.answers):
-        # Whatever the application answered, somebody around it has refused.
+        # Whatever the application answered, something around it refused the request.
         return None
     for request in result.requests:
         short = request.expected is not None and request.read < request.expected
@@ -109,10 +109,10 @@ def _upstream_hidden(result: Result) -> str | None:
 
 
 def _is_about_departure(line: Line) -> bool:
-    """Whether a line says that something is wrong, where nothing is."""
+    """Whether a line reports a problem although there is none."""
     if not line.visible or line.number < _WARNING:
         return False
-    # Tornado logs every 4xx as a warning, whether or not a client has left.
+    # Tornado logs every 4xx as a warning, whether or not a client left.
     return line.logger != _OUR_LOGGER and not line.logger.endswith("access")
 
 
@@ -139,14 +139,14 @@ _RULES: Final = (
         "server-ended",
         "error",
         _ended,
-        "{server} itself has ended, and has served nobody any more.",
+        "{server} itself exited, and served no further request.",
         "Report it to {server}'s authors.",
     ),
     _Rule(
         "body-taken-for-request",
         "error",
         _smuggled,
-        "{server} has read requests out of the body of a refused upload.",
+        "{server} took parts of a refused upload's body for requests.",
         _ADD,
     ),
     _Rule(
@@ -184,14 +184,14 @@ _RULES: Final = (
         "unexpected-bytes",
         "error",
         _faulty_bytes,
-        "{server} sends bytes that no request has asked for.",
+        "{server} sent bytes that answer no request.",
         "Report it to {server}'s authors.",
     ),
     _Rule(
         "short-upload-accepted",
         "error",
         _short_accepted,
-        "An upload that was cut short is taken for the whole, and answered with success.",
+        "An upload that was cut short counts as complete, and is answered with success.",
         "Compare what was read with Content-Length, or put the middleware around the application.",
     ),
     _Rule(
@@ -212,17 +212,17 @@ _RULES: Final = (
 )
 
 _WRAPPED_ADVICE: Final = (
-    "The middleware does not change this on {server}: docs/servers says what it can do there."
+    "The middleware cannot change this on {server}: docs/servers says what it does there."
 )
 
 
 def find(
     results: Iterable[Result], *, side: Side, server: str, usual: Sequence[Line]
 ) -> tuple[Finding, ...]:
-    """What is wrong on one side.
+    """Find what is wrong on one side.
 
     Args:
-        results: What the cases had for results.
+        results: The cases' results.
         side: The side.
         server: The server's name.
         usual: What the application logs for a request that its client waits for.
@@ -256,7 +256,7 @@ def find(
 
 
 def _without(result: Result, ordinary: set[tuple[str, str, str | None]]) -> Result:
-    """The result without the lines that the application logs for any request."""
+    """Remove the lines that the application logs for every request."""
     if result.group != "application":
         return result
     lines = tuple(

@@ -1,6 +1,6 @@
-"""The route that reads, as one of the application's own, so that it handles errors as usual.
+"""The route that reads its body, among the application's own, so that its error handling applies.
 
-Each of these is in force for the process that the doctor has started, and nowhere else.
+These additions exist only in the process that the doctor started.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _ADD: Final[dict[str, Callable[[Any], None]]] = {
 
 
 def add_reading_route(app: Any, framework: str | None) -> bool:
-    """Give a WSGI application the route that reads its body.
+    """Add the route that reads its body to a WSGI application.
 
     Args:
         app: The application.
         framework: The framework's name.
 
     Returns:
-        Whether it has it. Otherwise the route has to be served around the application.
+        Whether that worked. If not, the doctor serves the route around the application.
     """
     add = None if framework is None else _ADD.get(framework)
     if add is None:
         return False
     try:
         add(app)
-    except Exception:  # noqa: BLE001 - it has served a request, or takes no more routes
+    except Exception:  # noqa: BLE001 - it takes no more routes, or has served a request
         return False
     return True

@@ -1,7 +1,7 @@
 """An upload over HTTP/2 with prior knowledge, by a client that wants to send all of its body.
 
-It reads frames only for what lets it go on sending (RFC 9113, 5.2), like httpx and Java's client;
-and its connection has to serve another request behind the refused one. Names of headers are sent
+Like httpx and Java's client, it reads frames only for what lets it go on sending (RFC 9113, 5.2).
+Its connection must serve another request after the refused one. Names of headers are sent
 as literals, and of what comes back only ``:status`` is decoded (RFC 7541).
 """
 
@@ -39,7 +39,7 @@ def speaks(port: int, timeout: float = 2.0) -> bool:
 
     Args:
         port: The port.
-        timeout: Seconds that it has for its settings.
+        timeout: Seconds within which it must send its settings.
     """
     try:
         with socket.create_connection(("127.0.0.1", port), timeout) as sock:
@@ -57,7 +57,7 @@ def upload(port: int, case: str, *, size: int, timeout: float) -> Answer:
         port: The server's port, on loopback.
         case: The case's name, for the server's process.
         size: The body's size.
-        timeout: Seconds for all of it.
+        timeout: Seconds that the whole conversation may take.
     """
     client = _Client(port, time.monotonic() + timeout)
     try:
@@ -78,8 +78,8 @@ class _StreamReset(Exception):
 class _Client:
     def __init__(self, port: int, deadline: float) -> None:
         self.sock = socket.create_connection(("127.0.0.1", port), 5.0)
-        # As every HTTP/2 client does: the rest of a frame would wait for a late acknowledgement,
-        # once for each window.
+        # As every HTTP/2 client does: otherwise the rest of a frame would wait for a delayed
+        # acknowledgement, once for each window.
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._port = port
         self._deadline = deadline
@@ -100,7 +100,7 @@ class _Client:
             room = min(self._windows[0], self._windows[1], _LARGEST_FRAME, left)
             if room <= 0:
                 if 1 in self._ended:
-                    # The answer is whole, and the server wants no more of the body.
+                    # The answer is complete, and the server wants no more of the body.
                     break
                 self._read()
                 continue
@@ -160,7 +160,8 @@ class _Client:
             error = int.from_bytes(payload)
             if stream not in self._ended or error != _NO_ERROR:
                 raise _StreamReset(error)
-            # Behind a whole answer: no more of the body is wanted (RFC 9113, 8.1).
+            # After a complete answer it means: the server wants no more of the body (RFC 9113,
+            # 8.1).
             self._windows[stream] = 0
         elif kind == _SETTINGS and not flags & _ACK:
             self._settings(payload)
@@ -197,7 +198,7 @@ def _frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> 
 
 
 def _text(text: str) -> bytes:
-    # All of ours are shorter than what one byte can say.
+    # All of ours are short enough for a length of one byte.
     data = text.encode("ascii")
     assert len(data) < 127
     return bytes((len(data),)) + data
@@ -218,7 +219,7 @@ def status_of(block: bytes) -> int:
     Returns:
         The status; 0 if it cannot be read.
     """
-    # A change of the table's size may stand in front of it (RFC 7541, 6.3).
+    # A change of the table's size may precede it (RFC 7541, 6.3).
     while block and block[0] & 0xE0 == 0x20:
         block = block[1:] if block[0] & 0x1F != 0x1F else _behind_number(block)
     if not block:
@@ -228,7 +229,7 @@ def status_of(block: bytes) -> int:
     indexed = block[0] & (0x3F if block[0] & 0x40 else 0x0F)
     value = block[1:]
     if not indexed:
-        # The name as a literal.
+        # The field's name is a literal.
         value = value[1 + (value[0] & 0x7F) :]
     length = value[0] & 0x7F
     raw = value[1 : 1 + length]

@@ -1,4 +1,4 @@
-"""What the served application's process writes down, and how the doctor reads it.
+"""The journal: the served application's process writes it, and the doctor reads it.
 
 Each entry is one line of JSON in one write to a file that was opened for appending, so that
 threads and workers do not mix their lines.
@@ -36,7 +36,7 @@ class Journal:
         self._descriptor = -1
 
     def write(self, kind: Kind, **fields: object) -> None:
-        """Add an entry. What cannot be written is lost: the application must not hear of it."""
+        """Add an entry. One that cannot be written is lost: the application must not notice."""
         if self._pid != os.getpid():
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
             self._pid = os.getpid()
@@ -45,7 +45,7 @@ class Journal:
 
 
 class JournalReader:
-    """The reading side: takes what was added since its last look.
+    """The reading side: it takes the entries that were added since its last look.
 
     Args:
         path: The file.
@@ -56,11 +56,11 @@ class JournalReader:
         self._offset = 0
 
     def new(self) -> list[Entry]:
-        """The entries which nobody has taken yet."""
+        """Take the entries that nobody has taken yet."""
         with self._path.open("rb") as file:
             file.seek(self._offset)
             data = file.read()
-        # A line may be on its way.
+        # The last line may be incomplete still.
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         return [json.loads(line) for line in whole.splitlines()]
@@ -68,11 +68,11 @@ class JournalReader:
     def wait(
         self, until: Callable[[list[Entry]], bool], seconds: float, *, every: float = 0.01
     ) -> list[Entry]:
-        """Collect entries until they satisfy a condition, or the time is over.
+        """Collect entries until they satisfy a condition, or the time is up.
 
         Args:
-            until: Whether what has come is enough.
-            seconds: The time.
+            until: Takes the entries so far; returns whether they are enough.
+            seconds: The longest time to wait.
             every: Seconds between two looks.
         """
         deadline = time.monotonic() + seconds
@@ -84,10 +84,10 @@ class JournalReader:
 
 
 def watch_logging(journal: Journal) -> None:
-    """Write down every log record of this process that gets as far as the handlers.
+    """Record every log record of this process that reaches the handlers.
 
-    That is behind the filters of loggers and in front of the handlers, so that nothing of the
-    application's own set-up is changed; whether a handler would write it is worked out.
+    The hook stands between the loggers' filters and the handlers, so that the application's own
+    set-up stays as it is. It works out whether a handler would write the record.
     """
     original = logging.Logger.callHandlers
 
@@ -102,7 +102,7 @@ def watch_logging(journal: Journal) -> None:
 def _note(journal: Journal, logger: logging.Logger, record: logging.LogRecord) -> None:
     try:
         text = record.getMessage()
-    except Exception:  # noqa: BLE001 - logging will say so itself
+    except Exception:  # noqa: BLE001 - logging itself will report it
         text = str(record.msg)
     error = record.exc_info[0] if record.exc_info else None
     journal.write(
@@ -117,7 +117,7 @@ def _note(journal: Journal, logger: logging.Logger, record: logging.LogRecord) -
 
 
 def _is_visible(logger: logging.Logger, level: int) -> bool:
-    """Whether some handler writes a record of this level from this logger."""
+    """Whether any handler writes a record of this level from this logger."""
     found = False
     current: logging.Logger | None = logger
     while current is not None:

@@ -1,4 +1,4 @@
-"""Clients that leave: with a reset or in good order, at a chosen moment."""
+"""Clients that leave at a chosen moment: with a reset, or in good order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Place = Literal["headers", "body", "handler", "response", "keep-alive"]
 
 _LINGER_0: Final = struct.pack("ii", 1, 0)
 _SETTLE: Final = 0.05
-"""Seconds that the server has for the last bytes, before the client is gone."""
+"""Seconds in which the server can read the last bytes before the client leaves."""
 _ANSWER_SECONDS: Final = 2.0
 _DECLARED: Final = 1024 * 1024
 _SENT: Final = 64 * 1024
@@ -38,15 +38,15 @@ def leave(
     method: str | None = None,
     headers: tuple[tuple[str, str], ...] = (),
 ) -> Answer:
-    """Open a connection, come as far as a place, and leave.
+    """Open a connection, go as far as a place in the exchange, and leave.
 
     Args:
         port: The server's.
         case: The case's name, for the server's process.
         place: Where to leave.
-        how: With RST, or with FIN. In the body FIN means: no more is sent, and the answer is read.
-        begun: Waits until the application has got the request.
-        path: The path; None for the route of ours that suits the place.
+        how: With RST, or with FIN. In the body, FIN means: send no more, but read the answer.
+        begun: Waits until the application has the request.
+        path: The path; None for the doctor's route that suits the place.
         method: The method; None for the one that suits it.
         headers: More headers.
 
@@ -56,7 +56,7 @@ def leave(
     method = method or ("POST" if place in ("headers", "body") else "GET")
     length = _DECLARED if place == "body" else 0 if method not in ("GET", "HEAD") else None
     head = _head(method, path or _ROUTES[place], case, length, headers)
-    # Of an answer that is not ours, nobody knows how long it is.
+    # Nobody knows the length of an answer that is not ours.
     first = _READ if path is None else 1
     with socket.create_connection(("127.0.0.1", port), timeout=5.0) as sock:
         try:

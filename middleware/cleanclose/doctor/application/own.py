@@ -1,6 +1,6 @@
-"""An application that has the middleware in it already: where, and how to get inside of it.
+"""An application that already has the middleware: where it is, and how to get inside of it.
 
-The doctor's routes have to stand between the two, or they would show the bare server.
+The doctor's routes must stand inside the middleware, or they would show the bare server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _is_ours(kind: Any) -> bool:
 
 
 def _find(app: Any) -> Any:
-    """Our middleware's object, found through everything around it; None without one."""
+    """Find our middleware's object through everything around it; None without one."""
     for _ in range(_DEEPEST):
         if _is_ours(app.__class__):
             return app
@@ -36,14 +36,14 @@ def _find(app: Any) -> Any:
 
 
 def _declared(app: Any) -> int | None:
-    """Our place in the list of a Starlette application; None without one."""
+    """Find our place in a Starlette application's list; None without one."""
     declared: list[Any] = getattr(app, "user_middleware", None) or []
     places = [number for number, each in enumerate(declared) if _is_ours(getattr(each, "cls", 0))]
     return places[-1] if places else None
 
 
 def has_middleware(app: Any) -> bool:
-    """Whether the application has the middleware in it, as far as can be seen.
+    """Whether the application has the middleware in it, as far as the doctor can see.
 
     Args:
         app: The application.
@@ -69,10 +69,10 @@ def put_inside(app: Any, wrap: Wrap) -> bool:
 
     Args:
         app: The application.
-        wrap: Makes it, of what the middleware calls.
+        wrap: Takes what the middleware calls, and returns what it shall call instead.
 
     Returns:
-        Whether there is such a place.
+        Whether that worked.
     """
     place = _declared(app)
     if place is not None:

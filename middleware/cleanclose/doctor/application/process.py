@@ -1,4 +1,4 @@
-"""Start a program on a loopback port and end it, with everything below it, whatever happens."""
+"""Start a program on a loopback port, and end it with all its children, whatever happens."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cleanclose.doctor.output import Trouble
 __all__ = ["NotStarted", "Program", "ask", "free_port", "serves", "why_taken"]
 
 _EVERY: Final = 0.02
-# Ends the groups that are registered when its standard input ends: when we are gone, killed too.
+# When its standard input ends, it kills the registered groups: so also when somebody kills us.
 _REAPER: Final = """
 import os, signal, sys
 groups = set()
@@ -38,8 +38,8 @@ for group in groups:
 """
 
 
-# Registers its own group, and becomes the program: so there is no moment in which a program runs
-# whose group the reaper does not know. It leaves the program the signals as they were.
+# Registers its own group, then becomes the program: so no program ever runs whose group the reaper
+# does not know. It restores the signals for the program.
 _LAUNCHER: Final = """
 import os, signal, sys
 for name in ('SIGPIPE', 'SIGXFSZ'):
@@ -53,7 +53,7 @@ os.execvp(sys.argv[2], sys.argv[2:])
 
 
 class NotStarted(Trouble):
-    """A program ended, or was not ready in time."""
+    """A program exited, or was not ready in time."""
 
 
 class _Reaper:
@@ -62,7 +62,7 @@ class _Reaper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def number(self) -> int:
-        """The descriptor to which groups are written."""
+        """The descriptor that groups are written to."""
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
@@ -77,8 +77,8 @@ class _Reaper:
             return self._process.stdin.fileno()
 
     def forget(self, group: int) -> None:
-        """A group has ended."""
-        # Without the reaper only a doctor that is killed leaves something behind.
+        """Note that a group has ended."""
+        # Without the reaper, only a doctor that somebody kills leaves processes behind.
         with contextlib.suppress(OSError):
             os.write(self.number(), b"-%d\n" % group)
 
@@ -115,7 +115,7 @@ def _launch(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for whatever of a program's group is left."""
+    """Send SIGKILL to what is left of a program's group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -123,7 +123,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def free_port() -> int:
-    """A loopback port that is free now."""
+    """Find a loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -131,7 +131,7 @@ def free_port() -> int:
 
 
 def why_taken(port: int) -> str | None:
-    """Why a server cannot have this loopback port now, in one sentence; None if it can.
+    """Say in one sentence why a server cannot use this loopback port now; None if it can.
 
     Args:
         port: The port.
@@ -143,26 +143,26 @@ def why_taken(port: int) -> str | None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return f"Port {port} is in use."
-            return f"Port {port} cannot be had here: {error.strerror}."
+            return f"Port {port} cannot be used here: {error.strerror}."
     return None
 
 
 def ask(command: Sequence[str], seconds: float) -> tuple[int, str]:
     """Run a program to its end, and return its standard output.
 
-    Whatever it has started itself ends with it, and when we end, killed too.
+    Its children end with it, and all of them end with us, even when somebody kills us.
 
     Args:
         command: Its words.
-        seconds: How long it has.
+        seconds: How long it may run.
 
     Returns:
         Its exit status, and its output.
 
     Raises:
-        subprocess.TimeoutExpired: It has not ended in time.
+        subprocess.TimeoutExpired: It did not end in time.
     """
-    # A file: the end of a pipe would come with the end of all that holds it.
+    # A file: a pipe would end only when its last holder ends.
     with tempfile.TemporaryFile() as output:
         process = _launch(command, stdout=output, stderr=subprocess.DEVNULL)
         try:
@@ -174,7 +174,7 @@ def ask(command: Sequence[str], seconds: float) -> tuple[int, str]:
 
 
 def serves(port: int) -> bool:
-    """Whether the application answers on a loopback port, itself or behind a proxy.
+    """Whether the application answers on a loopback port, directly or through a proxy.
 
     Args:
         port: The port.
@@ -198,9 +198,9 @@ class Program:
         name: What messages call it.
         command: Makes the command line from the port.
         folder: Where its output goes.
-        environment: Variables on top of ours.
+        environment: Variables to add to ours.
         port: The port; None for a free one.
-        stop_seconds: How long it has after SIGTERM before its group gets SIGKILL.
+        stop_seconds: Seconds from SIGTERM to SIGKILL for its group.
         cwd: Its working directory; None for ours.
     """
 
@@ -241,18 +241,18 @@ class Program:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, is_ready: Callable[[int], bool], seconds: float) -> None:
         """Start it and wait until it is ready.
 
         Args:
-            is_ready: Asked again and again, with the port.
-            seconds: How long it has.
+            is_ready: Takes the port, and returns whether the program is ready. Called repeatedly.
+            seconds: How long the start may take.
 
         Raises:
-            NotStarted: It ended, or was not ready in time.
+            NotStarted: It exited, or was not ready in time.
         """
         for attempt in (1, 2, 3):
             self.port = self._wanted_port or free_port()
@@ -261,14 +261,14 @@ class Program:
                 self._wait(is_ready, seconds)
                 return
             except NotStarted:
-                # Somebody was faster with the port.
+                # Somebody else took the port first.
                 lost = "in use" in self.log_text().lower() and self._wanted_port is None
                 if attempt == 3 or not lost:
                     raise
                 self.stop()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL for whatever of its group is left."""
+        """Send SIGTERM, then SIGKILL to what is left of its group."""
         with self._stopping:
             process, self._process = self._process, None
         if process is None:
@@ -282,12 +282,12 @@ class Program:
             _end(process)
 
     def log_text(self) -> str:
-        """What it has written so far to its standard output and error."""
+        """What it has written to standard output and standard error so far."""
         return self._log.read_text("utf-8", errors="replace")
 
     def last_words(self) -> str:
-        """The last line of its output that says something, for a message."""
-        # The tracebacks of exception groups have a frame of lines around them.
+        """The last line of its output with words in it, for a message."""
+        # Python draws lines around the tracebacks of exception groups.
         lines = [line.strip(" \t|+-") for line in self.log_text().splitlines()]
         return next((line[:300] for line in reversed(lines) if line), "it wrote nothing")
 
@@ -308,6 +308,6 @@ class Program:
             if is_ready(self.port):
                 return
             if self._process.poll() is not None:
-                raise NotStarted(f"{self.name} ended before it was ready: {self.last_words()}")
+                raise NotStarted(f"{self.name} exited before it was ready: {self.last_words()}")
             time.sleep(_EVERY)
         raise NotStarted(f"{self.name} was not ready within {seconds:g} s: {self.last_words()}")

@@ -1,7 +1,7 @@
-"""Proxies of this machine, each in front of one server, with a configuration of its own.
+"""The proxies installed here, each in front of one server, with a configuration of its own.
 
-They run as the current user in a temporary folder, and take nothing from a proxy that the machine
-may be serving with.
+They run as the current user in a temporary folder, and share nothing with a proxy that this machine
+may already run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Proxy(NamedTuple):
     program: str
     arguments: Sequence[str]
     configure: Callable[[Path, int, int], None]
-    """Writes its configuration: the folder, its own port, the server's."""
+    """Writes its configuration. Its arguments: the folder, its own port, the server's port."""
 
 
 def _write(folder: Path, name: str, text: str) -> None:
@@ -39,8 +39,8 @@ def _write(folder: Path, name: str, text: str) -> None:
 
 
 def _nginx(folder: Path, port: int, upstream: int) -> None:
-    # Without a `user` line a master that root has started gives its workers to another user,
-    # who cannot write into this folder.
+    # Without a `user` line a master that root started runs its workers as another user, who cannot
+    # write into this folder.
     user = "user root root;" if os.geteuid() == 0 else ""
     (folder / "temp").mkdir(exist_ok=True)
     temporary = "".join(
@@ -184,13 +184,13 @@ PROXIES: Final = (
 
 
 def _path(program: str) -> str | None:
-    # Those of a virtual environment stand beside its Python, and are not always on the path.
+    # Those of a virtual environment lie beside its Python, which is not always on the path.
     folders = (os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent))
     return shutil.which(program, path=os.pathsep.join((*folders, *_SYSTEM_PATHS)))
 
 
 def installed() -> tuple[Proxy, ...]:
-    """The proxies that this machine has."""
+    """Find the proxies that are installed here."""
     return tuple(proxy for proxy in PROXIES if _path(proxy.program) is not None)
 
 
@@ -199,20 +199,20 @@ def running(proxy: Proxy, upstream: int, folder: Path) -> Generator[int]:
     """Run a proxy in front of a port.
 
     Args:
-        proxy: Which.
+        proxy: The proxy to run.
         upstream: The server's port.
-        folder: Where files go.
+        folder: The folder for its files.
 
     Yields:
         The proxy's port.
 
     Raises:
-        NotStarted: It does not start.
+        NotStarted: It did not start.
     """
     own = Path(tempfile.mkdtemp(prefix=f"{proxy.program}-", dir=folder))
 
     def command(port: int) -> tuple[str, ...]:
-        # Here, and not before: the port is another one if somebody was faster with the first.
+        # Not earlier: the port changes if somebody else took the first one.
         proxy.configure(own, port, upstream)
         return _path(proxy.program) or proxy.program, *proxy.arguments
 
@@ -220,12 +220,12 @@ def running(proxy: Proxy, upstream: int, folder: Path) -> Generator[int]:
         proxy.name,
         command,
         folder=folder,
-        # Where Caddy would keep certificates and its last configuration.
+        # Caddy keeps certificates and its last configuration there.
         environment={name: str(own) for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME")},
         stop_seconds=1.0,
         cwd=own,
     )
     with program:
-        # Traefik accepts before it knows its routes.
+        # Traefik accepts connections before it knows its routes.
         program.start(serves, _READY_SECONDS)
         yield program.port

@@ -34,7 +34,7 @@ _INTERFACES: Final = {"asgi": "ASGI", "wsgi": "WSGI", "tornado": "Tornado"}
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """The report as ``--json`` prints it; ``docs/doctor.md`` describes it.
+    """Make the document that ``--json`` prints; ``docs/doctor.md`` describes it.
 
     Args:
         report: The report.
@@ -87,7 +87,7 @@ def show(report: Report, console: Console) -> None:
 
     Args:
         report: The report.
-        console: Where to.
+        console: The console to print to.
     """
     framework = f" ({report.framework})" if report.framework not in (None, "Tornado") else ""
     version = f" {report.server_version}" if report.server_version else ""

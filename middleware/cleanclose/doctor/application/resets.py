@@ -1,4 +1,4 @@
-"""The kernel's own word for the resets that the servers send, where it can be asked."""
+"""The kernel's own reasons for the resets that the servers send, where it can be asked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEANWHILE: Final = 2 * _EVERY
 
 
 class ResetWatch:
-    """Hears of every reset while it is entered. Where that is impossible, of none."""
+    """Collects every reset while it is entered; none where tracing is impossible."""
 
     def __init__(self) -> None:
         self._tracer = Tracer()
@@ -46,17 +46,17 @@ class ResetWatch:
         self._tracer.close()
 
     def catch_up(self) -> None:
-        """Wait until all is read that the kernel has written by now."""
+        """Wait until all resets up to now have been read."""
         if self._thread is not None:
             time.sleep(_MEANWHILE)
 
     def sent_from(self, port: int, began: float, ended: float) -> tuple[str, ...]:
-        """The reasons of the resets that were sent from a loopback port.
+        """Give the reasons of the resets that were sent from a loopback port.
 
         Args:
             port: The port.
-            began: From when on, in seconds of `time.monotonic`.
-            ended: Until when.
+            began: The beginning of the time in question, in seconds of `time.monotonic`.
+            ended: Its end.
         """
         with self._lock:
             sent = [reset for reset in self._seen if reset.direction is Direction.SENT]

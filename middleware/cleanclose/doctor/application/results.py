@@ -1,4 +1,4 @@
-"""What the doctor saw, in plain records: the material of findings, tables and JSON."""
+"""What the doctor saw, as plain records: findings, tables and JSON are made from these."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ __all__ = [
 Side = Literal["bare", "wrapped"]
 Group = Literal["plain", "early answer", "departure", "upstream", "application", "proxy", "http2"]
 Kind = Literal["answered", "lost", "hung", "left", "not spoken"]
-"""``answered``: the whole answer came. ``lost``: none, or not all of it. ``hung``: neither an
-answer nor an end. ``left``: this client did not wait for one. ``not spoken``: the server has no
-such thing."""
+"""``answered``: the whole answer came. ``lost``: no answer came, or only a part. ``hung``: neither
+an answer nor an end came. ``left``: this client did not wait for one. ``not spoken``: the server
+does not speak the protocol."""
 Severity = Literal["error", "warning"]
 
 ERROR: Final = 40
@@ -43,7 +43,7 @@ class Answer:
     status: int | None = None
     detail: str = ""
     faults: tuple[str, ...] = ()
-    """What is wrong with the bytes that came: `cleanclose.doctor.Fault`."""
+    """What is wrong with the received bytes: `cleanclose.doctor.Fault`."""
     server: str | None = None
     """The answer's ``Server`` header."""
 
@@ -52,7 +52,7 @@ class Answer:
         """Sum up what a client of `cleanclose.testing` saw.
 
         Args:
-            outcome: What it saw.
+            outcome: What the client saw.
         """
         response = outcome.response
         if response is not None:
@@ -70,7 +70,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A log record that got as far as the handlers."""
+    """A log record that reached the handlers."""
 
     logger: str
     level: str
@@ -78,7 +78,7 @@ class Line:
     text: str
     error: str | None
     visible: bool
-    """Whether a handler writes it."""
+    """Whether a handler wrote it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,25 +111,26 @@ class Result:
     where: str
     """``server`` (the doctor's own routes), ``application`` (the user's), or a proxy's name."""
     expected: int | None
-    """The status that is due; None if any is."""
+    """The status that the client should get; None if any will do."""
     answers: tuple[Answer, ...]
     lines: tuple[Line, ...] = ()
     tracebacks: int = 0
-    """Tracebacks in the output without a log record."""
+    """The number of tracebacks in the output that no log record explains."""
     access: tuple[str, ...] = ()
-    """What the server's access log has as status."""
+    """The status in the server's access log."""
     events: tuple[Event, ...] = ()
     requests: tuple[Request, ...] = ()
     smuggled: int = 0
-    """How many requests the server has read out of a body."""
+    """How many requests the server read out of a body."""
     resets: tuple[str, ...] = ()
-    """The kernel's reasons for the resets that it sent for the server, where it can be asked."""
+    """The kernel's reasons for the resets that it sent on the server's behalf, where it can be
+    asked."""
     ended: str | None = None
-    """The server's last words, if it has ended itself."""
+    """The server's last words, if it exited by itself."""
 
     @property
     def lost(self) -> tuple[Answer, ...]:
-        """The answers that did not come, or not as they should."""
+        """The answers that did not come, or that were not as they should be."""
         return tuple(
             answer
             for answer in self.answers
@@ -149,7 +150,7 @@ class SideReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something that should not be so."""
+    """Something that is wrong."""
 
     id: str
     severity: Severity

@@ -2,8 +2,8 @@
 
 Whether a server loses an early answer, takes a cut upload for a whole one or hides an upstream's
 failure shows only on a route that answers early, reads its body, or fails. Few applications have
-all of them, so the doctor brings its own, in the application's process, on the user's server.
-Everything else goes to the application untouched.
+all of them, so the doctor adds its own, in the application's process, on the user's server.
+It passes everything else on to the application untouched.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ __all__ = [
 
 PREFIX: Final = "/.cleanclose-doctor"
 READY: Final = f"{PREFIX}/ready"
-"""200, at once: the server serves."""
+"""Answers 200 at once: the server is up."""
 REFUSE: Final = f"{PREFIX}/refuse"
-"""413 from the headers alone, the body unread."""
+"""Answers 413 from the headers alone, and leaves the body unread."""
 REFUSE_LARGE: Final = f"{PREFIX}/refuse-large"
-"""The same as a 401 with 1 MiB of answer."""
+"""The same with a 401 and an answer of 1 MiB."""
 READ: Final = f"{PREFIX}/read"
 """Reads its body and answers 200."""
 SLOW: Final = f"{PREFIX}/slow"
 """Works for `SLOW_SECONDS`, then answers 200."""
 STREAM: Final = f"{PREFIX}/stream"
-"""Answers with more than socket buffers take, piece by piece."""
+"""Answers piece by piece, with more than socket buffers hold."""
 UPSTREAM: Final = f"{PREFIX}/upstream"
-"""Fails because something that the application itself is connected to resets the connection."""
+"""Fails because an upstream of the application resets its connection."""
 COUNTERS: Final = f"{PREFIX}/counters"
 """The middleware's counters, as JSON."""
 
 CASE_HEADER: Final = "X-Cleanclose-Doctor"
-"""Names the case that a request belongs to."""
+"""The header that names the case of a request."""
 
 REFUSAL: Final = b"This upload is refused.\n"
 LARGE: Final = b"This upload is refused, at length." * 30841
@@ -65,7 +65,7 @@ SLOW_SECONDS: Final = 0.4
 
 
 def fail_like_an_upstream() -> None:
-    """Read from a connection of our own that its other end resets.
+    """Read from a connection of our own whose other end resets it.
 
     Raises:
         ConnectionResetError: Always; a real one, from the kernel.
@@ -82,7 +82,7 @@ def fail_like_an_upstream() -> None:
 
 
 def counters_json() -> bytes:
-    """The counters of this process."""
+    """Get this process's counters."""
     from cleanclose.core import snapshot
 
     return json.dumps(snapshot()).encode()

@@ -1,4 +1,4 @@
-"""Examine an application: start it bare and wrapped, put both through the cases, and find."""
+"""Test an application: start it bare and wrapped, run the cases on both, find what is wrong."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ __all__ = ["Plan", "examine"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What the user wants.
+    """What the user asked for.
 
     Args:
         target: ``module:app``.
         server: The server's name; None for the usual one.
-        options: The user's own options for it.
-        endpoint: What to aim at.
-        sides: Which sides.
+        options: The user's own options for the server.
+        endpoint: The endpoint to aim at.
+        sides: The sides to test.
         proxies: Whether to try the proxies that are installed.
         port: The first port to serve on; None for free ones.
-        start_seconds: How long the application has until it serves.
+        start_seconds: Seconds within which the application must serve.
     """
 
     target: str
@@ -63,18 +63,18 @@ class Plan:
 
 
 Progress = Callable[[Side, int, int], None]
-"""Told after each case: the side, how many are done, how many there are."""
+"""Called after each case with the side, the number of cases done, and the number of all cases."""
 
 
 def examine(plan: Plan, progress: Progress) -> Report:
-    """Examine an application.
+    """Test an application.
 
     Args:
-        plan: What the user wants.
-        progress: Told how far it is. Called from several threads.
+        plan: What the user asked for.
+        progress: Called after each case, from several threads.
 
     Raises:
-        Trouble: It cannot be examined.
+        Trouble: The application cannot be tested.
     """
     began = time.monotonic()
     found = _inspect(plan)
@@ -83,13 +83,13 @@ def examine(plan: Plan, progress: Progress) -> Report:
     if isinstance(server, str):
         raise Trouble(server)
     if plan.options and not server.takes_options:
-        raise Trouble(f"{server.name} is started from Python here, and takes no options.")
+        raise Trouble(f"{server.name} is started from Python here and takes no options.")
     notes: list[str] = []
     sides: tuple[Side, ...] = plan.sides
     if found["has_middleware"]:
-        # Twice around it would be neither the one nor the other.
+        # Twice wrapped would be neither of the two sides.
         sides = ("wrapped",)
-        notes.append("The application has the middleware in it already, and is tried as it is.")
+        notes.append("The application already has the middleware, so it is tried as it is.")
     elif "shim_needs" in found and "wrapped" in sides:
         sides = ("bare",) if "bare" in sides else ()
         need = f"pip install 'cleanclose[{interface}]'"
@@ -169,7 +169,7 @@ def _run_sides(
             running.append(one)
         stop = threading.Event()
         pool = stack.enter_context(ThreadPoolExecutor(len(running)))
-        # Left in this order: no further case, the servers' end, the threads' end.
+        # The order in which these end: first the cases, then the servers, then the threads.
         for one in running:
             stack.callback(one.close)
         stack.callback(stop.set)
@@ -184,11 +184,11 @@ def _run_sides(
 
 
 class _Done(NamedTuple):
-    """The results of one side."""
+    """What came of one side."""
 
     report: SideReport
     usual: tuple[Line, ...]
-    """What the application logs for a request that its client waits for."""
+    """What the application logs for a request whose client waits."""
     notes: tuple[str, ...]
 
 
@@ -221,7 +221,7 @@ def _run_side(
         try:
             results += _behind(proxy, side, folder)
         except NotStarted as why:
-            # A proxy that is installed and broken here says nothing of the application.
+            # An installed proxy that does not start says nothing about the application.
             notes.append(f"Not tried behind {proxy.name}: {why}")
         progress(side.side, len(results) - 1, total)
     return _Done(side.report(results), plain.lines, tuple(notes))
@@ -236,7 +236,7 @@ _SERVER_ERROR: Final = 500
 
 
 def _check_answer(plan: Plan, server: Server, plain: Result) -> None:
-    """Without an answer to an ordinary request there is nothing to examine."""
+    """Fail if an ordinary request got no answer: then there is nothing to test."""
     answer = plain.answers[-1]
     what = f"{plan.endpoint.method} {plan.endpoint.path}"
     if answer.kind == "hung":

@@ -20,7 +20,7 @@ __all__ = ["app"]
 
 
 class _EventNotes:
-    """An outlet that writes each event down for the doctor."""
+    """An outlet that writes each event to the journal."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

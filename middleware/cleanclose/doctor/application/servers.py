@@ -21,9 +21,9 @@ class Server:
     """One server.
 
     Args:
-        name: What the user calls it.
+        name: The user's name for it.
         interfaces: What it serves.
-        program: How it is started.
+        program: How to start it.
     """
 
     name: str
@@ -42,11 +42,11 @@ class Server:
 
     @property
     def takes_options(self) -> bool:
-        """Whether it has options of its own to pass on."""
+        """Whether it takes options of its own."""
         return self.program.words is not None
 
     def words(self, port: int, interface: Interface, options: Sequence[str]) -> list[str]:
-        """The words behind the interpreter that start it.
+        """Make the words that follow the interpreter and start the server.
 
         Args:
             port: The port, on loopback.
@@ -78,7 +78,7 @@ _USUAL: Final[dict[Interface, tuple[str, ...]]] = {
     "wsgi": ("gunicorn", "waitress", "uwsgi", "granian", "cheroot", "werkzeug", "wsgiref"),
     "tornado": ("tornado",),
 }
-"""Which server is taken if the user names none: the first that is installed."""
+"""The servers to try if the user names none: the first that is installed is used."""
 
 
 def pick(name: str | None, interface: Interface) -> Server | str:

@@ -1,4 +1,4 @@
-"""One side: the application on its server, bare or wrapped, and what the cases do to it."""
+"""One side: the application on its server, bare or wrapped, under the cases."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _BEGUN_SECONDS: Final = 0.5
 _OVER_SECONDS: Final = 1.0
 _QUIET_SECONDS: Final = 0.1
 _STOP_SECONDS: Final = 0.5
-"""Nothing that a server still has to do is worth more."""
+"""Seconds that a server may take to stop. Nothing that it still has to do is worth more."""
 _END_SECONDS: Final = 3.0
-"""How long a server may take to end with its worker."""
+"""Seconds that a server may take to exit after its worker."""
 _MOST_RESTARTS: Final = 3
 _SILENT: Final = ("early answer", "proxy", "http2")
-"""The groups of cases whose log nobody asks for."""
+"""The groups of cases whose log does not matter."""
 _TRACEBACK: Final = "Traceback (most recent call last)"
-# The request line in quotes with the status behind it; Tornado has them the other way round.
+# The quoted request line, then the status; Tornado writes them the other way round.
 _ACCESS_STATUS: Final = re.compile(r'"[A-Z]+ /[^"]*" (\d{3}|-)|\b(\d{3}) [A-Z]+ /')
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -60,9 +60,9 @@ class RunningSide:
         interface: What it is.
         server: The server.
         options: The user's own options for it.
-        folder: Where files go.
+        folder: The folder for its files.
         port: The port; None for a free one.
-        resets: Hears of the resets that the kernel sends, where it can be asked.
+        resets: Collects the resets that the kernel sends, where it can be asked.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class RunningSide:
             seconds: How long it has.
 
         Raises:
-            Trouble: It does not.
+            Trouble: The application does not serve in time.
         """
         self._start_seconds = seconds
         try:
@@ -137,9 +137,9 @@ class RunningSide:
         states = [entry for entry in self._journal.new() if entry["kind"] == "lifespan"]
         failed = [entry for entry in states if entry["state"] in ("failed", "raised")]
         if failed:
-            return f"The application's lifespan failed at its start: {failed[-1]['error']}"
+            return f"The application's lifespan startup failed: {failed[-1]['error']}"
         if states and not any(entry["state"] == "complete" for entry in states):
-            return "The application's lifespan did not come to the end of its start."
+            return "The application's lifespan startup did not complete."
         return None
 
     def run(self, case: Case, *, port: int | None = None) -> Result:
@@ -147,12 +147,12 @@ class RunningSide:
 
         Args:
             case: The case.
-            port: Where the client connects; None for the server itself, a proxy's otherwise.
+            port: The port that the client connects to: a proxy's; None for the server itself.
         """
         quiet = case.group not in _SILENT
         self._pending = []
         if quiet and self._was_silent:
-            # What the case before has left to say is not this one's.
+            # Entries that the previous case left do not belong to this one.
             self._settle(quiet=True)
             self._pending = []
         self._was_silent = not quiet
@@ -166,7 +166,7 @@ class RunningSide:
             except OSError as error:
                 answer = Answer(kind="lost", detail=f"no connection: {error}")
             answers.append(answer)
-            # One loss is a finding; and what hangs would hang again.
+            # One loss is a finding, and a case that hangs would hang again.
             if answer.kind in ("lost", "hung") or case.expected not in (None, answer.status):
                 break
         entries = self._settle(quiet=quiet)
@@ -175,15 +175,15 @@ class RunningSide:
         return result if self._goes_on(result) else self._after_its_end(result)
 
     def _goes_on(self, result: Result) -> bool:
-        """Whether the server still runs behind a case."""
-        # Where a worker that fails takes the server with it, that takes a moment.
+        """Whether the server is still running after a case."""
+        # Where a failed worker takes the server with it, that takes a moment.
         until = time.monotonic() + (_END_SECONDS if result.group == "http2" and result.lost else 0)
         while self.program.alive and time.monotonic() < until and not serves(self.port):
             time.sleep(0.02)
         return self.program.alive
 
     def _after_its_end(self, result: Result) -> Result:
-        """Start a server again that a case has ended: the other cases are of interest too."""
+        """Start the server again after a case ended it: the other cases matter too."""
         words = self.program.last_words()
         if result.group == "plain" or self._restarts == _MOST_RESTARTS or self._closed.is_set():
             raise Trouble(f"{self.server.name} has ended: {words}")
@@ -199,7 +199,7 @@ class RunningSide:
         """Sum up: the results with the kernel's words, and the counters of a wrapped application.
 
         Args:
-            results: What the cases had for results, all of them, in their order.
+            results: The results of all cases, in their order.
         """
         return SideReport(
             side=self.side,
@@ -211,7 +211,7 @@ class RunningSide:
         if self._resets is None:
             yield from results
             return
-        # Once for all cases: each would have to wait for what the kernel says of it.
+        # Once for all cases, so that not each of them waits for the kernel's reasons.
         self._resets.catch_up()
         ended = (*(began for began, _ in self._began[1:]), float("inf"))
         for result, (began, port), end in zip(results, self._began, ended, strict=True):
@@ -219,7 +219,7 @@ class RunningSide:
 
     def _counters(self) -> dict[str, Any] | None:
         url = f"http://127.0.0.1:{self.port}{routes.COUNTERS}"
-        # Not by way of a proxy that the environment names.
+        # Without the proxy that the environment may name.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with contextlib.suppress(OSError, ValueError), opener.open(url, timeout=5.0) as answer:
             counters: dict[str, Any] = json.load(answer)
@@ -235,10 +235,10 @@ class RunningSide:
         )
 
     def _settle(self, *, quiet: bool) -> list[Entry]:
-        """Everything that was written about the case, once the application is done with it.
+        """Take all entries about the case, once the application is done with it.
 
         Args:
-            quiet: Whether to wait until nothing comes any more.
+            quiet: Whether to wait until no more entries come.
         """
         found = self._pending
         found += self._journal.wait(lambda new: _is_over(found + new), _OVER_SECONDS)

@@ -21,7 +21,7 @@ __all__ = ["FOUND", "Interface", "Target", "TargetError", "find", "load"]
 
 Interface = Literal["asgi", "wsgi", "tornado"]
 FOUND: Final = "cleanclose-doctor-found "
-"""What the line of the answer begins with: an application may print things when imported."""
+"""How the answer's line begins: an application may print lines of its own when it is imported."""
 _FRAMEWORKS: Final = (
     ("fastapi.applications", "FastAPI"),
     ("starlette.applications", "Starlette"),
@@ -39,24 +39,24 @@ _FRAMEWORKS: Final = (
 
 
 class TargetError(Exception):
-    """There is no application where the user says; the message is one sentence."""
+    """The user's target is not an application; the message is one sentence."""
 
 
 class Target(NamedTuple):
-    """The application, and what it is."""
+    """The application, and its interface."""
 
     app: Any
     interface: Interface
     framework: str | None
     has_middleware: bool
-    """Whether it has cleanclose's middleware in it already."""
+    """Whether it already has cleanclose's middleware in it."""
 
 
 def load(target: str) -> Any:
-    """Import what the user has named.
+    """Import the user's target.
 
     Args:
-        target: ``module:attribute``; the attribute may have dots, and a pair of brackets behind it
+        target: ``module:attribute``; the attribute may have dots; a pair of brackets after it
             calls it (an application factory). Without a colon the attribute is ``app``, or
             ``application``.
 
@@ -86,7 +86,7 @@ def load(target: str) -> Any:
 
 def _module(name: str) -> Any:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        raise TargetError(f"{name!r} is no name of a module: write module:app, without .py.")
+        raise TargetError(f"{name!r} is not a module's name: write module:app, without .py.")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -98,7 +98,7 @@ def _module(name: str) -> Any:
 
 
 def _short(error: BaseException) -> str:
-    """The exception in a line, with the place of the application that it comes from."""
+    """Put the exception into one line, with the place in the application that raised it."""
     text = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith("<frozen")]
@@ -113,7 +113,7 @@ def find(target: str) -> Target:
         target: See `load`.
 
     Raises:
-        TargetError: It cannot be imported, or is no application.
+        TargetError: The target cannot be imported, or is not an application.
     """
     app = load(target)
     interface = _interface(app)
@@ -139,7 +139,7 @@ def _interface(app: Any) -> Interface | None:
         function = type(function).__call__
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(app):
         return "asgi"
-    # The rest goes by what the two interfaces pass. Bound methods have no `self` in a signature.
+    # The number of arguments decides the rest. A bound method's signature has no `self`.
     try:
         parameters = inspect.signature(app).parameters.values()
     except (TypeError, ValueError):
@@ -167,9 +167,9 @@ def _main() -> None:
     except TargetError as error:
         answer = {"error": str(error)}
     sys.stdout.flush()
-    # A last line of its own, whatever the application has left on the one before.
+    # On a line of its own, whatever the application wrote before.
     os.write(1, f"\n{FOUND}{json.dumps(answer)}\n".encode())
-    # Threads that the application has started must not keep this process.
+    # Threads that the application started must not keep this process alive.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""The routes as handlers of the user's Tornado application."""
+"""The doctor's routes, as handlers of the user's Tornado application."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["add_routes"]
 
 
 def add_routes(application: web.Application, journal: Journal) -> None:
-    """Add the doctor's routes to an application, and write every request down.
+    """Add the doctor's routes to an application, and record every request.
 
     Args:
         application: The user's application.
-        journal: Where to write.
+        journal: The journal to write to.
     """
     application.add_handlers(
         ".*",
@@ -46,7 +46,7 @@ def add_routes(application: web.Application, journal: Journal) -> None:
             case=case,
             status=handler.get_status(),
             expected=int(length) if length.isdigit() else None,
-            # Tornado hands over whole bodies or none.
+            # Tornado passes on complete bodies or none.
             read_to_end=False,
             read=0,
         )

@@ -1,4 +1,4 @@
-"""The routes as a WSGI application around the user's."""
+"""The doctor's routes, as a WSGI application around the user's."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CASE = "HTTP_" + routes.CASE_HEADER.upper().replace("-", "_")
 
 
 class WsgiProbe:
-    """The user's application with the doctor's routes, every request written down.
+    """The user's application and the doctor's routes; it records every request in the journal.
 
     Args:
         app: The application.
-        journal: Where to write.
-        framework: Which framework it is made with: some get the route that reads as their own.
+        journal: The journal to write to.
+        framework: The application's framework: some get the route that reads as one of their own.
     """
 
     def __init__(self, app: WSGIApplication, journal: Journal, framework: str | None) -> None:
@@ -35,7 +35,7 @@ class WsgiProbe:
         self._reads_itself = add_reading_route(app, framework)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request, or hand it on."""
+        """Serve one request, or pass it on to the application."""
         path: str = environ.get("PATH_INFO", "")
         if path == SMUGGLED_PATH:
             self.journal.write("smuggled")
@@ -55,7 +55,7 @@ class WsgiProbe:
             over()
             raise
         if isinstance(result, list | tuple):
-            # A server may look at its length.
+            # The same object goes back: a server may look at its length.
             over()
             return result
         return _Result(result, over)
@@ -87,7 +87,7 @@ class WsgiProbe:
 
 
 class _Exchange:
-    """What an application did with its request: the body and the status, counted."""
+    """What an application did with its request: the bytes of the body, and the status."""
 
     def __init__(self, environ: WSGIEnvironment, start_response: StartResponse) -> None:
         self._start_response = start_response
@@ -110,7 +110,7 @@ class _Exchange:
 
 
 class _CountingInput:
-    """The body, counted; everything else is the server's own."""
+    """The body, whose bytes it counts; everything else is the server's own object's."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -145,7 +145,7 @@ class _CountingInput:
 
 
 class _Result:
-    """The user's iterable, which notes its figures when the server closes it."""
+    """The user's iterable; when the server closes it, it records its figures."""
 
     def __init__(self, inner: Iterable[bytes], over: Any) -> None:
         self._inner = inner

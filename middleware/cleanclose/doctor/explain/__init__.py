@@ -1,6 +1,6 @@
-"""``cleanclose explain``: whose the resets in a log were likely to be, how sure that is, and why.
+"""``cleanclose explain``: who probably caused the resets in a log, how sure that is, and why.
 
 Lines become entries (:mod:`.entries`), an entry gets at most one kind (:mod:`.rules`, from the
-table in :mod:`.kinds`), and kinds are counted over time (:mod:`.tally`). Nothing here keeps more
-of a log than one entry, and nothing leaves the machine.
+table in :mod:`.kinds`), and :mod:`.tally` counts the kinds over time. No more than one entry of a
+log is in memory at a time, and nothing leaves the machine.
 """

@@ -24,9 +24,9 @@ _SIDES = ("client", "upstream", "server", "unknown")
 @click.command(
     name="explain",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 nothing found, 1 findings, 2 could not run.",
+    epilog="Exit status: 0 nothing found, 1 findings, 2 failure.",
 )
-# A type for the shell's completion only: what cannot be read is one sentence, without the usage.
+# Only for the shell's completion: for an unreadable file one sentence is enough, without the usage.
 @click.argument(
     "files",
     nargs=-1,
@@ -39,10 +39,10 @@ _SIDES = ("client", "upstream", "server", "unknown")
     "--fail-on",
     multiple=True,
     type=click.Choice([*_SIDES, "never"]),
-    help="Exit with 1 only for findings of this side; may be given several times.",
+    help="Exit with 1 only for findings of this side; may be repeated.",
 )
 def command(files: tuple[str, ...], as_document: bool, fail_on: tuple[str, ...]) -> int:
-    """Say whose the resets in a log were likely to be, and why.
+    """Say who probably caused the resets in a log, and why.
 
     Reads logs of uvicorn, gunicorn, hypercorn, granian, Tornado, Django, asyncio, uWSGI, nginx
     (error and access), HAProxy, Envoy, Caddy, Traefik, JSON lines and the events of cleanclose,
@@ -63,10 +63,10 @@ def explain(files: Sequence[str], out: Console) -> Tally:
 
     Args:
         files: Paths; ``-`` is standard input.
-        out: Where the progress is shown, if that is a terminal.
+        out: The console that shows the progress, if it is a terminal.
 
     Raises:
-        Trouble: One of them cannot be read, is empty, or is no text.
+        Trouble: One of them cannot be read, is empty, or is not text.
     """
     tally = Tally()
     sizes = [size_of(name) for name in files]
@@ -90,7 +90,7 @@ def explain(files: Sequence[str], out: Console) -> Tally:
                 bar.update(task, completed=before + position)
 
             with opened(name) as file:
-                # A pipe has no position, and no size to compare it with.
+                # A pipe has neither a position nor a size.
                 told = None if size is None or bar.disable else progress
                 lines = _counted(lines_of(name, file, told), tally)
                 for entry in entries(lines):

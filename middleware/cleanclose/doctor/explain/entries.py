@@ -1,7 +1,7 @@
-"""From lines to entries: what belongs to one log call, in bounded memory.
+"""From lines to entries: find what one log call wrote, in bounded memory.
 
-Most lines say nothing about connections. They cost one search for a few words and are forgotten;
-only the last one is kept, because a traceback's first line does not say who logged it.
+Most lines say nothing about connections. They cost one search for a few words, and are then
+forgotten. Only the last one stays, because a traceback's first line does not say who logged it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Entry", "entries", "may_matter"]
 _HEAD: Final = 60
 _TAIL: Final = 240
 _WIDEST: Final = 4096
-"""Characters of a line of a traceback that are kept. JSON lines are kept whole."""
+"""How many characters of a traceback's line to keep. JSON lines stay whole."""
 
 _WORDS: Final = (
     # Most frequent first. A regular expression of all of them takes ten times as long.
@@ -67,13 +67,13 @@ _PREFIX: Final = re.compile(
 )
 _EXCEPTION: Final = re.compile(r"[\s|+]*[A-Za-z_][\w.<>]*(?:: .*|:? ?)$")
 _ROOT: Final = re.compile(r"(?:ConnectionResetError|BrokenPipeError|TimeoutError)(?:: |$)")
-"""What transports raise without a frame."""
+"""The exceptions that transports raise without a frame."""
 _NOISE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclasses.dataclass(slots=True)
 class Entry:
-    """What one log call wrote, as far as it is kept.
+    """What one log call wrote, as far as it matters here.
 
     Args:
         first: The line that began it, with its prefix.
@@ -87,7 +87,7 @@ class Entry:
 
 
 def may_matter(line: str) -> bool:
-    """Whether a line may be about a connection, and needs a closer look.
+    """Whether a line may be about a connection, and so needs a closer look.
 
     Args:
         line: One line of any log.
@@ -100,7 +100,7 @@ def may_matter(line: str) -> bool:
 
 
 def entries(lines: Iterable[str]) -> Iterator[Entry]:
-    """The entries that may be about a broken connection, and all tracebacks, in their order.
+    """Find the entries that may be about a broken connection, and all tracebacks, in their order.
 
     Args:
         lines: Lines without their ends.
@@ -120,7 +120,7 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         if not line or line.isspace():
             continue
         if line.endswith(_SENTENCES) and line[:1] != "{":
-            # An exception without frames has no line that says that a traceback begins.
+            # Python prints an exception without frames without the line that begins a traceback.
             root, waiting, last = last, None, before_last
             continue
         if waiting is not None:
@@ -132,7 +132,7 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
             if may_matter(line):
                 waiting = Entry(line)
             if not line[0].isspace():
-                # An indented line belongs to the one before it, which has the time.
+                # An indented line belongs to the previous one, which has the time.
                 last, before_last = line, last
         root = None
     if opened is not None:
@@ -142,7 +142,7 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 
 class _Traceback:
-    """A traceback that is being read."""
+    """A traceback of which some lines have been read."""
 
     def __init__(self, last: str, line: str, root: str | None) -> None:
         before, _, _ = line.partition(_TRACEBACK)
@@ -156,16 +156,17 @@ class _Traceback:
         self._tail: deque[str] = deque(maxlen=_TAIL)
         self._is_whole = root is None or _ROOT.match(root) is not None
         self._has_ended = False
-        """Whether its exception's own line has been read: only blanks and a chain may follow."""
+        """Whether its exception's own line has come: only blank lines and a chained traceback may
+        follow."""
         self._is_chained = False
-        """Whether a sentence has said that another traceback follows."""
+        """Whether a sentence has announced another traceback."""
         self._keep(_TRACEBACK)
         if root is not None:
             self._keep(root[self._prefix :])
             self._keep(_TRACEBACK)
 
     def takes(self, line: str) -> bool:
-        """Add a line; False if it belongs to something else."""
+        """Add a line; return False if it belongs to something else."""
         text = line[self._prefix :] if self._prefix and _PREFIX.match(line) else line
         if self._indent and text[: self._indent].isspace():
             text = text[self._indent :]

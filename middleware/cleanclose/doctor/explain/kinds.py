@@ -1,8 +1,8 @@
-"""The kinds of lines about broken connections: whose each is, how sure that is, why, what to do.
+"""The kinds of lines about broken connections: who caused it, how sure that is, why, what to do.
 
-The table is closed: a rule can only choose one of its rows, so that no text of a log can make up
-a verdict. What a side means is said from where the log was written: in a proxy's log the
-application behind it is the upstream.
+The table is closed: a rule can only choose one of its rows, so that no text in a log can make up a
+verdict. Sides are named from the log's point of view: in a proxy's log, the application behind it
+is the upstream.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["KINDS", "Kind", "Sure"]
 
 
 class Sure(enum.StrEnum):
-    """How much a verdict rests on."""
+    """How sure a verdict is."""
 
     CERTAIN = "certain"
-    """The writer of the line knew which connection it was, and says so."""
+    """The program that wrote the line knew which connection it was, and says so."""
     LIKELY = "likely"
-    """The frames of a traceback, or words that one side alone causes in all cases known."""
+    """The line has a traceback's frames, or words that in all known cases only one side causes."""
     GUESS = "guess"
-    """The line fits more than one story; this one is the most frequent."""
+    """The line fits more than one cause; this one is the most frequent."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,9 +34,9 @@ class Kind:
     Args:
         name: Its name in the JSON output; never changes its meaning.
         side: Who ended the connection, seen from the process that wrote the line.
-        sure: How much that rests on.
+        sure: How sure that is.
         title: A few words for the table.
-        why: One sentence: what in the line shows it.
+        why: One sentence: the part of the line that shows it.
         advice: One sentence: what to change, if anything.
     """
 
@@ -48,7 +48,7 @@ class Kind:
     advice: str
 
 
-_LEAVE = "Nothing is broken: count these, and look only when they become more than usual."
+_LEAVE = "Nothing is broken: count these, and look only when there are more than usual."
 _LOOK_BEHIND = (
     "Look at the application's own log at that time; where uploads are refused early, run "
     "`cleanclose doctor` against it."
@@ -76,7 +76,7 @@ def _unknown(name: str, title: str, why: str, advice: str) -> Kind:
 
 
 _ROWS: Final = (
-    # Events of our own: the middleware has seen the connection.
+    # Our own events: the middleware saw the connection.
     _client(
         "event_client",
         Sure.CERTAIN,
@@ -114,7 +114,7 @@ _ROWS: Final = (
         Sure.CERTAIN,
         "event: an early answer was cut",
         "The middleware reached the limit that the event names before the upload had ended.",
-        "Raise that limit (docs/settings.md) if clients are to be allowed larger or slower bodies.",
+        "Raise that limit (docs/settings.md) if clients should be allowed larger or slower bodies.",
     ),
     # Python: what a traceback's frames show.
     _client(
@@ -134,8 +134,8 @@ _ROWS: Final = (
     _client(
         "python_client_word",
         Sure.LIKELY,
-        "a framework's own word for a client that left",
-        "The exception is one that this framework raises for its client alone, from its own code.",
+        "a framework's own exception for a client that left",
+        "This framework raises this exception only for its client, from its own code.",
         "Nothing is broken; cleanclose makes a debug event of it instead of a traceback.",
     ),
     _upstream(
@@ -146,7 +146,7 @@ _ROWS: Final = (
     ),
     _unknown(
         "python_mixed",
-        "a client's departure and another error together",
+        "a client's departure together with another error",
         "The traceback holds an error besides the client's, which may be the cause or be hidden.",
         "Read the other error first: it is the application's.",
     ),
@@ -159,19 +159,19 @@ _ROWS: Final = (
     _unknown(
         "bare_words",
         "words about a reset, without a traceback",
-        "The line has the words of a reset, and nothing says whose connection it was.",
+        "The line speaks of a reset, and nothing says whose connection it was.",
         "Log the exception with its traceback, or install cleanclose there.",
     ),
     _unknown(
         "asyncio_writes_in_vain",
         "asyncio wrote to a lost connection",
-        "asyncio says it of every transport that somebody goes on writing to, also an upstream's.",
-        "Install cleanclose there: it knows whose transport was written to.",
+        "asyncio logs this for any lost transport that is still written to, also an upstream's.",
+        "Install cleanclose there: it knows whose transport it was.",
     ),
     _unknown(
         "gunicorn_ignored",
         "gunicorn ignored an error as a client's",
-        "gunicorn says it of any such error that reaches its worker, also of an upstream's.",
+        "gunicorn logs this for any such error that reaches its worker, also for an upstream's.",
         "Take these seriously: an upstream's reset may be hidden there; cleanclose restores it.",
     ),
     _server(
@@ -199,16 +199,16 @@ _ROWS: Final = (
     _client(
         "proxy_client_likely",
         Sure.LIKELY,
-        "the proxy's client left, as it seems",
-        "A proxy in Go cancels a request, or ends its body, when its client is gone; seldom else.",
+        "the proxy's client probably left",
+        "A proxy in Go cancels a request, or ends its body, mostly when its client is gone.",
         "Nothing is broken here, unless the proxy was stopped or reloaded at that time.",
     ),
     _client(
         "proxy_client_timeout",
         Sure.CERTAIN,
         "the proxy's client was too slow",
-        "The proxy ended it because nothing came from the client for its timeout.",
-        "Raise the proxy's client timeout if slow uploads are to be allowed.",
+        "The proxy ended it because its timeout passed without data from the client.",
+        "Raise the proxy's client timeout if slow uploads should be allowed.",
     ),
     _upstream(
         "proxy_upstream",
@@ -222,7 +222,7 @@ _ROWS: Final = (
         "proxy_upstream_upload",
         Sure.CERTAIN,
         "the application closed while the proxy sent an upload",
-        "The proxy was still sending the request to the server behind it when that one closed.",
+        "The proxy was still sending the request to the server behind it when that server closed.",
         "The application answered early and closed: its answer is lost as a 502; `cleanclose "
         "doctor` shows it, the middleware cures it.",
     ),
@@ -230,15 +230,15 @@ _ROWS: Final = (
         "proxy_upstream_timeout",
         Sure.CERTAIN,
         "the application behind the proxy was too slow",
-        "The proxy ended it because nothing came from the server behind it for its timeout.",
+        "The proxy ended it because its timeout passed without data from the server behind it.",
         "Find the slow handler, or raise the proxy's timeout (nginx `proxy_read_timeout`).",
     ),
     _upstream(
         "proxy_upstream_connect",
         Sure.CERTAIN,
         "the proxy could not connect to the application",
-        "The connection was refused or reset before a request was sent.",
-        "See whether the application was restarting, and its accept queue: `cleanclose kernel`.",
+        "The connection was refused or reset before the proxy could send a request.",
+        "Check whether the application was restarting, and its accept queue (`cleanclose kernel`).",
     ),
     _server(
         "proxy_itself",

@@ -1,6 +1,6 @@
 """What proxies write about connections: nginx, HAProxy, Envoy, Caddy, Traefik.
 
-A proxy names which of its two connections broke. Where its words fit both, so does the verdict.
+A proxy says which of its two connections broke. Where its words fit both, the verdict stays open.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ __all__ = ["Match", "of_fields", "of_line"]
 
 
 class Match(NamedTuple):
-    """What a line is.
+    """What a proxy's line is about.
 
     Args:
         format: The log's format.
         kind: A name in `KINDS`; None if the line is not about a broken connection.
-        detail: What tells lines of a kind apart: a flag, a library, nginx's own words.
+        detail: What distinguishes lines of one kind: a flag, a library, nginx's own words.
     """
 
     format: str
@@ -43,7 +43,7 @@ def _nginx(line: str) -> Match | None:
     found = _NGINX.search(line)
     if found is None:
         return None
-    # The request's own words, which the client chose, come behind `, client:`.
+    # The request's own words, which the client chose, follow `, client:`.
     said = found[2].partition(", client: ")[0]
     return Match("nginx-error", _nginx_kind(said, found[1]), _nginx_detail(said))
 
@@ -77,8 +77,8 @@ def _nginx_kind(said: str, level: str) -> str | None:
 
 
 def _nginx_upstream(said: str, doing: str, level: str) -> str:
-    # Both of its connections are read and written under these words. It logs a reset of its
-    # client's at `info`, one of its upstream's at `error` (ngx_connection_error).
+    # nginx uses these words for both of its connections. It logs a client's reset at `info`,
+    # and an upstream's at `error` (ngx_connection_error).
     if level in ("info", "debug"):
         return "proxy_client" if _BROKEN.search(said) else "proxy_unclear"
     if doing.startswith(("connecting", "SSL handshaking")):
@@ -122,7 +122,8 @@ _HAPROXY_KINDS: Final[Mapping[str, str]] = {
     "U": "proxy_itself",
     "K": "proxy_itself",
 }
-"""By the first letter of the termination state (HAProxy's manual, 8.5); the second is where."""
+"""By the first letter of the termination state (HAProxy's manual, 8.5); the second says in which
+phase."""
 
 
 def _haproxy(line: str) -> Match | None:
@@ -162,7 +163,7 @@ _ENVOY_KINDS: Final[Mapping[str, str]] = {
     "DC": "proxy_client",
     "DR": "proxy_client",
 }
-"""By response flag, in the order in which they count: an upstream's word comes before all."""
+"""By response flag, in order of precedence: an upstream's flags come first."""
 
 
 def _envoy(line: str) -> Match | None:
@@ -229,22 +230,22 @@ _GO_ADDRESSES: Final = re.compile(r" tcp \S+?->\S+?:(?= )")
 
 
 def _short(cause: str) -> str:
-    """A cause without its ports, which differ each time."""
+    """Remove the ports from a cause, because they differ each time."""
     return _GO_ADDRESSES.sub("", cause)[:60]
 
 
 def _go_kind(status: str, cause: str) -> str | None:
-    """What made Go's transport, or its copying of a response, give up.
+    """Find what made Go's transport, or its copying of a response, give up.
 
-    It sends its client's body by `readfrom`: an error of its own inside of that is the
-    upstream's, any other is of reading the client's body.
+    The transport sends its client's body by `readfrom`: an error that it wraps there is the
+    upstream's; any other comes from reading the client's body.
     """
     if status == "499":
         return "proxy_client"
     if cause == "context canceled":
         return "proxy_client_likely"
     if "use of closed network connection" in cause:
-        # The transport closes its own connection when it gives up on a request's body.
+        # The transport closes its own connection when it gives up a request's body.
         return "proxy_unclear"
     if "dial tcp" in cause or "connection refused" in cause:
         return "proxy_upstream_connect"
@@ -282,7 +283,7 @@ def _caddy(fields: Mapping[str, Any]) -> Match | None:
     elif said == "aborting with incomplete response":
         kind, detail = _caddy_incomplete(error), _short(error)
     elif said == "upstream roundtrip" and error == "context canceled":
-        # The only line about it: others come again in http.log.error.
+        # No other line reports this one: the rest appear in http.log.error as well.
         kind, detail = "proxy_client_likely", error
     return Match("caddy", kind, detail)
 
@@ -327,16 +328,16 @@ _FIELDS: Final[tuple[Callable[[Mapping[str, Any]], Match | None], ...]] = (
 
 
 def of_line(line: str) -> Match | None:
-    """What a proxy's line is; None if no proxy's format fits it.
+    """Say what a proxy's line is about; None if it fits no proxy's format.
 
     Args:
-        line: A line of text, with whatever stands before it.
+        line: A line of text, with any prefix.
     """
     return next((found for rule in _LINES if (found := rule(line)) is not None), None)
 
 
 def of_fields(fields: Mapping[str, Any]) -> Match | None:
-    """What a proxy's JSON line is; None if no proxy's fields are in it.
+    """Say what a proxy's JSON line is about; None if it has no proxy's fields.
 
     Args:
         fields: The line's object.

@@ -1,4 +1,4 @@
-"""Reading logs: line by line, in bounded memory, compressed ones too."""
+"""Read logs line by line in bounded memory, compressed ones too."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cleanclose.doctor.output import Trouble
 __all__ = ["lines_of", "opened", "size_of"]
 
 _LONGEST: Final = 1 << 18
-"""Bytes of a line that are kept; the rest of a longer one is left out."""
+"""How many bytes of a line to keep; the rest of a longer line is dropped."""
 _PEEK: Final = 8192
 _GZIP: Final = b"\x1f\x8b"
 _REPORT_EVERY: Final = 4096
 
 
 def size_of(name: str) -> int | None:
-    """Bytes of a file; None where nobody knows before it has been read.
+    """Find out a file's size in bytes; None where nobody knows it before the end.
 
     Args:
         name: A path, or ``-``.
@@ -46,7 +46,7 @@ def opened(name: str) -> Generator[BinaryIO]:
         name: A path, or ``-`` for standard input.
 
     Raises:
-        Trouble: It cannot be read, is empty, or is no text.
+        Trouble: It cannot be read, is empty, or is not text.
     """
     if name == "-":
         yield sys.stdin.buffer
@@ -66,11 +66,11 @@ def lines_of(
 
     Args:
         name: Its name, for the report.
-        file: It, opened for bytes.
-        progress: Called with how many bytes have been read, now and then.
+        file: The log, opened for bytes.
+        progress: Called now and then, with the number of bytes read so far.
 
     Raises:
-        Trouble: It is empty, is no text, or breaks off.
+        Trouble: It is empty, is not text, or breaks off.
     """
     reader = cast("io.BufferedReader", file)
     try:

@@ -18,7 +18,8 @@ from cleanclose.doctor.explain.tally import Tally, moment
 __all__ = ["VERSION", "as_json", "show"]
 
 VERSION: Final = 1
-"""Of the JSON output. It grows when a field changes its meaning or goes away, not for new ones."""
+"""The JSON output's version. It grows when a field changes its meaning or goes away, not for new
+ones."""
 
 _COLORS: Final = {
     Side.CLIENT: "green",
@@ -32,7 +33,7 @@ _DETAILS: Final = 5
 
 
 def as_json(tally: Tally, names: Iterable[str]) -> dict[str, object]:
-    """The whole result for a program; docs/explain.md describes it.
+    """Make the result for a program; docs/explain.md describes it.
 
     Args:
         tally: What was counted.
@@ -78,10 +79,10 @@ def _group(group: Findings, span: tuple[float, float, int] | None) -> dict[str, 
 
 
 def show(console: Console, tally: Tally) -> None:
-    """The result for people.
+    """Print the result for people.
 
     Args:
-        console: Where to.
+        console: The console to print to.
         tally: What was counted.
     """
     total = sum(group.count for group in tally.groups.values())
@@ -152,7 +153,7 @@ def _plot(group: Findings, span: tuple[float, float, int], bars: str) -> str:
     if not most:
         return ""
     top = len(bars) - 1
-    # One alone must be seen beside many.
+    # A single one must stay visible beside many.
     return "".join(bars[-(-count * top // most)] for count in counts)
 
 

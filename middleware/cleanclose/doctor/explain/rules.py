@@ -1,4 +1,4 @@
-"""What an entry is: its format, its kind, its time."""
+"""Find out what an entry is: its format, its kind, its time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Finding(NamedTuple):
     Args:
         format: The log's format.
         kind: A name in `KINDS`.
-        detail: What tells findings of a kind apart; may be empty.
+        detail: What distinguishes findings of one kind; may be empty.
         time: Seconds since the epoch; None if the entry does not say.
         line: The line to show for it.
     """
@@ -83,7 +83,7 @@ _SAID: Final = (
         "gunicorn_ignored",
         re.compile(
             r"Ignoring (?:connection (?:reset|epipe)|EPIPE|socket not connected)"
-            # It says so of every exception behind a whole response, whatever raised it.
+            # It logs this for every exception after a complete response, whatever raised it.
             r"|Exception after response complete \(client disconnected\)"
         ),
     ),
@@ -114,7 +114,7 @@ _DEPTH: Final = 3
 
 
 def find(entry: Entry) -> Finding | None:
-    """What an entry says about a broken connection; None if it says nothing.
+    """Find out what an entry says about a broken connection; None if it says nothing.
 
     Args:
         entry: What one log call wrote.
@@ -194,7 +194,7 @@ def _of_event(line: str) -> Match | None:
     found = _EVENT.search(line)
     if found is None:
         return None
-    # Values that a client chose may stand before these fields, and never behind them: renderers
+    # Values that a client chose may precede these fields, but never follow them: renderers
     # sort them, and an upstream's event has no other side in any case.
     sides, outcomes = _SIDE.findall(line), _OUTCOME.findall(line)
     return _event(found[1], sides[-1] if sides else None, outcomes[-1] if outcomes else None)
@@ -240,7 +240,7 @@ def _text(value: object) -> str | None:
 
 
 def _inside(fields: Mapping[str, Any], depth: int) -> Finding | None:
-    """What the texts in an object say: a traceback first, which knows more than a message."""
+    """Find out what an object's texts say: a traceback first, which says more than a message."""
     if depth >= _DEPTH:
         return None
     texts = [(key, _text(fields.get(key))) for key in (*_TRACES, *_TEXTS)]

@@ -1,4 +1,4 @@
-"""Counting findings: by kind, by what tells them apart, over time; in bounded memory."""
+"""Count findings by kind, by detail and over time, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _SPANS: Final = (
     *(1, 5, 10, 30, 60, 300, 600, 1800, 3600, 10800, 21600, 43200),
     *(86400, 604800, 2592000, 31536000, 315360000),
 )
-"""Seconds of a bucket, from the narrowest. It widens where there would be too many."""
+"""Possible widths of a bucket in seconds, the narrowest first. Buckets widen where there would be
+too many."""
 _AT_MOST_BUCKETS: Final = 240
 _AT_MOST_DETAILS: Final = 64
 _WIDEST: Final = 400
@@ -30,12 +31,13 @@ class Group:
         kind: The kind.
         count: How many there were.
         first: Seconds since the epoch of the earliest one; None if none had a time.
-        last: The same of the latest.
+        last: The same for the latest.
         formats: How many came from which format.
-        details: How many had which detail; those that are many for one kind count as ``other``.
+        details: How many had which detail; where a kind has too many details, the rest count as
+            ``other``.
         example: The first one's line, without control characters.
-        buckets: How many came when: by the bucket's number.
-        span: Seconds of a bucket.
+        buckets: How many came in each bucket, by the bucket's number.
+        span: A bucket's width in seconds.
     """
 
     kind: Kind
@@ -49,7 +51,7 @@ class Group:
     span: int = _SPANS[0]
 
     def add(self, finding: Finding) -> None:
-        """Count one.
+        """Count one finding.
 
         Args:
             finding: A finding of this kind.
@@ -74,7 +76,7 @@ class Group:
         """Make every bucket wider.
 
         Args:
-            span: Seconds; one of the spans that `Tally` uses, not less than now.
+            span: Seconds; one of the widths that `Tally` uses, and no narrower than now.
         """
         wider: dict[int, int] = {}
         for bucket, count in self.buckets.items():
@@ -87,7 +89,7 @@ class Tally:
     """The findings in some logs.
 
     Args:
-        at_most_buckets: Into how many parts the time from the first to the last finding is cut.
+        at_most_buckets: The largest number of buckets from the first finding to the last.
     """
 
     def __init__(self, at_most_buckets: int = 24) -> None:
@@ -108,18 +110,18 @@ class Tally:
         group.add(finding)
 
     def ranked(self) -> list[Group]:
-        """All groups, the largest first."""
+        """List all groups, the largest first."""
         return sorted(self.groups.values(), key=lambda group: (-group.count, group.kind.name))
 
     def sides(self) -> dict[str, int]:
-        """How many findings each side has."""
+        """Count each side's findings."""
         found: Counter[str] = Counter()
         for group in self.groups.values():
             found[group.kind.side.value] += group.count
         return {side: found[side] for side in ("client", "upstream", "server", "unknown")}
 
     def span(self) -> tuple[float, float, int] | None:
-        """First and last time of all findings, and the seconds of a bucket; None without times."""
+        """Get the first and last time of all findings, and a bucket's width; None without times."""
         timed = [group for group in self.groups.values() if group.first is not None]
         if not timed:
             return None
@@ -133,7 +135,7 @@ class Tally:
 
 
 def moment(seconds: float) -> str:
-    """A time as ISO 8601 in UTC, to the second.
+    """Write a time as ISO 8601 in UTC, to the second.
 
     Args:
         seconds: Seconds since the epoch.
@@ -145,5 +147,5 @@ def moment(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text without control characters, which the log's clients may have put there."""
+    """Remove control characters, which the log's clients may have put into a text."""
     return "".join(char if char.isprintable() else "?" for char in text)

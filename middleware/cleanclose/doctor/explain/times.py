@@ -1,4 +1,4 @@
-"""When a line was written, in the many ways in which logs say it."""
+"""Find out when a line was written, in the many formats that logs use."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _MONTHS: Final = {
 }
 _KEYS: Final = ("ts", "time", "timestamp", "@timestamp", "start_time", "StartUTC", "asctime")
 _HEAD: Final = 200
-"""How many characters of a line may hold its time: clients choose the text behind them."""
+"""How many characters of a line may hold its time: clients choose the text that follows."""
 
 
 def time_in_line(line: str) -> float | None:
-    """Seconds since the epoch of a line's own time; None if it has none.
+    """Read a line's own time, in seconds since the epoch; None if it has none.
 
-    A time without a zone counts as UTC: lines of one log keep their distances. One without a
-    year counts as this year's.
+    A time without a zone counts as UTC: the intervals within one log stay right. A time without
+    a year counts as this year's.
 
     Args:
         line: The line.
@@ -82,7 +82,7 @@ _LATEST: Final = 4e9
 
 
 def _plausible(value: float) -> float | None:
-    """Seconds since the epoch from a number of seconds, milli-, micro- or nanoseconds."""
+    """Turn a number of seconds, milli-, micro- or nanoseconds into seconds since the epoch."""
     for unit in (1.0, 1e3, 1e6, 1e9):
         if 0 <= value / unit < _LATEST:
             return value / unit
@@ -90,7 +90,7 @@ def _plausible(value: float) -> float | None:
 
 
 def time_in_fields(fields: Mapping[str, Any]) -> float | None:
-    """Seconds since the epoch of a JSON line; None if it has none.
+    """Read a JSON line's own time, in seconds since the epoch; None if it has none.
 
     Args:
         fields: The line's object.

@@ -1,8 +1,8 @@
-"""A traceback's text, taken apart: its exceptions, and what each one's frames show.
+"""Take a traceback's text apart: find its exceptions, and what the frames of each show.
 
-What proves a client's departure here is weaker than in the middleware, which compares sockets:
-the innermost frame that is no library of sockets must be a server's own, and every exception in
-the text, however it came there, must be the client's. One that is not makes the whole unclear.
+The proof of a client's departure is weaker here than in the middleware, which compares sockets:
+the innermost frame outside the socket libraries must be a server's own, and every exception in the
+text, however it came there, must be the client's. One that is not makes the whole text unclear.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Frame:
     """One frame, as a traceback prints it.
 
     Args:
-        path: The file, from its package on; as it is where it lies in no package.
+        path: The file, relative to its package's parent; unchanged where it lies in no package.
         function: The function's name.
         owner: ``stdlib``, the name of an installed package, or empty for the application's own.
-        code: The line of code below it, if it was printed.
+        code: The line of code below it, if the traceback has it.
     """
 
     path: str
@@ -46,8 +46,8 @@ class Raised:
     """One exception of a traceback.
 
     Args:
-        name: Its class, as it is printed: with its module, but for builtins.
-        text: What it says.
+        name: Its class as printed: with its module, except for builtins.
+        text: Its message.
         frames: Its frames, the innermost last.
     """
 
@@ -62,10 +62,10 @@ class Raised:
 
 
 class Role:
-    """Which part of a stack each file belongs to."""
+    """The part of the stack that each file belongs to."""
 
     NEUTRAL: Final = (
-        # Between any code and a socket, whosever it is.
+        # These stand between any code and a socket, whoever owns the socket.
         *("anyio/", "eventlet/", "gevent/", "greenlet/", "h11/", "httptools/", "sniffio/", "trio/"),
         *("uvloop/", "websockets/", "wsproto/", "h2/", "asgiref/"),
         *("aiohttp/http_writer.py", "aiohttp/http_websocket.py", "aiohttp/_websocket/"),
@@ -85,7 +85,7 @@ class Role:
         *("websockets/server.py", "django/core/servers/basehttp.py"),
     )
     INPUTS: Final[Mapping[str, frozenset[str]]] = {
-        # Frameworks' own streams over a request's body: the file, and what reads there.
+        # Frameworks' own streams over a request's body: the file, and the functions that read.
         "django/core/handlers/wsgi.py": frozenset({"_read_limited", "read", "readline"}),
         "werkzeug/wsgi.py": frozenset({"on_disconnect", "read", "readall", "readinto"}),
     }
@@ -111,11 +111,12 @@ class Role:
 _CALLS_THE_APPLICATION: Final = re.compile(
     r"\bapp\(|application\(|\.wsgi\(|\bapp\b.*\(|await result|\bfor \w+ in\b|await inner"
 )
-"""Behind such a line of a server stands the application, also where it shows no frames."""
+"""Such a line in a server calls the application, even where the application shows no frames."""
 _TALKS: Final = re.compile(r"read|recv|receive|parse|chunk|write|send|flush|finish|handshake")
-"""Functions of servers that talk to a client, where a traceback shows no code."""
+"""Servers' functions that talk to a client, for tracebacks that show no code."""
 _SERVES: Final = "_server_request_loop"
-"""Tornado reads requests and responses with the same code; below this function, requests."""
+"""Tornado reads requests and responses with the same code; below this function, it reads
+requests."""
 _PARSES: Final = frozenset({"parse_headers", "_read_headers"})
 """Functions of `http.client` that `http.server` uses."""
 _READS: Final = re.compile(
@@ -123,7 +124,7 @@ _READS: Final = re.compile(
 )
 
 _WORDS: Final = {
-    # Class: where its own framework raises it.
+    # For each class, the place where its own framework raises it.
     "ClientDisconnect": ("starlette/requests.py", "starlette/responses.py"),
     "ClientDisconnected": ("uvicorn/", "waitress/", "werkzeug/"),
     "NoMoreData": ("gunicorn/",),
@@ -145,7 +146,7 @@ _BOTH: Final = frozenset(
         *("BrokenResourceError",),
     }
 )
-"""Words for either side: only frames can tell."""
+"""Words that fit either side: only frames can tell."""
 _TOLD: Final = frozenset(
     {
         *("psycopg.OperationalError", "psycopg2.OperationalError", "psycopg2.InterfaceError"),
@@ -156,7 +157,7 @@ _TOLD: Final = frozenset(
         *("asyncpg.exceptions._base.InterfaceError", "aiohttp.client_exceptions.ClientOSError"),
     }
 )
-"""Classes that say other things as well: their text decides."""
+"""Classes with other meanings as well: their text decides."""
 _LOST_TEXT: Final = re.compile(
     r"server closed the connection|Lost connection to|gone away|connection (?:is|already) closed"
     r"|Connection aborted|[Ss]erver disconnected|connection was closed|ConnectionTerminated"
@@ -169,7 +170,7 @@ _OWNERS: Final[Mapping[str, frozenset[str]]] = {
     short: frozenset(name.partition(".")[0] for name in LOST if name.rpartition(".")[2] == short)
     for short in ("ReadError", "WriteError", "ServerDisconnectedError", "StreamLostError")
 }
-"""By class without its module: the libraries that have it, and say by it that one is lost."""
+"""For each class, without its module: the libraries that raise it for a lost connection."""
 _NEVER_CONNECTED: Final = re.compile(
     r"[Cc]onnection refused|connecting to|could not|Name or service|\[Errno 111\]|Max retries"
     r"|connection failed|No route to host"
@@ -177,7 +178,7 @@ _NEVER_CONNECTED: Final = re.compile(
 
 
 def exceptions_in(lines: Sequence[str]) -> list[Raised]:
-    """The exceptions of a traceback's text, in the text's order: the outermost is the last.
+    """Find the exceptions in a traceback's text, in the text's order: the outermost is the last.
 
     Args:
         lines: The traceback's lines, without prefixes.
@@ -228,21 +229,21 @@ def _frame(file: str, function: str) -> Frame:
 
 
 def kind_of(raised: Sequence[Raised], *, is_whole: bool) -> str | None:
-    """The name of the kind that a traceback is of.
+    """Find the name of a traceback's kind.
 
     Args:
         raised: Its exceptions.
         is_whole: Whether all of the traceback is there.
 
     Returns:
-        A name in `KINDS`; None if it is not about a broken connection.
+        A name in `KINDS`; None if the traceback is not about a broken connection.
     """
     parts: list[str | None] = []
     behind: str | None = None
     for each in reversed([each for each in raised if each.short not in _GROUP_NAMES]):
         part = _part(each)
         if part == "python_unproven" and _is_a_transports(each) and _is_clients(behind):
-            # A transport raised it by itself; the outcome shows whose transport it was.
+            # A transport raised it on its own; the outcome shows whose transport it was.
             part = behind
         parts.append(part)
         behind = part
@@ -267,7 +268,7 @@ def _is_a_transports(raised: Raised) -> bool:
 
 
 def _part(raised: Raised) -> str | None:
-    """What one exception shows; None if it is none of a connection's."""
+    """Find out what one exception shows; None if it is not about a connection."""
     inner = next((frame for frame in reversed(raised.frames) if not _is_neutral(frame)), None)
     if raised.short in _WORDS:
         is_own = inner is not None and inner.path.startswith(_WORDS[raised.short])
@@ -290,9 +291,9 @@ def _part(raised: Raised) -> str | None:
 
 
 def _is_lost(raised: Raised) -> bool:
-    """Whether a client library's own class says that it lost a connection."""
+    """Whether a client library raised its own class for a lost connection."""
     if raised.name not in LOST:
-        # granian prints classes without their modules: the frames have to name the library.
+        # granian prints classes without their modules: the frames must name the library.
         return "." not in raised.name and any(
             frame.owner == owner
             for frame in raised.frames[-2:]
@@ -317,7 +318,7 @@ def _is_neutral(frame: Frame) -> bool:
 
 
 def _is_servers(inner: Frame, raised: Raised) -> bool:
-    """Whether the innermost frame is a server's own, which deals with its client there."""
+    """Whether the innermost frame is a server's own, at a place where it talks to its client."""
     if any(frame.path.startswith(Role.CLIENTS) for frame in raised.frames if frame.owner):
         return False
     if not inner.owner:
@@ -339,7 +340,7 @@ _FLUSHES: Final = re.compile(r"(?:await |yield )?self\.(?:flush|finish|write_mes
 
 
 def _is_tornados_handler(raised: Raised) -> bool:
-    """Whether a handler of Tornado's, called by it, awaits its own response."""
+    """Whether a Tornado handler, called by Tornado, awaits its own response."""
     kept = [frame for frame in raised.frames if not _is_neutral(frame)]
     while kept and kept[-1].owner:
         kept.pop()
@@ -372,7 +373,7 @@ def _is_uwsgis(raised: Raised) -> bool:
 
 
 def library_in(raised: Sequence[Raised]) -> str | None:
-    """The client library that a traceback goes through, the innermost first.
+    """Find the innermost client library that a traceback goes through.
 
     Args:
         raised: Its exceptions.

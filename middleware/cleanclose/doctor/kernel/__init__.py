@@ -1,5 +1,5 @@
 """`cleanclose kernel`: which resets the kernel made, and why.
 
-`figures` reads what `/proc` tells, `readings` makes sentences of two looks at it, `tracing` hears
-of each reset as it happens, `naming` says whose it was.
+`figures` reads `/proc`, `readings` compares two looks at it and puts the difference into sentences,
+`tracing` reports each reset as it happens, `naming` says whose it was.
 """

@@ -35,9 +35,9 @@ __all__ = ["command"]
 _ONCE: Final = 2.0
 """Seconds of a single look: short enough to wait for, long enough for a rate."""
 _PATIENCE: Final = 0.2
-"""Seconds between two looks at the trace, so that Ctrl-C is heard at once."""
+"""Seconds between two looks at the trace, so that Ctrl-C works at once."""
 _EVENT_DELAY: Final = 0.5
-"""Seconds in which a server writes a line about what the kernel has just done."""
+"""Seconds within which a server logs what the kernel has just done."""
 _ANY: Final = "any"
 _NONE: Final = "none"
 
@@ -64,7 +64,7 @@ _NONE: Final = "none"
     metavar="FINDING",
     help="End with status 1 for this counter, queue_full, any (the default) or none.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; one line each if it goes on.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, or JSON lines if it goes on.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -78,13 +78,13 @@ def command(
 ) -> None:
     """Say which resets the kernel made, and why (Linux).
 
-    The counters are those of this machine or container together; a queue is one socket's.
-    Neither needs root; --trace does.
+    The counters cover this whole machine or container; a queue belongs to one socket.
+    Neither needs root, but --trace does.
     """
     if watch and trace:
-        raise click.UsageError("--watch and --trace show different things: take one.")
+        raise click.UsageError("--watch and --trace show different things: use one of them.")
     if events is not None and not trace:
-        raise click.UsageError("--events belongs to --trace.")
+        raise click.UsageError("--events works only with --trace.")
     out = console(as_json)
     failing = _failing(fail_on)
     try:
@@ -106,10 +106,10 @@ def _failing(fail_on: Collection[str]) -> frozenset[str]:
 
 
 class _Stop:
-    """Ctrl-C is how `--watch` and `--trace` are meant to end, with all that was seen told.
+    """Notes Ctrl-C, which ends `--watch` and `--trace` after they have shown all that they saw.
 
-    An exception could come when something is read and not yet shown. A second signal does what
-    it does elsewhere.
+    An exception could arrive when something is read but not yet shown. A second signal has its
+    usual effect.
     """
 
     def __init__(self) -> None:
@@ -118,7 +118,7 @@ class _Stop:
 
     def __enter__(self) -> Self:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            # Windows does not have them all.
+            # Windows lacks some of them.
             number = getattr(signal, name, None)
             if number is not None:
                 self._before[number] = signal.signal(number, self._stop)
@@ -128,7 +128,7 @@ class _Stop:
         self._restore()
 
     def sleep(self, seconds: float) -> None:
-        """Wait so long, or until a signal comes."""
+        """Wait so many seconds, or until a signal comes."""
         until = time.monotonic() + seconds
         while not self.wanted and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, _PATIENCE))
@@ -188,7 +188,7 @@ def _show(
     if as_json:
         print_json_line(reading)
     elif live is not None:
-        # The counters since the beginning; what a second brought would flicker.
+        # The counters since the beginning: those of a single second would flicker.
         live.update(reading_tables(read(began, current, port)), refresh=True)
     else:
         out.print(reading_tables(reading))
@@ -211,8 +211,8 @@ def _trace(
         tracer = stack.enter_context(Tracer())
         stop = stack.enter_context(_Stop())
         began = time.monotonic()
-        # On standard error, where a program that starts this can wait for it.
-        click.echo("Listening for resets; Ctrl-C ends it.", err=True)
+        # To standard error, where a program that started this command can wait for it.
+        click.echo("Listening for resets. Press Ctrl-C to stop.", err=True)
         while not stop.wanted and (seconds is None or time.monotonic() - began < seconds):
             for reset in _next(tracer, log, port, as_json):
                 _tell(out, namer, reset, counts, as_json)
@@ -234,7 +234,7 @@ def _next(tracer: Tracer, log: EventLog | None, port: int | None, as_json: bool)
 
 
 def _wanted(resets: Sequence[Reset], port: int | None, as_json: bool) -> list[Reset]:
-    """Those of the port. For people, one that is sent and received here is shown once."""
+    """Select the port's resets. People see a reset that was sent and received here only once."""
     sent = {(each.local, each.remote) for each in resets if each.direction is Direction.SENT}
     return [
         each

@@ -1,4 +1,4 @@
-"""What ``/proc`` and netlink tell without root: counters, accept queues, settings, owners."""
+"""Read what ``/proc`` and netlink show without root: counters, accept queues, settings, owners."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-# The one place of the doctor that asks the product's own reader of the kernel's figures.
+# The doctor's one use of the product's own reader of the kernel's figures.
 from cleanclose.core.kernel import Listener, kernel_figures
 from cleanclose.doctor.kernel.sentences import COUNTERS, SYSCTLS
 
@@ -27,7 +27,7 @@ _PROC: Final = Path("/proc")
 
 
 class Unavailable(Exception):
-    """There are no figures here; the text is a sentence with the reason."""
+    """The kernel's figures cannot be read here; the message gives the reason in one sentence."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,10 +51,10 @@ class Figures:
 
     Args:
         at: Seconds of a clock that only goes forward.
-        counters: By their names in `COUNTERS`. What an older kernel does not have is missing.
+        counters: By their names in `COUNTERS`, without those that an older kernel lacks.
         listeners: The listening TCP sockets.
-        owners: For each port, the processes that listen at it, as far as they can be seen.
-        sysctls: By their names in `SYSCTLS`. What a container hides is missing.
+        owners: For each port, the visible processes that listen at it.
+        sysctls: By their names in `SYSCTLS`, without those that a container hides.
         namespace: The kernel's name for this network namespace; None where it is hidden.
         unseen: A sentence for each thing that cannot be seen from here.
     """
@@ -69,7 +69,7 @@ class Figures:
 
 
 def look() -> Figures:
-    """Ask the kernel. It takes some milliseconds, and a few more where many processes run.
+    """Ask the kernel. This takes some milliseconds, and a few more where many processes run.
 
     Raises:
         Unavailable: This is not Linux, or ``/proc`` does not show its counters.
@@ -83,8 +83,8 @@ def look() -> Figures:
     counters = _counters()
     if found is None or not counters:
         raise Unavailable(
-            "/proc/net is hidden here, so that the kernel's counters cannot be read: mount /proc, "
-            "or run it outside of this container."
+            "/proc/net is hidden here, so the kernel's counters cannot be read: mount /proc, or "
+            "run this command outside the container."
         )
     owners, hidden = listening_owners()
     sysctls = _sysctls()
@@ -102,20 +102,20 @@ def look() -> Figures:
 def _counters() -> dict[str, int]:
     found: dict[str, int] = {}
     for name in _COUNTER_FILES:
-        # Hidden, or no longer in its format of thirty years: the other file may help.
+        # The file is hidden, or no longer has its format of thirty years: the other file may help.
         with contextlib.suppress(OSError, ValueError):
             found |= parse_counters((_PROC / name).read_text("ascii").splitlines())
     return {name: found[name] for name in COUNTERS if name in found}
 
 
 def parse_counters(lines: Iterable[str]) -> dict[str, int]:
-    """All counters in a file like ``/proc/net/netstat``.
+    """Read all counters in a file like ``/proc/net/netstat``.
 
     Args:
-        lines: Its lines: pairs of one with names and one with values, both behind a prefix.
+        lines: Its lines, in pairs: first the names, then the values, each after a prefix.
 
     Raises:
-        ValueError: It is not such a file.
+        ValueError: The file has another format.
     """
     found: dict[str, int] = {}
     pairs = iter(lines)
@@ -171,8 +171,8 @@ def _unseen(
 
 
 def in_container() -> bool:
-    """Whether this looks like a container, by the files and variables that the usual ones leave."""
-    # podman and systemd-nspawn set the one in small letters.
+    """Whether this looks like a container, by the files and variables that the usual ones have."""
+    # podman and systemd-nspawn set the lower-case variable.
     if {"KUBERNETES_SERVICE_HOST", "container"} & os.environ.keys():
         return True
     return any(Path(path).exists() for path in ("/.dockerenv", "/run/.containerenv"))
@@ -201,7 +201,7 @@ def _listening_inodes() -> dict[str, int]:
             next(file, None)
             for line in file:
                 fields = line.split()
-                # Listening sockets come first, and there may be many others.
+                # Listening sockets come first, and many others may follow.
                 if fields[3] != _LISTEN:
                     break
                 found[fields[9]] = int(fields[1].rpartition(":")[2], 16)
@@ -217,7 +217,7 @@ def _pids() -> list[int]:
 
 def _socket_inodes(pid: int) -> list[str]:
     found: list[str] = []
-    # It may end at any moment, or belong to somebody else.
+    # The process may end at any moment, or belong to somebody else.
     with contextlib.suppress(OSError), os.scandir(_PROC / str(pid) / "fd") as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
@@ -230,10 +230,10 @@ def owner_of(pid: int) -> Owner | None:
     """Describe a process.
 
     Args:
-        pid: Its number, or that of one of its threads.
+        pid: Its number, or the number of one of its threads.
 
     Returns:
-        The process; None if there is none (any more).
+        The process; None if it does not exist, or no longer.
     """
     folder = _PROC / str(pid)
     try:

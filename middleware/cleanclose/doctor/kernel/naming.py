@@ -1,4 +1,4 @@
-"""Whose a traced reset was: the process that owns the port, the sentence, our own events."""
+"""Say whose a traced reset was: find the port's process, the sentence, and our own event."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _EVENTS: Final = frozenset(
     each.name for each in (ClientDeparted, ResponseUndelivered, TruncatedUpload, UploadDrained)
 )
 _FRESH: Final = 2.0
-"""Seconds for which the list of listening processes is valid."""
+"""Seconds after which the list of listening processes is read again."""
 _REMEMBERED: Final = 10_000
 _TOGETHER: Final = 1.5
-"""Seconds between a reset and the line about it."""
+"""The most seconds between a reset and the event about it."""
 
 
 class Role(enum.StrEnum):
-    """What this machine's end of the connection is."""
+    """The role of this machine's end of the connection."""
 
     SERVER = "server"
     """A process here listens at its port."""
@@ -44,16 +44,16 @@ class NamedReset:
     """A reset, and whose it was.
 
     Args:
-        time: When, in UTC.
-        direction: Which way it went.
+        time: The time, in UTC.
+        direction: Whether it was sent or received.
         local: This machine's end.
         remote: The other end.
         state: As `Reset.state`.
         reason: As `Reset.reason`.
-        role: What this machine's end is.
+        role: The role of this machine's end.
         owner: Its process, if /proc shows it.
         sentence: Who reset which connection, and why.
-        event: What cleanclose said of the same client at that time, if its log is read.
+        event: The event of cleanclose about the same client at that time, if its log is read.
     """
 
     time: datetime
@@ -69,13 +69,13 @@ class NamedReset:
 
 
 class EventLog:
-    """The events of cleanclose in a file with a JSON object on each line, from now on.
+    """The events that cleanclose writes to a file from now on, one JSON object on each line.
 
     Args:
-        path: The file, which a server writes.
+        path: The file, which a server writes to.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,20 +89,20 @@ class EventLog:
         self._file.close()
 
     def read(self) -> None:
-        """Take up the events since the last time."""
+        """Read the events that have come since the last call."""
         *lines, self._rest = (self._rest + self._file.read()).split("\n")
         now = time.monotonic()
         self._recent.extend((now, *event) for line in lines if (event := _event(line)) is not None)
 
     def take(self, remote: str, at: float) -> dict[str, Any] | None:
-        """Find the event that belongs to a reset. Each belongs to one.
+        """Find the event that belongs to a reset. Each event belongs to one reset.
 
-        An event has its client's address without the port, so that the time has to decide
-        between several connections of one client.
+        An event has its client's address without the port, so the time must decide between
+        several connections of one client.
 
         Args:
             remote: The client's end, ``host:port``.
-            at: When the reset was, in seconds of `time.monotonic`.
+            at: The reset's time, in seconds of `time.monotonic`.
         """
         host = remote.rpartition(":")[0].strip("[]")
         for entry in self._recent:
@@ -117,7 +117,7 @@ class Namer:
     """Names the owners of traced resets.
 
     Args:
-        events: Where our own events are read, if anywhere.
+        events: The log of our own events, if there is one.
     """
 
     def __init__(self, events: EventLog | None = None) -> None:
@@ -130,7 +130,7 @@ class Namer:
         """Ask again who listens."""
         now = time.monotonic()
         if now - self._asked > _FRESH:
-            # Who has listened goes on being known: a reset may be the last that one did.
+            # Keep those that no longer listen: a reset may be the last act of a process.
             self._owners |= listening_owners()[0]
             self._asked = now
 
@@ -160,12 +160,12 @@ class Namer:
 
 
 def _running(reset: Reset) -> Owner | None:
-    """The task that was in the system call, where the reason says that it is to blame."""
+    """Name the task that was in the system call, where the reason puts the blame on it."""
     reason = REASONS.get(reset.reason or "")
     if reset.direction is Direction.RECEIVED or reason is None or not reason.by_caller:
         return None
     owner = owner_of(reset.tid)
-    # In a container, the machine's number of a task is unknown to us, or another task's.
+    # In a container, the machine's number of a task is unknown, or belongs to another task.
     if owner is not None and owner.name == reset.task:
         return owner
     return Owner(pid=reset.tid, name=reset.task)
@@ -186,7 +186,7 @@ def _sentence(reset: Reset, role: Role, owner: Owner | None) -> str:
 
 
 def label(owner: Owner) -> str:
-    """Call a process by the server that it is, if that is a known one; with its number."""
+    """Make a process's label: its number, and the server's name if it is a known server."""
     server = settings_of(owner.command)
     return f"{owner.name if server is None else server.server} ({owner.pid})"
 

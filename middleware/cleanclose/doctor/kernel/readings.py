@@ -1,4 +1,4 @@
-"""Two looks at the kernel, in sentences."""
+"""Compare two looks at the kernel, and put the difference into sentences."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 QUEUE_FULL: Final = "queue_full"
-"""The one finding without a counter: connections wait at a full queue."""
+"""The one finding that has no counter: connections wait at a full queue."""
 
 FINDINGS: Final[Sequence[str]] = (
     *(name for name, meaning in COUNTERS.items() if meaning.advice is not None),
@@ -32,7 +32,7 @@ FINDINGS: Final[Sequence[str]] = (
 _INSIDE: Final[Mapping[str, Sequence[str]]] = {
     "ListenDrops": ("ListenOverflows", "TCPReqQFullDrop"),
 }
-"""What else a counter counts: those that have a sentence of their own."""
+"""Counters that are included in another one, and have a sentence of their own."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,9 +41,9 @@ class Counter:
 
     Args:
         name: The kernel's name.
-        total: Its value: since the machine, or this network namespace, was started.
-        grown: By how much it grew.
-        per_second: The same for a second.
+        total: Its value since the start of the machine, or of this network namespace.
+        grown: Its growth over the observed time.
+        per_second: Its growth per second.
         short: What it counts.
     """
 
@@ -63,9 +63,9 @@ class Queue:
         port: The port.
         waiting: Connections that wait to be accepted, in the fullest of its queues.
         limit: How many may wait there; None where the kernel does not tell.
-        owners: The processes that listen at this port, as far as they can be seen.
-        server: The server, if it is a known one.
-        note: A sentence about its limit, if there is something to say.
+        owners: The visible processes that listen at this port.
+        server: The server's name, if it is a known server.
+        note: A sentence about its limit, if the limit needs one.
     """
 
     address: str
@@ -79,14 +79,14 @@ class Queue:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """Something that was seen to happen.
+    """Something that happened while the command looked.
 
     Args:
         name: One of `FINDINGS`.
-        count: How often, or how many wait.
-        means: A sentence: what it is.
-        advice: A sentence: which setting, and which way.
-        port: The port, where one is known.
+        count: How often it happened, or how many connections wait.
+        means: One sentence: its meaning.
+        advice: One sentence: which setting to change, and in which direction.
+        port: The port, if it is known.
     """
 
     name: str
@@ -98,17 +98,17 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """What `cleanclose kernel` has to say.
+    """The result of `cleanclose kernel`.
 
     Args:
         seconds: How long it looked.
-        namespace: The network namespace; all counters are those of its processes together.
+        namespace: The network namespace; the counters cover all its processes together.
         counters: The counters.
         queues: The listening sockets.
         sysctls: The settings of the kernel.
         findings: What happened while it looked.
-        earlier: Names of what happened before: their sentences, not their alarms.
-        unseen: What it could not see.
+        earlier: Names of what happened before it looked: they get a sentence, but raise no alarm.
+        unseen: One sentence for each thing that it could not see.
     """
 
     seconds: float
@@ -127,7 +127,7 @@ def read(first: Figures, last: Figures, port: int | None = None) -> Reading:
     Args:
         first: The earlier one.
         last: The later one.
-        port: The only port whose accept queues are of interest; None for all.
+        port: The only port whose accept queues to show; None for all.
     """
     seconds = max(last.at - first.at, 1e-3)
     counters = [
@@ -163,7 +163,7 @@ def read(first: Figures, last: Figures, port: int | None = None) -> Reading:
 
 
 def worst(findings: Sequence[Finding], fail_on: Collection[str]) -> bool:
-    """Whether any finding is one of those which make a check fail."""
+    """Whether any finding is one of those that should make the check fail."""
     return any(each.name in fail_on for each in findings)
 
 
@@ -190,7 +190,7 @@ def _turned_away(sysctls: Mapping[str, int]) -> str:
         return ""
     if abort:
         return " They get a reset (net.ipv4.tcp_abort_on_overflow is 1; 0 lets them try again)."
-    return " They try again after a second, and then ever later."
+    return " They try again after a second, and then at growing intervals."
 
 
 def _queues(first: Figures, last: Figures, port: int | None) -> list[Queue]:
@@ -241,8 +241,8 @@ def _note(limit: int | None, somaxconn: int | None, server: ServerSettings | Non
 
 
 def _full(queue: Queue) -> Finding | None:
-    # The kernel turns away when more than the limit wait (sk_acceptq_is_full): a limit of 2
-    # shows 3.
+    # The kernel turns connections away when more than the limit wait (sk_acceptq_is_full): a
+    # full queue with a limit of 2 shows 3.
     if queue.limit is None or queue.waiting <= queue.limit:
         return None
     return Finding(

@@ -1,4 +1,4 @@
-"""What each figure and each of the kernel's reasons means, and which setting changes it."""
+"""The meaning of each figure and of each of the kernel's reasons, and the setting to change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Meaning:
     """A counter in words.
 
     Args:
-        means: One sentence: what has happened if it grows.
-        advice: What to change, and which way. None for a sum of others, which is no finding.
-        short: Some words for a table.
+        means: One sentence: what happened if the counter grew.
+        advice: What to change, and in which direction. None for a sum of other counters, which
+            makes no finding.
+        short: A few words for a table.
     """
 
     short: str
@@ -88,12 +89,12 @@ COUNTERS: Final[Mapping[str, Meaning]] = MappingProxyType(
         ),
     }
 )
-"""The counters, in the order in which they are shown.
+"""The counters, in the order in which tables show them.
 
-What moves each of them stands in net/ipv4/tcp.c (``__tcp_close``, ``tcp_check_oom``), tcp_input.c
+These functions move them: net/ipv4/tcp.c (``__tcp_close``, ``tcp_check_oom``), tcp_input.c
 (``tcp_conn_request``, ``tcp_rcv_state_process``), tcp_ipv4.c (``tcp_v4_syn_recv_sock``) and
-tcp_timer.c (``tcp_write_err``) of Linux; the last two are of RFC 4022. Every overflow and every
-TCPReqQFullDrop is a ListenDrop too.
+tcp_timer.c (``tcp_write_err``) of Linux; RFC 4022 defines the last two. Every overflow and every
+TCPReqQFullDrop counts as a ListenDrop too.
 """
 
 SYSCTLS: Final[Mapping[str, str]] = MappingProxyType(
@@ -104,7 +105,7 @@ SYSCTLS: Final[Mapping[str, str]] = MappingProxyType(
         "net.ipv4.tcp_abort_on_overflow": "0: who is turned away tries again; 1: is reset",
     }
 )
-"""The settings of the kernel that are shown, each with its meaning."""
+"""The kernel's settings that tables show, each with its meaning."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,10 +113,10 @@ class Reason:
     """One of the kernel's reasons for a reset in words.
 
     Args:
-        because: How the sentence "… reset this connection" goes on.
-        by_caller: Whether it is sent while the program that caused it is in a system call, so
-            that the running task is the one to blame. All others are sent for a packet that came
-            in, whoever runs then.
+        because: The continuation of the sentence "… reset this connection".
+        by_caller: Whether the kernel sends it while the program that caused it is in a system
+            call: then the running task is to blame. It sends all others when a packet comes in,
+            whichever task is running then.
     """
 
     because: str

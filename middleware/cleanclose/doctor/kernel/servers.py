@@ -1,4 +1,4 @@
-"""What a server's command line says of its backlog and its keep-alive timeout."""
+"""Read a server's backlog and its keep-alive timeout off its command line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["SERVERS", "ServerSettings", "settings_of"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSettings:
-    """A server, as far as it is known from outside.
+    """A server, as far as its command line shows it.
 
     Args:
         server: Its name.
-        backlog: How long an accept queue it asks the kernel for.
+        backlog: The length of the accept queue that it asks the kernel for.
         keep_alive: Seconds that it keeps an idle connection open; None if it has no such setting.
-        from_defaults: The settings of these two that its command line does not have: the values
-            are its defaults, unless a configuration file or a variable says otherwise.
+        from_defaults: Which of the two settings its command line lacks: their values are its
+            defaults, unless a configuration file or a variable changes them.
     """
 
     server: str
@@ -39,7 +39,7 @@ SERVERS: Final[Mapping[str, Program]] = MappingProxyType(
         if room.program is not None and room.program.names
     }
 )
-"""The servers that a command line shows."""
+"""The servers that this module recognises by their command lines."""
 
 _NAMES: Final[Mapping[str, str]] = MappingProxyType(
     {name: server for server, program in SERVERS.items() for name in program.names}
@@ -50,10 +50,11 @@ def settings_of(command: Sequence[str]) -> ServerSettings | None:
     """Read a server's settings off its command line.
 
     Args:
-        command: The words; gunicorn and others that rename their processes leave one long word.
+        command: The words. Programs that rename their processes, like gunicorn, leave one long
+            word.
 
     Returns:
-        The settings; None if it is no server of `SERVERS`.
+        The settings; None if it is not a server in `SERVERS`.
     """
     words = [word for each in command for word in each.split(" ")] if len(command) == 1 else command
     name = _server_name(words)

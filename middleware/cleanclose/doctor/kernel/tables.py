@@ -1,4 +1,4 @@
-"""What people see of `cleanclose kernel`: tables of 80 columns that need no colour."""
+"""The tables of `cleanclose kernel`: 80 columns wide, and readable without colour."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def reading_tables(reading: Reading) -> RenderableType:
     """Lay out all of a reading.
 
     Args:
-        reading: It.
+        reading: The reading.
     """
     parts: list[RenderableType] = [_counters(reading), _queues(reading.queues)]
     parts += [_sysctls(reading), *_findings(reading.findings)]
@@ -140,7 +140,7 @@ def reset_lines(reset: NamedReset) -> RenderableType:
     """Lay out one reset: when, which way, both ends, and a sentence.
 
     Args:
-        reset: It.
+        reset: The reset.
     """
     sent = reset.direction is Direction.SENT
     head = Text()
@@ -159,11 +159,11 @@ def reset_lines(reset: NamedReset) -> RenderableType:
 
 
 def reset_summary(counts: dict[tuple[str, str, str], int], seconds: float) -> RenderableType:
-    """Lay out how many resets there were of each kind.
+    """Lay out the number of resets of each kind.
 
     Args:
         counts: For each direction, owner and reason, how many.
-        seconds: How long it was listened.
+        seconds: How long the command listened.
     """
     if not counts:
         return Text(f"No reset was sent or received in {seconds:.1f} s.", "green")

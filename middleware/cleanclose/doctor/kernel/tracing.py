@@ -1,8 +1,8 @@
-"""Each reset as the kernel sends or receives it: two tracepoints, in an instance of our own.
+"""Report each reset as the kernel sends or receives it: two tracepoints, in an instance of our own.
 
 tracefs gives every instance its own buffer and its own switches (Documentation/trace/ftrace.rst,
-"Instances"), so that nobody else's tracing changes, and nothing stays on when ours is removed.
-No BPF and no compiler is needed, only that tracefs can be written to: root, as a rule.
+"Instances"), so that nobody else's tracing changes, and nothing stays on after we remove ours. This
+needs neither BPF nor a compiler, only write access to tracefs, which root usually has.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _FIELD: Final = re.compile(r"(\w+)=(\S+)")
 
 
 class Untraceable(Exception):
-    """There is no tracing here; the text is a sentence that says why, and what helps."""
+    """Tracing is impossible here; the message says in one sentence why, and what helps."""
 
 
 class Direction(enum.StrEnum):
-    """Which way a reset goes."""
+    """Whether this machine sends a reset, or receives it."""
 
     SENT = "sent"
     RECEIVED = "received"
@@ -55,15 +55,15 @@ class Reset:
     """A reset that this machine sent or received, in any of its network namespaces.
 
     Args:
-        direction: Which way.
+        direction: Whether it was sent or received.
         at: Seconds of `time.monotonic`.
         local: This machine's end of the connection, ``host:port`` (``[host]:port``).
         remote: The other end.
         state: The state of the connection, without ``TCP_``; None for a received one, or where
             there is no socket.
-        reason: The kernel's own reason, as it calls it; None for a received one, and before
-            Linux 6.10.
-        task: The name of the task that ran then. See `cleanclose.doctor.kernel.sentences.Reason`.
+        reason: The kernel's own name for its reason; None for a received one, and before Linux
+            6.10.
+        task: The name of the running task. See `cleanclose.doctor.kernel.sentences.Reason`.
         tid: Its number in the machine's first PID namespace.
     """
 
@@ -81,10 +81,10 @@ class Tracer:
     """Reports each reset. A context manager, which removes what it made.
 
     Args:
-        tracefs: Where tracefs is mounted; found out if None.
+        tracefs: The place where tracefs is mounted; None to look for it.
 
     Raises:
-        Untraceable: By entering: this is not Linux, tracefs is not mounted, may not be used, or
+        Untraceable: On entering: this is not Linux, or tracefs is not mounted, not accessible, or
             lacks the tracepoints.
     """
 
@@ -95,7 +95,7 @@ class Tracer:
         self._pipe = -1
         self._rest = b""
         self.lost: int = 0
-        """Resets that came faster than they were read, and are not told."""
+        """The number of resets that were lost because they came faster than we read them."""
 
     def __enter__(self) -> Self:
         tracefs = self._tracefs or find_tracefs()
@@ -103,8 +103,8 @@ class Tracer:
             instances = tracefs / "instances"
             _remove_left_behind(instances)
             instance = instances / f"{_PREFIX}{os.getpid()}-{id(self):x}"
-            # Known before it is there: Ctrl-C may come in between. The folder is held, so that the
-            # instance can be removed from a tracefs that somebody has unmounted meanwhile.
+            # Set before the instance exists, because Ctrl-C may come in between. The open folder
+            # lets us remove the instance even if somebody has unmounted tracefs meanwhile.
             self._instances = os.open(instances, os.O_RDONLY | os.O_DIRECTORY)
             self._instance = instance
             instance.mkdir()
@@ -125,7 +125,7 @@ class Tracer:
         self.close()
 
     def close(self) -> None:
-        """Remove the instance, and with it all that it has switched on. It may be called twice."""
+        """Remove the instance, and with it all that it switched on. A second call does nothing."""
         pipe, self._pipe = self._pipe, -1
         if pipe >= 0:
             os.close(pipe)
@@ -141,10 +141,10 @@ class Tracer:
             os.close(instances)
 
     def read(self, seconds: float = 0.0) -> list[Reset]:
-        """Tell the resets since the last time.
+        """Return the resets since the last call.
 
         Args:
-            seconds: How long to wait for the first one.
+            seconds: The longest time to wait for the first one.
         """
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
@@ -157,7 +157,7 @@ class Tracer:
         return sorted(self._parse(lines), key=lambda reset: reset.at)
 
     def drain(self, quiet: float = 0.3) -> list[Reset]:
-        """Tell the resets until none has come for a while.
+        """Return the resets, until none comes for a while.
 
         Args:
             quiet: Seconds.
@@ -168,11 +168,11 @@ class Tracer:
         return found
 
     def _switch_on(self, instance: Path) -> None:
-        # The clock of time.monotonic(); "local" is another one on each processor.
+        # The clock of time.monotonic(); the clock "local" differs between processors.
         _put(instance / "trace_clock", "mono")
         with contextlib.suppress(OSError):
-            # Linux 5.0; without it poll() waits for a buffer that is half full, and read() is
-            # called again anyway.
+            # Since Linux 5.0. Without it poll() waits for a buffer that is half full, which is
+            # harmless, because we call read() again anyway.
             _put(instance / "buffer_percent", "0")
         with contextlib.suppress(OSError):
             _put(instance / "buffer_size_kb", str(_BUFFER_KIB))
@@ -193,7 +193,7 @@ def find_tracefs() -> Path:
     """Find where tracefs is mounted.
 
     Raises:
-        Untraceable: Nowhere.
+        Untraceable: It is not mounted anywhere.
     """
     if sys.platform != "linux":
         raise Untraceable(f"Resets are traced by Linux, and this is {sys.platform}.")
@@ -202,11 +202,11 @@ def find_tracefs() -> Path:
         for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines():
             _, mount_point, kind, *_ = line.split(" ")
             if kind == "tracefs":
-                # A space is \040 there (proc_pid_mounts(5)).
+                # A space is written as \040 there (proc_pid_mounts(5)).
                 mounted.append(
                     Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), mount_point))
                 )
-    # The usual places mount themselves when somebody looks.
+    # The usual places are mounted automatically when somebody looks.
     for folder in (*_USUAL, *mounted):
         with contextlib.suppress(OSError):
             if (folder / "instances").is_dir():
@@ -278,7 +278,7 @@ def _end(host: str, port: str) -> str:
 
 
 def _put(path: Path, text: str) -> None:
-    # Never creates a file: this kernel lacks what is missing.
+    # Never create a file: what is missing, this kernel lacks.
     file = os.open(path, os.O_WRONLY)
     try:
         os.write(file, text.encode())
@@ -287,7 +287,7 @@ def _put(path: Path, text: str) -> None:
 
 
 def _remove_left_behind(instances: Path) -> None:
-    """Remove what a run left that was killed outright (SIGKILL); one in use cannot be removed."""
+    """Remove the instances that killed runs (SIGKILL) left; one in use cannot be removed."""
     for instance in instances.glob(f"{_PREFIX}*"):
         pid = instance.name.removeprefix(_PREFIX).partition("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
