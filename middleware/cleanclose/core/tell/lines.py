@@ -7,11 +7,10 @@ import contextlib
 import contextvars
 import inspect
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping
 from typing import Any, Final
-
-import structlog
 
 from cleanclose.core.counters import PROCESS
 from cleanclose.core.events import Event, UpstreamReset
@@ -230,20 +229,22 @@ class StructlogOutlet(LineOutlet):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(levels, flood=flood, ids=ids, clock=clock)
-        self._structured: Any = structlog.get_logger(LOGGER_NAME)
+        self._structured: Any = None
         self._plain = logging.getLogger(LOGGER_NAME)
 
     def is_on(self, level: int) -> bool:
         """Whether a line of this level would be seen: what a configured structlog shows is its."""
-        return structlog.is_configured() or self._plain.isEnabledFor(level)
+        return _configured_structlog() is not None or self._plain.isEnabledFor(level)
 
     def write(
         self, level: int, name: str, fields: dict[str, object], error: BaseException | None
     ) -> None:
         """Write one line."""
-        if not structlog.is_configured():
-            text = str(_RENDER(None, "", {"event": name, **fields}))
+        structlog = _configured_structlog()
+        if structlog is None:
             extra = {"event": name, **fields}
+            # As structlog's `KeyValueRenderer` has it.
+            text = " ".join(f"{key}={value!r}" for key, value in extra.items())
             # Passed as an argument, because a field may contain a per cent sign.
             self._plain.log(level, "%s", text, exc_info=error, extra=extra)
             return
@@ -251,11 +252,11 @@ class StructlogOutlet(LineOutlet):
             fields["exc_info"] = error
         # By the method's name: all of structlog's classes have these methods. Not all have log(),
         # and those that do know only these numbers.
-        result: object = getattr(self._logger(), _method(level))(name, **fields)
+        result: object = getattr(self._logger(structlog), _method(level))(name, **fields)
         if inspect.iscoroutine(result):
             _see_through(result)
 
-    def _logger(self) -> Any:
+    def _logger(self, structlog: Any) -> Any:
         config = structlog.get_config()
         wrapper: object = config["wrapper_class"]
         if isinstance(wrapper, type) and issubclass(wrapper, structlog.stdlib.AsyncBoundLogger):
@@ -264,10 +265,22 @@ class StructlogOutlet(LineOutlet):
             return structlog.wrap_logger(
                 factory(LOGGER_NAME), wrapper_class=structlog.stdlib.BoundLogger
             )
+        if self._structured is None:
+            self._structured = structlog.get_logger(LOGGER_NAME)
         return self._structured
 
 
-_RENDER: Final = structlog.processors.KeyValueRenderer(key_order=["event"])
+def _configured_structlog() -> Any:
+    """structlog, if the application has configured it, and None if it has not.
+
+    It is not imported for that: who has configured it has imported it, and the import takes a
+    quarter of a second where rich and Twisted are installed.
+    """
+    module: Any = sys.modules.get("structlog")
+    # Another thread may be importing it right now.
+    is_configured = getattr(module, "is_configured", None)
+    return module if is_configured is not None and is_configured() else None
+
 
 _METHODS: Final = (
     (logging.CRITICAL, "critical"),
