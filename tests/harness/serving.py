@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from example_apps import staging
 from tests.harness.processes import ServerProcess
 from tests.harness.proxies import PROXIES, NginxProxy, Proxy
 from tests.harness.stacks import Stack
@@ -134,6 +135,7 @@ class Serve:
 
     def logs(self) -> list[tuple[str, str]]:
         """What each server and proxy wrote since this test first used it."""
+        servers: list[tuple[staging.ServerProcess, int]]
         servers = [(server, size) for server, size, _ in self._used.values()]
         servers += [(proxy.server, size) for proxy, size in self._behind.values()]
         return [(server.name, server.log_text()[size:]) for server, size in servers]
