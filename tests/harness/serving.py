@@ -129,6 +129,11 @@ class Serve:
         make = partial(NginxProxy, request_buffering=buffering, upstream_http=upstream_http)
         return self.behind(server, f"nginx {buffering} {upstream_http}", make)
 
+    def leave_out_what_was_said_by(self, server: ServerProcess) -> None:
+        """What this server has written so far is not this test's."""
+        _, _, wrapped = self._used[id(server)]
+        self._used[id(server)] = (server, server.log_size(), wrapped)
+
     def allow_tracebacks(self) -> None:
         """This test makes the app or the server fail on purpose."""
         self.tracebacks_allowed = True
