@@ -29,10 +29,13 @@ PIP_FLAGS := -qq --disable-pip-version-check
 # The order is that of tests/conftest.py: the longest first. xdist's would put them last.
 TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
+# The workers of a run would each compile all tests, and valgrind compiles fifty times slower.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo demo-stop test test-unit test-rest test-all test-again test-lowest coverage coverage-unit lint verify-types format \
+.PHONY: help venv demo demo-stop test test-unit test-rest test-whole test-collect test-all test-again test-lowest lowest-venv coverage coverage-unit lint verify-types format \
   docs bench bench-lingering bench-stopping matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
@@ -91,14 +94,24 @@ test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
 	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
 	  $(BIN)/python -m pytest $(TEST_FLAGS) -m full $(TEST_ARGS)
 
+test-collect: $(VENV)/.stamp-test ## Read all tests, and leave their bytecode to the runs that follow
+	$(BIN)/python -m pytest -qq --collect-only -n 0 -p no:cacheprovider > /dev/null
+
+# Both in one run: it collects once, and a server that both ask is started once.
+test-whole: $(VENV)/.stamp-test ## Run what `make test` and `make test-rest` run, in one go
+	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
+	  $(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
+
 # One try of each scenario with the lowest versions: they either work or they do not.
-test-all: $(if $(AFTER_TEST),,test) test-rest ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
+test-all: $(if $(AFTER_TEST),test-rest,test-whole) ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
 	CLEANCLOSE_TRIES=1 CLEANCLOSE_EXAMPLES=400 $(MAKE) test-lowest
 	$(MAKE) matrix
 
 test-again: $(VENV)/.stamp-test ## Run `make test` many times, half of them under load (AGAIN_ARGS="--runs 20")
 	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
 	  $(BIN)/python -m tests.again $(AGAIN_ARGS) -- $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
+
+lowest-venv: $(LOWEST_VENV)/.stamp-test
 
 # What a bare server of that time lost, and what its successors changed (deprecation warnings),
 # says nothing about this project. The stacks have no lower bounds: nobody installs them with us.

@@ -24,13 +24,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ClassVar, Final, Literal, Self
+from typing import ClassVar, Final, Literal, Protocol, Self
 
 __all__ = [
     "NginxProxy",
     "PortClaim",
     "Proxy",
     "RabbitMq",
+    "Running",
     "ServerProcess",
     "StartError",
     "find_program",
@@ -156,6 +157,25 @@ class _Reaper:
 _reaper = _Reaper()
 
 
+class Running(Protocol):
+    """A process that has been started: what is used of `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None:
+        """Its status, if it has ended."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        ...
+
+
 class ServerProcess:
     """A program that serves on a loopback port, as a context manager.
 
@@ -192,7 +212,7 @@ class ServerProcess:
         self.ready_seconds = ready_seconds
         self.stop_seconds = stop_seconds
         self.name = name or Path(self.command[0]).name
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
         self._claim: PortClaim | None = None
         self._log_path: Path | None = None
         self._last_log = ""
@@ -296,18 +316,23 @@ class ServerProcess:
         log, path = tempfile.mkstemp(prefix=f"cleanclose-{self.name}-", suffix=".log")
         self._log_path = Path(path)
         try:
-            self._process = subprocess.Popen(
-                [argument.replace("{port}", port) for argument in self.command],
-                env=environment,
-                cwd=self.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            command = [argument.replace("{port}", port) for argument in self.command]
+            self._process = self._launch(command, environment, log)
         finally:
             os.close(log)
         _reaper.tell("+", self._process.pid)
+
+    def _launch(self, command: Sequence[str], env: Mapping[str, str], log: int) -> Running:
+        """Start it in a process group of its own, with its output in the log."""
+        return subprocess.Popen(
+            command,
+            env=env,
+            cwd=self.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None

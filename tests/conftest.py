@@ -16,6 +16,7 @@ import pytest
 from cleanclose.core import Outlet, reset
 from cleanclose.core.tell.reporter import Reporter
 from tests.harness import isolation, selection
+from tests.harness.nursery import Nursery
 from tests.harness.processes import find_program
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def require_program() -> Callable[[str], str]:
 def pytest_configure(config: pytest.Config) -> None:
     """Nothing that the tests start depends on how they were started."""
     isolation.shed_what_was_inherited()
+    if not hasattr(config, "workerinput"):
+        config.add_cleanup(Nursery().close)
     # How long an example takes says something about the machine, and nothing about the code.
     hypothesis.settings.register_profile("tests", deadline=None)
     hypothesis.settings.load_profile("tests")

@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from example_apps.staging import PortClaim, ServerProcess, StartError, find_program
+from example_apps import staging
+from example_apps.staging import PortClaim, Running, StartError, find_program
+from tests.harness import nursery
 from tests.harness.paths import ROOT
 
 __all__ = [
@@ -23,6 +26,18 @@ __all__ = [
     "rss_bytes",
     "run_python",
 ]
+
+
+class ServerProcess(staging.ServerProcess):
+    """The same, forked from a process that has imported its libraries, if that is as real.
+
+    See `tests.harness.nursery`.
+    """
+
+    def _launch(self, command: Sequence[str], env: Mapping[str, str], log: int) -> Running:
+        folder = os.fspath(self.cwd or Path.cwd())
+        started = nursery.forked(command, env, folder, log)
+        return started or super()._launch(command, env, log)
 
 
 def run_python(code: str, *options: str, **more: str) -> subprocess.CompletedProcess[str]:

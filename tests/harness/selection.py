@@ -94,7 +94,18 @@ def _values(item: pytest.Item) -> frozenset[Value]:
     values: set[Value] = set()
     for name, value in params.items():
         is_of_a_file = name in _OF_A_FILE
-        words = f"{item.path.name}: {value!r}" if is_of_a_file else repr(value)
+        words = f"{item.path.name}: {value!r}" if is_of_a_file else _words_for(value)
         is_server = is_of_a_file or name in _SERVERS or isinstance(value, Stack)
         values.add(Value(name, words, is_server))
     return frozenset(values)
+
+
+_WORDS: Final[dict[int, tuple[object, str]]] = {}
+"""By the id of a value, which is kept, so that no other gets its id: thousands of tests share a few
+values, and writing out a server and its scenarios takes long."""
+
+
+def _words_for(value: object) -> str:
+    if id(value) not in _WORDS:
+        _WORDS[id(value)] = (value, repr(value))
+    return _WORDS[id(value)][1]

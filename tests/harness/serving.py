@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from example_apps import staging
 from tests.harness.processes import ServerProcess
 from tests.harness.proxies import PROXIES, NginxProxy, Proxy
 from tests.harness.stacks import Stack
@@ -128,12 +129,18 @@ class Serve:
         make = partial(NginxProxy, request_buffering=buffering, upstream_http=upstream_http)
         return self.behind(server, f"nginx {buffering} {upstream_http}", make)
 
+    def leave_out_what_was_said_by(self, server: ServerProcess) -> None:
+        """What this server has written so far is not this test's."""
+        _, _, wrapped = self._used[id(server)]
+        self._used[id(server)] = (server, server.log_size(), wrapped)
+
     def allow_tracebacks(self) -> None:
         """This test makes the app or the server fail on purpose."""
         self.tracebacks_allowed = True
 
     def logs(self) -> list[tuple[str, str]]:
         """What each server and proxy wrote since this test first used it."""
+        servers: list[tuple[staging.ServerProcess, int]]
         servers = [(server, size) for server, size, _ in self._used.values()]
         servers += [(proxy.server, size) for proxy, size in self._behind.values()]
         return [(server.name, server.log_text()[size:]) for server, size in servers]

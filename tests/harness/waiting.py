@@ -11,6 +11,9 @@ __all__ = ["LIMIT", "until"]
 LIMIT: Final = 60.0
 """Seconds after which nothing comes any more, on the slowest machine."""
 
+_FIRST_PAUSE: Final = 0.01
+_LONGEST_PAUSE: Final = 0.1
+
 
 def until(is_so: Callable[[], object], what: object = None, seconds: float = LIMIT) -> None:
     """Wait until something is so.
@@ -21,6 +24,9 @@ def until(is_so: Callable[[], object], what: object = None, seconds: float = LIM
         seconds: How long at most.
     """
     deadline = time.monotonic() + seconds
+    pause = _FIRST_PAUSE
     while not is_so():
         assert time.monotonic() < deadline, what() if callable(what) else what
-        time.sleep(0.02)
+        time.sleep(pause)
+        # Looking is work too, on cores that what is waited for may need.
+        pause = min(_LONGEST_PAUSE, pause * 1.3)

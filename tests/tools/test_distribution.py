@@ -211,9 +211,8 @@ def test_each_extra_is_enough_by_itself(extra: str, built: dict[str, Path], tmp_
 def test_core_imports_no_framework(with_all_extras: Environment) -> None:
     # Here every framework could be imported, so that their absence proves something.
     frameworks = {name for names in EXTRA_MODULES.values() for name in names}
-    # structlog comes first: its console renderer takes rich where it finds it.
     printed = with_all_extras.run_code(
-        "import sys, structlog\n"
+        "import sys\n"
         "before = set(sys.modules)\n"
         "import cleanclose.core\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})\n"

@@ -12,6 +12,7 @@ import pytest
 
 from cleanclose.doctor.clients import Abort, Outcome, Upload, body_digest, body_pieces, strict
 from example_apps.demo import EXAMPLES, Example
+from example_apps.staging import ServerProcess
 from example_apps.uploads import (
     MIB,
     TEMPORARY_PREFIX,
@@ -19,7 +20,6 @@ from example_apps.uploads import (
     UploadSettings,
     format_digest,
 )
-from tests.harness.processes import ServerProcess
 from tests.harness.waiting import until
 
 LIMIT = MIB

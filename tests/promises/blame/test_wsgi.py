@@ -25,7 +25,7 @@ from tests.harness.tap import PATH_VARIABLE, read_tap
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from example_apps.staging import ServerProcess
+    from tests.harness.processes import ServerProcess
     from tests.harness.serving import Serve
 
 pytestmark = pytest.mark.stacks

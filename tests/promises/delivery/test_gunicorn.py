@@ -16,7 +16,7 @@ from tests.harness.stacks import gunicorn
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from example_apps.staging import ServerProcess
+    from tests.harness.processes import ServerProcess
     from tests.harness.serving import Serve
 
 MIB = 1024 * 1024

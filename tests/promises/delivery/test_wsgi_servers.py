@@ -30,6 +30,7 @@ from tests.harness.servers_wsgi import HTTPD, MOD_WSGI_ROWS, row
 from tests.harness.serving import Serve, Tally
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.verdicts import arrived, assert_clean, assert_delivered, repeat
+from tests.harness.waiting import until
 from tests.harness.watching import DRAINED, SLACK, Watch, check_no_confusion, get_json
 
 if TYPE_CHECKING:
@@ -463,12 +464,25 @@ def impatient(request: pytest.FixtureRequest, mod_wsgi_folder: Path) -> Stack:
     )
 
 
+def serves(serve: Serve, impatient: Stack, *, wrapped: bool) -> ServerProcess:
+    """Such a server, once it serves.
+
+    Until its application has been imported, which may take longer than the time-outs, httpd gives
+    requests up: the one that asks whether the server is ready, too. Its daemon process meets them
+    later, and says in a traceback that they have no end.
+    """
+    server = serve(impatient, wrapped=wrapped)
+    until(lambda: [bystander(server).status for _ in range(2)] == [200, 200], server.log_text)
+    serve.leave_out_what_was_said_by(server)
+    return server
+
+
 @pytest.mark.parametrize("wrapped", [False, True], ids=["bare", "wrapped"])
 @pytest.mark.parametrize("early", [False, True], ids=["stall", "stall-early-chunked"])
 def test_httpd_lets_a_client_that_stalls_go(
     serve: Serve, impatient: Stack, early: bool, wrapped: bool
 ) -> None:
-    server = serve(impatient, wrapped=wrapped)
+    server = serves(serve, impatient, wrapped=wrapped)
     outcome = reader(
         replace(
             UPLOAD,
@@ -496,7 +510,7 @@ def test_mod_wsgi_blocks_on_a_large_early_answer(
     The process of httpd waits in ``wsgi_execute_remote`` for the daemon process to take the body,
     and that one waits for its answer to be taken. The time-out cuts the answer off.
     """
-    server = serve(impatient, wrapped=wrapped)
+    server = serves(serve, impatient, wrapped=wrapped)
     scenario = next(scenario for scenario in SCENARIOS if scenario.name == "large-8")
     outcome = reader(replace(scenario.to(server.port), keep_sending=True))
     assert arrived(outcome, scenario) == ("embedded" in impatient.name), str(outcome)

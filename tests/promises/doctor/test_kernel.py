@@ -31,6 +31,7 @@ from tests.harness.scenarios import CORE, Scenario
 from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, Stack
 from tests.harness.verdicts import arrived, repeat
+from tests.harness.waiting import LIMIT
 
 ROOT = Path(__file__).parents[3]
 
@@ -205,7 +206,7 @@ class Traced:
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> list[dict[str, Any]]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=LIMIT)
         assert "Traceback" not in err
         lines = [json.loads(line) for line in out.splitlines()]
         assert lines[-1].keys() == {"lost", "resets", "seconds"}

@@ -14,12 +14,12 @@ import pytest
 from cleanclose.doctor.clients import Upload, strict
 from tests.harness.leavers import How, connected, leave_at, request
 from tests.harness.paths import ROOT
+from tests.harness.processes import ServerProcess
 from tests.harness.reporting import TORNADO, departures, uvicorn
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from example_apps.staging import ServerProcess
     from tests.harness.serving import Serve
 
 MIB: Final = 1024 * 1024
@@ -216,8 +216,6 @@ def test_499_is_never_on_the_wire(serve: Serve, kind: str) -> None:
 
 
 def test_the_example_configuration_is_one(serve: Serve, tmp_path: Path) -> None:
-    from example_apps.staging import ServerProcess
-
     command = (
         sys.executable,
         "-m",

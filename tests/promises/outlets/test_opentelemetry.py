@@ -14,7 +14,7 @@ from tests.harness.stacks import Stack, stack
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from example_apps.staging import ServerProcess
+    from tests.harness.processes import ServerProcess
     from tests.harness.serving import Serve
 
 UVICORN = stack("uvicorn-h11")

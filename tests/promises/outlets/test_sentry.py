@@ -15,7 +15,7 @@ from tests.harness.stacks import Stack
 from tests.harness.waiting import until
 
 if TYPE_CHECKING:
-    from example_apps.staging import ServerProcess
+    from tests.harness.processes import ServerProcess
     from tests.harness.serving import Serve
 
 EACH = 67

@@ -282,7 +282,8 @@ def test_caddy_may_end_what_would_be_beyond_the_limits(serve: Serve, row: Stack)
     server = serve(row, settings={"max_seconds": 4.0})
     make = partial(CaddyProxy, read_body=1)
     port = serve.behind(server, "caddy read_body", make).port
-    outcomes = at_once(each_way(port, upload(6)))
+    # Whoever gets no answer waits for one until its own time-out.
+    outcomes = at_once(each_way(port, replace(upload(6), timeout=15.0)))
     assert 413 not in what_came(outcomes)
     assert all(len(outcome.transcript.responses) <= 1 for outcome in outcomes)
     assert not smuggled(server)
