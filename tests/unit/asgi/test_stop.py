@@ -16,7 +16,6 @@ import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -24,6 +23,7 @@ from starlette.routing import Route
 from cleanclose.asgi import CleanCloseMiddleware, Stoppable, stop_work
 from cleanclose.core import ClientDeparted, Event
 from cleanclose.core.blame.provenance import leaves
+from tests.harness.turns import Passing, Server, nothing_is_left, on_asyncio, tasks_now
 
 STEPS: Final = 25
 MOST_TURNS: Final = 80
@@ -40,39 +40,6 @@ WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     backend: str = request.param
     return backend
-
-
-class Server:
-    """The server's end of one request, whose client leaves when it is told to."""
-
-    def __init__(self, where: str) -> None:
-        self._left = anyio.Event()
-        self._begun = False
-        self.has_body = where == "upload"
-        self.scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": "POST" if self.has_body else "GET",
-            "path": f"/{where}",
-            "query_string": b"",
-            "headers": [(b"host", b"test")]
-            + ([(b"content-length", b"100")] if self.has_body else []),
-            "client": ("192.0.2.1", 1234),
-        }
-
-    def leave(self) -> None:
-        self._left.set()
-
-    async def receive(self) -> Any:
-        if not self._begun:
-            self._begun = True
-            return {"type": "http.request", "body": b"half", "more_body": self.has_body}
-        await self._left.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Any) -> None:
-        await anyio.lowlevel.checkpoint()
 
 
 class Work:
@@ -166,21 +133,6 @@ class Work:
         return StreamingResponse(pieces())
 
 
-class Passing(BaseHTTPMiddleware):
-    """Does nothing; that is enough."""
-
-    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        return await call_next(request)
-
-
-def on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
 async def served(work: Work, where: str, turns: int) -> list[Exception]:
     """Serve a request whose client leaves after so many turns; what came out of it."""
     server = Server(where)
@@ -198,18 +150,6 @@ async def served(work: Work, where: str, turns: int) -> list[Exception]:
             await anyio.lowlevel.checkpoint()
         server.leave()
     return raised
-
-
-def tasks_now() -> set[asyncio.Task[Any]]:
-    """The tasks of this loop, but for the one that runs."""
-    return asyncio.all_tasks() - {asyncio.current_task()} if on_asyncio() else set()
-
-
-async def nothing_is_left(before: set[asyncio.Task[Any]]) -> None:
-    """No more tasks than before, once those that have been told to end have done so."""
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
-    assert tasks_now() <= before
 
 
 @pytest.mark.anyio
