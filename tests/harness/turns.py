@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import importlib.metadata
+import re
+from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
@@ -11,7 +13,27 @@ from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoin
 from starlette.requests import Request
 from starlette.responses import Response
 
-__all__ = ["Passing", "Server", "nothing_is_left", "on_asyncio", "tasks_now"]
+__all__ = [
+    "LEFT_OPEN",
+    "Passing",
+    "Server",
+    "is_older",
+    "nothing_is_left",
+    "on_asyncio",
+    "tasks_now",
+]
+
+
+def is_older(package: str, *version: int) -> bool:
+    """Whether the installed version is below this one."""
+    numbers = re.findall(r"\d+", importlib.metadata.version(package))
+    return tuple(map(int, numbers)) < version
+
+
+_TREATMENT: Final = "ignore" if is_older("starlette", 0, 45, 1) else "error"
+LEFT_OPEN: Final = f"{_TREATMENT}:Unclosed <MemoryObject"
+"""A filter for warnings. Those versions close the stream between a ``BaseHTTPMiddleware`` and its
+application only when the response is complete; bare, too, whoever is cancelled leaves it open."""
 
 
 class Server:

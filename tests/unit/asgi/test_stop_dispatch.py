@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from cleanclose.asgi import CleanCloseMiddleware, stop_work
 from cleanclose.core import ClientLeft, Event
-from tests.harness.turns import Server, nothing_is_left
+from tests.harness.turns import LEFT_OPEN, Server, nothing_is_left
+
+pytestmark = pytest.mark.filterwarnings(LEFT_OPEN)
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 Dispatch = Callable[[Request, RequestResponseEndpoint], Any]
@@ -54,6 +57,8 @@ class Work:
             await nothing_is_left(set())
 
         asyncio.run(main())
+        # Not in another test.
+        gc.collect()
         return events
 
 
