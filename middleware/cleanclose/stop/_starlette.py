@@ -99,7 +99,7 @@ def _task_of(frame: FrameType) -> asyncio.Task[Any] | None:
 def _only_forwards(frame: FrameType) -> bool:
     """Whether a stream is the one by which a middleware hands on what its application sends.
 
-    Before Starlette 0.38 it has a task group, too.
+    Before Starlette 0.38.3 it has a task group, too.
     """
     return type(frame.f_locals.get("self")).__module__ == _BASE
 

@@ -43,7 +43,7 @@ pytestmark = [
 ]
 WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
 BASES: Final = (0, 1)
-FORWARDS_IN_A_GROUP: Final = is_older("starlette", 0, 38)
+FORWARDS_IN_A_GROUP: Final = is_older("starlette", 0, 38, 3)
 """Whether a ``BaseHTTPMiddleware`` hands the application's response on in a task group, which
 listens for the departure by itself."""
 LOST: Final = {

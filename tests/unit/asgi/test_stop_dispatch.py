@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -136,6 +137,32 @@ def test_a_stream_of_the_middlewares_own() -> None:
     (event,) = work.serve(None, dispatch, whole=True)
     assert work.notes == ["cleaned"]
     assert event.stopped is True
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("shielded", [False, True])
+def test_starlettes_group_cuts_the_clean_up_of_dispatch_short(shielded: bool, whole: bool) -> None:
+    """In a whole request, and bare: whenever the application behind it ends by a cancellation."""
+    work = Work()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        if not whole:
+            raise asyncio.CancelledError
+        await work.long()
+
+    async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        try:
+            return await call_next(request)
+        finally:
+            with anyio.CancelScope(shield=shielded):
+                await asyncio.sleep(0.005)
+                work.notes.append("dispatch cleaned")
+
+    with contextlib.suppress(RuntimeError):
+        work.serve(app, dispatch, whole=whole)
+    assert ("dispatch cleaned" in work.notes) is shielded
+    assert ("cleaned" in work.notes) is whole
 
 
 @pytest.mark.parametrize("behind", [False, True])
