@@ -222,6 +222,8 @@ class CleanCloseMiddleware:
             self._ended(watch, None)
         finally:
             watch.stand_alone()
+        if watch.stops is not None and watch.stops.stopped:
+            pass_cancellation_on()
 
     async def _failed(self, watch: HttpWatch | WebSocketWatch, error: BaseException) -> bool:
         """The application has raised. Return whether the error ends here."""

@@ -68,6 +68,10 @@ class WebSocketWatch(AsgiWatch):
         goodbye = judge(error, _GOODBYE, Phase.WEBSOCKET, self.key)
         return goodbye if goodbye.side is Side.CLIENT else verdict
 
+    def may_stop(self) -> bool:
+        # A goodbye is no departure, but nobody is left to work for.
+        return self._said_goodbye or super().may_stop()
+
     def app_ended(self, now: float, error: BaseException | None = None) -> End:
         if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
             # The application did not expect it: somebody has to report it.
@@ -87,6 +91,8 @@ class WebSocketWatch(AsgiWatch):
             # A closing handshake took place: nobody left without a word.
             self._said_goodbye = self.progress == OPEN
             self.response_completed()
+            if self._said_goodbye and self.stops is not None:
+                self.stops.peer_left()
         self.peer_gone(Witness.RECEIVE, time.monotonic(), late=late)
 
 

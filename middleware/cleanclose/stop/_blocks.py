@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sys
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
 from cleanclose.core.stop import Stops
+from cleanclose.stop._starlette import is_end_of_worker, worker_of
 from cleanclose.stop._tasks import (
     current_scope,
     has_begun,
     has_swallowed,
-    holder,
+    is_generator,
     is_shielded,
     is_waiting_in,
+    owner_of,
     wait_of,
-    worker_of,
 )
 
 __all__ = ["AsyncioBlock", "Block", "TrioBlock", "new_block"]
@@ -84,11 +86,14 @@ class AsyncioBlock:
         self._loop = asyncio.get_running_loop()
         self._cancelling = task.cancelling()
         self._scope = current_scope(task)
-        generator = holder(frame)
-        # Not the frame, which refers to this object: a generator that nobody reads any more must
-        # end.
-        self._generator = None if generator is None else id(generator)
-        self._cancels = 0
+        owner = owner_of(frame)
+        self._owner = id(owner)
+        self._is_in_generator = owner is not None and is_generator(owner)
+        # No other frame gets that id meanwhile. A generator's refers to this object, and one that
+        # nobody reads any more must end.
+        self._kept = None if self._is_in_generator else owner
+        self._cancels: dict[asyncio.Task[Any], int] = {}
+        self._patient_until = math.inf
         self._worker: asyncio.Task[Any] | None = None
         self._waiter: Any = None
         self._overdue = False
@@ -106,12 +111,13 @@ class AsyncioBlock:
     def _stop(self, _: object = None) -> None:
         if self._over or self._worker is not None:
             return
-        worker = worker_of(self._task)
+        worker = worker_of(self._task, self._owner)
         if (
             worker is None
             or self._is_elsewhere()
             or not has_begun(worker)
             or is_shielded(worker, self._scope)
+            or self._is_cleaning_up(worker)
         ):
             self._look_again(worker or self._task)
             return
@@ -132,9 +138,21 @@ class AsyncioBlock:
             self._timer.cancel()
         self._timer = self._loop.call_later(_AGAIN, self._stop)
 
+    def _is_cleaning_up(self, worker: asyncio.Task[Any]) -> bool:
+        """Whether somebody else has cancelled a task inside of the block, like a time limit.
+
+        Its clean-up would be cut short. A cancellation that the work has caught and forgotten looks
+        the same, so that this is believed for no longer than clean-up may take.
+        """
+        before = self._cancelling if worker is self._task else 0
+        if worker.cancelling() <= before + self._cancels.get(worker, 0):
+            return False
+        now = self._loop.time()
+        self._patient_until = min(self._patient_until, now + self._cleanup_seconds)
+        return now < self._patient_until
+
     def _cancel(self, worker: asyncio.Task[Any]) -> None:
-        if worker is self._task:
-            self._cancels += 1
+        self._cancels[worker] = self._cancels.get(worker, 0) + 1
         wait = wait_of(worker)
         worker.cancel(_WORD)
         if wait is not None:
@@ -157,9 +175,7 @@ class AsyncioBlock:
 
     def _is_elsewhere(self) -> bool:
         """Whether the task is at work outside of the generator that the block is in."""
-        return self._generator is not None and not is_waiting_in(
-            self._task.get_coro(), self._generator
-        )
+        return self._is_in_generator and not is_waiting_in(self._task.get_coro(), self._owner)
 
     def leave(
         self,
@@ -172,43 +188,24 @@ class AsyncioBlock:
             return False
         self._over = True
         self._stops.forget(self._peer_left)
-        self._waiter = None
+        self._waiter = self._kept = None
         if self._timer is not None:
             self._timer.cancel()
         ours = False
-        if self._cancels:
+        if own := self._cancels.get(self._task, 0):
             left = self._cancelling
-            for _ in range(self._cancels):
+            for _ in range(own):
                 left = self._task.uncancel()
             # More cancellations than at the start: somebody else has cancelled the task as well.
             ours = isinstance(error, asyncio.CancelledError) and left <= self._cancelling
             self._stops.ended(cut=error is not None, overdue=self._overdue)
         elif self._worker is not None:
-            ours = self._worker.cancelled() and _is_of_the_worker(error)
+            ours = self._worker.cancelled() and is_end_of_worker(error)
             # An error that it raised meanwhile comes out of the block as well.
             cut = self._worker.cancelled() or (self._worker.done() and error is not None)
             self._stops.ended(cut=cut, overdue=self._overdue)
         self._stops.over()
         return ours
-
-
-def _is_of_the_worker(error: BaseException | None) -> bool:
-    """Whether an error says only that the task that did the work has been cancelled.
-
-    ``BaseHTTPMiddleware`` finds its stream ended, without a response and without an exception.
-    """
-    if type(error) is not RuntimeError:
-        return False
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    if traceback is None:
-        return False
-    frame = traceback.tb_frame
-    return (
-        frame.f_globals.get("__name__") == "starlette.middleware.base"
-        and frame.f_code.co_name == "call_next"
-    )
 
 
 class TrioBlock:
@@ -224,8 +221,9 @@ class TrioBlock:
         self._stops = stops
         self._trio = trio
         self._coroutine: object = trio.lowlevel.current_task().coro
-        generator = holder(frame)
-        self._generator = None if generator is None else id(generator)
+        owner = owner_of(frame)
+        self._owner = id(owner)
+        self._is_in_generator = owner is not None and is_generator(owner)
         self._over = False
         self._token = trio.lowlevel.current_trio_token()
         self._finished: type[BaseException] = trio.RunFinishedError
@@ -253,7 +251,7 @@ class TrioBlock:
             self._scope.cancel()
 
     def _is_elsewhere(self) -> bool:
-        return self._generator is not None and not is_waiting_in(self._coroutine, self._generator)
+        return self._is_in_generator and not is_waiting_in(self._coroutine, self._owner)
 
     def leave(
         self,

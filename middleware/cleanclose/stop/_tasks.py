@@ -1,8 +1,7 @@
-"""Which task to cancel, and whether it may be cancelled at this moment.
+"""Where a suspended task is, and whether it may be cancelled at this moment.
 
-Both questions depend on other people's internals: coroutines that wait for each other, and the task
-groups of Starlette and anyio. If a version of theirs does not show these, the block's own task is
-cancelled at once.
+Both questions depend on other people's internals: coroutines that wait for each other, and anyio's
+cancel scopes. If a version of theirs does not show these, the task is cancelled at once.
 """
 
 from __future__ import annotations
@@ -19,26 +18,19 @@ from typing import Any, Final
 from cleanclose.servers import MISSING, find
 
 __all__ = [
+    "DEEPEST",
+    "calls_of",
     "current_scope",
+    "frame_of",
     "has_begun",
     "has_swallowed",
-    "holder",
+    "is_generator",
     "is_shielded",
     "is_waiting_in",
+    "owner_of",
     "pass_cancellation_on",
     "wait_of",
-    "worker_of",
 ]
-
-_HOSTS: Final = frozenset(
-    {
-        ("starlette.middleware.base", "BaseHTTPMiddleware.__call__"),
-        ("starlette.responses", "StreamingResponse.__call__"),
-    }
-)
-"""Functions that run the application's code in a task of the anyio group that is their
-``task_group``, and only wait meanwhile. If these functions were cancelled, the group would cancel
-that task at every await, and so cut its clean-up short."""
 
 _WAITS_FOR: Final[dict[type, str]] = {
     CoroutineType: "cr_await",
@@ -51,33 +43,38 @@ _FRAME: Final[dict[type, str]] = {
     GeneratorType: "gi_frame",
 }
 _SUSPENDED: Final = tuple(_FRAME)
-_DEEPEST: Final = 1000
+DEEPEST: Final = 1000
 
 
-def holder(frame: FrameType | None) -> FrameType | None:
-    """The async generator in which a block was entered, if it yields values inside the block.
+def owner_of(frame: FrameType | None) -> FrameType | None:
+    """The frame that a block belongs to: the code that entered it.
 
-    While such a generator waits for its next reader, its task is at work elsewhere. A generator
-    that contextlib turns into a context manager yields no values: the code that entered it counts.
+    A generator that contextlib turns into a context manager yields no values: the code that
+    entered it counts.
 
     Args:
         frame: The frame that entered the block.
-
-    Returns:
-        None where the block belongs to a coroutine.
     """
     while frame is not None:
         above = frame.f_back
         name = None if above is None else above.f_globals.get("__name__")
-        if frame.f_code.co_name == "__aenter__" or frame.f_globals.get("__name__") == "contextlib":
-            frame = above
-        elif not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
-            return None
-        elif name == "contextlib":
+        if (
+            frame.f_code.co_name == "__aenter__"
+            or frame.f_globals.get("__name__") == "contextlib"
+            or (is_generator(frame) and name == "contextlib")
+        ):
             frame = above
         else:
             return frame
     return None
+
+
+def is_generator(frame: FrameType) -> bool:
+    """Whether a frame is an async generator's.
+
+    While it waits for its next reader, its task is at work elsewhere.
+    """
+    return bool(frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR)
 
 
 def is_waiting_in(coroutine: object, frame_id: int) -> bool:
@@ -87,54 +84,7 @@ def is_waiting_in(coroutine: object, frame_id: int) -> bool:
         coroutine: The task's.
         frame_id: The frame, by its id.
     """
-    return any(id(_frame_of(each)) == frame_id for each in _chain(coroutine))
-
-
-def worker_of(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    """The task that does the application's work for a suspended one: most often itself.
-
-    Args:
-        task: The suspended one.
-
-    Returns:
-        None while the work has raised an error that is on its way out of another task: who
-        cancels now loses it.
-    """
-    for _ in range(_DEEPEST):
-        if any(_hands_an_error_on(each) for each in _chain(task.get_coro())):
-            return None
-        below = _worker_below(task)
-        if below is None:
-            return task
-        task = below
-    return task
-
-
-def _hands_an_error_on(each: Any) -> bool:
-    """Whether a call is ``BaseHTTPMiddleware``'s, with an error that it has still to raise."""
-    frame = _frame_of(each)
-    if frame is None or frame.f_globals.get("__name__") != "starlette.middleware.base":
-        return False
-    known = frame.f_locals
-    return known.get("app_exc") is not None and known.get("exception_already_raised") is False
-
-
-def _worker_below(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    found: asyncio.Task[Any] | None = None
-    for each in _chain(task.get_coro()):
-        frame = _frame_of(each)
-        if frame is None:
-            continue
-        name = (frame.f_globals.get("__name__"), frame.f_code.co_qualname)
-        if name not in _HOSTS:
-            continue
-        running: Any = find(frame.f_locals.get("task_group"), "_tasks")
-        if running is MISSING:
-            continue
-        tasks: list[asyncio.Task[Any]] = [each for each in running if not each.done()]
-        if len(tasks) == 1:
-            found = tasks[0]
-    return found
+    return any(id(frame_of(each)) == frame_id for each in calls_of(coroutine))
 
 
 def has_begun(task: asyncio.Task[Any]) -> bool:
@@ -162,8 +112,8 @@ def wait_of(task: asyncio.Task[Any]) -> tuple[object, asyncio.Future[Any]] | Non
     Returns:
         What `has_swallowed` is asked about; None where it is in no such call.
     """
-    calls = list(_chain(task.get_coro()))
-    frame = _frame_of(calls[-1]) if calls else None
+    calls = list(calls_of(task.get_coro()))
+    frame = frame_of(calls[-1]) if calls else None
     if frame is None or frame.f_code is not asyncio.wait_for.__code__:
         return None
     known = frame.f_locals
@@ -177,7 +127,7 @@ def has_swallowed(wait: tuple[object, asyncio.Future[Any]]) -> bool:
     what it waits for.
     """
     call, awaited = wait
-    return _frame_of(call) is None and not awaited.cancelled()
+    return frame_of(call) is None and not awaited.cancelled()
 
 
 def pass_cancellation_on() -> None:
@@ -222,9 +172,9 @@ def is_shielded(task: asyncio.Task[Any], outermost: object) -> bool:
     return False
 
 
-def _chain(each: Any) -> Iterator[Any]:
-    """The chain of what a suspended task's coroutine waits for, from the outside in."""
-    for _ in range(_DEEPEST):
+def calls_of(each: Any) -> Iterator[Any]:
+    """The chain of calls that a suspended task's coroutine waits in, from the outside in."""
+    for _ in range(DEEPEST):
         if not isinstance(each, _SUSPENDED):
             # The objects that `async for` and `__await__` put in between show their content to
             # nobody else.
@@ -238,6 +188,7 @@ def _chain(each: Any) -> Iterator[Any]:
             return
 
 
-def _frame_of(each: Any) -> FrameType | None:
+def frame_of(each: Any) -> FrameType | None:
+    """The frame of a coroutine or generator; None if it is over."""
     frame: FrameType | None = getattr(each, _FRAME[type(each)])
     return frame

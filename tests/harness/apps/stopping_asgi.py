@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final, Self
 
 import anyio
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, WebSocket
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from cleanclose.asgi import (
@@ -43,7 +44,7 @@ api = FastAPI()
 class Work:
     """Work that takes long, with a clean-up which has to wait for something."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: HTTPConnection) -> None:
         self._name = request.headers.get("x-request-id", "-")
 
     async def __aenter__(self) -> Self:
@@ -191,6 +192,14 @@ async def flowing(request: Request) -> Response:
                 await anyio.sleep(0.005)
 
     return StreamingResponse(pieces())
+
+
+@api.websocket("/socket")
+async def websocket(socket: WebSocket) -> None:
+    await socket.accept()
+    async with stop_work(quiet=True) as block, Work(socket):
+        await anyio.sleep(LONG)
+    NOTES["socket stopped"] += block.stopped
 
 
 @api.get("/whole")
