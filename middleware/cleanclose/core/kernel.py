@@ -31,6 +31,7 @@ __all__ = [
     "Listener",
     "ask_connection",
     "is_established",
+    "is_reset",
     "kernel_figures",
     "taken_from",
     "tcp_info",
@@ -147,6 +148,16 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
         return connection_of(info, int.from_bytes(queued, sys.byteorder), shut=shut)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
+
+
+def is_reset(sock: Any) -> bool:
+    """Whether the kernel says that a connection has been reset by its peer.
+
+    Args:
+        sock: As of `ask_connection`; None if there is none.
+    """
+    connection = ask_connection(sock)
+    return connection is not None and connection.reset
 
 
 def tcp_info(sock: Any) -> TcpInfo | None:

@@ -33,7 +33,7 @@ pytestmark = [
     # On trio: Starlette leaves its own unread, as bare.
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
 ]
-WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
+WHERE: Final = ("handler", "stream", "unread", "upload", "whole", "whole-stream")
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -48,7 +48,7 @@ class Server:
     def __init__(self, where: str) -> None:
         self._left = anyio.Event()
         self._begun = False
-        self.has_body = where == "upload"
+        self.has_body = where in ("unread", "upload")
         self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -90,6 +90,8 @@ class Work:
         routes: dict[str, Callable[[Request], Any]] = {
             "handler": self._handler,
             "stream": self._stream,
+            # The response goes through a delivery.
+            "unread": self._stream,
             "upload": self._upload,
             "whole": self._whole,
             "whole-stream": self._whole_stream,

@@ -24,7 +24,7 @@ from typing import Final
 from cleanclose.core.blame.judge import CARRIERS
 from cleanclose.core.blame.provenance import Place, calls_into, is_called_by
 
-__all__ = ["is_raised", "is_refused", "is_said_to_application"]
+__all__ = ["is_cut_short", "is_raised", "is_refused"]
 
 _COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
 """Modules that read for views and never look after the end: Django's LimitedStream. What it
@@ -94,10 +94,14 @@ _SAYING: Final = (
 left. Whatever it answers then, it has accepted nothing."""
 
 
-def is_said_to_application() -> bool:
-    """Whether whoever reads, in this thread, says to the application that its client has left.
+def is_cut_short(*, body_complete: bool) -> bool:
+    """Whether an application gets the word of the departure in the middle of its request's body.
 
-    Asked while an ASGI application's ``receive`` brings the word of it. Falcon's stream, for one,
-    ends like any other then.
+    Asked while an ASGI application's ``receive`` brings that word. Not if whoever reads, in this
+    thread, says to the application that its client has left. Falcon's stream, for one, ends like
+    any other then.
+
+    Args:
+        body_complete: Whether the application has received all of the body.
     """
-    return any(is_called_by(place) for place in _SAYING)
+    return not (body_complete or any(is_called_by(place) for place in _SAYING))
