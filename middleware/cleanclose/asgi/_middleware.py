@@ -25,7 +25,7 @@ from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
-from cleanclose.core.deliver.framing import BODILESS, is_multiplexed
+from cleanclose.core.deliver.framing import is_multiplexed
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.process import COPYING
@@ -46,7 +46,6 @@ _around: Final = CURRENT.get
 _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 # Type checkers would not see that the application's calls change these.
 _BEGUN: Final = int(OPEN)
-_NOTHING: Final[Any] = None
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 
@@ -155,13 +154,15 @@ class CleanCloseMiddleware:
             kind = None
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
-            if scope["method"] in BODILESS:
+            # A body has no defined meaning in these (RFC 9110, sections 9.3.1, 9.3.2).
+            if scope["method"] == "GET" or scope["method"] == "HEAD":
                 watch = HttpWatch()
             else:
                 watch = upload = UploadWatch()
                 scope = self._begin_upload(upload, scope)
         elif kind == "websocket":
             watch = WebSocketWatch()
+            watch.emptied = None
         else:
             return await self.app(scope, receive, send)
         watch.started = now = _clock()
@@ -170,7 +171,6 @@ class CleanCloseMiddleware:
         watch.server_receive = receive
         watch.send_to = send
         watch.plain = True
-        watch.emptied = _NOTHING
         parts = self._parts
         if now >= parts.reporter.sample_at:
             watch.plain = False

@@ -228,21 +228,23 @@ class HttpWatch(AsgiWatch):
         self.has_read = True
         receive = self.server_receive
         if not self.plain:
-            message = None if self.messages is None else await self.messages.app_reads()
-            if message is not None:
+            said = None if self.messages is None else await self.messages.app_reads()
+            if said is not None:
                 self._left(asked)
-                return message
+                return said
             if self.ear is not None:
                 receive = self.ear.next
         self.receiving += 1
-        message = None
         try:
             message = await receive()
-        finally:
+        except BaseException:
             self.receiving -= 1
-            if not self.plain:
-                # It may have become so meanwhile.
-                self._stir(message)
+            self._stir(None)
+            raise
+        self.receiving -= 1
+        if not self.plain:
+            # It may have become so meanwhile.
+            self._stir(message)
         if message["type"] == "http.disconnect":
             self._left(asked)
             if self.ear is not None:
@@ -302,6 +304,7 @@ class HttpWatch(AsgiWatch):
         return send(message)
 
     def _begin(self) -> None:
+        self.emptied = None
         self.ask()
         if self.progress == OPEN and sign_of(self.server_receive).shows.watches_each_piece:
             self.progress = STREAMING

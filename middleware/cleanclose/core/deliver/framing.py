@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
-    "BODILESS",
     "CHUNKED",
     "NO_BODY",
     "TOO_LONG",
@@ -28,10 +27,6 @@ NO_BODY: Final = 0
 
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""
-
-BODILESS: Final = frozenset({"GET", "HEAD"})
-"""Methods in which a body has no defined meaning (RFC 9110, sections 9.3.1 and 9.3.2): where it is
-expensive to look through headers, none is looked for."""
 
 TOO_LONG: Final = 20
 """A length has fewer digits than this."""
