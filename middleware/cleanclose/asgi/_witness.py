@@ -263,8 +263,8 @@ class HttpWatch(AsgiWatch):
 
     def _left(self, asked: float) -> None:
         """The application gets the word of the departure, and has asked for it at that time."""
-        self.cut_short = is_cut_short(body_complete=self.body_complete)
         now = _clock()
+        self.cut_short = is_cut_short(body_complete=self.body_complete)
         self.peer_gone(Witness.RECEIVE, now, late=is_late(asked, now))
 
     @property
