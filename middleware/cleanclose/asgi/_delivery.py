@@ -20,7 +20,7 @@ from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, St
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.setup import Setup
 from cleanclose.linger import descriptor_of, hand_over
-from cleanclose.servers import Calls
+from cleanclose.servers import Calls, Stopping
 
 __all__ = ["Delivery"]
 
@@ -51,8 +51,7 @@ class Delivery:
         self._setup = setup
         self._kept: list[Message] = []
         self._turns = 0
-        # If it says so from the start, it proves nothing later.
-        self._stopping = calls.is_stopping
+        self._stopping = Stopping(calls)
         # The application and a task of ours may both have something to send, and several tasks of
         # the application may be at work.
         self._writing = anyio.Lock(fast_acquire=True)
@@ -248,7 +247,7 @@ class Delivery:
                 message = await self.calls.receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
-        if not self._stopping and self.calls.is_stopping:
+        if self._stopping.has_begun:
             return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())

@@ -38,7 +38,7 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import is_reset
 from cleanclose.core.server import Server
 from cleanclose.core.tracing import ids_of
-from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, sign_of
+from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, sign_of
 
 __all__ = ["NO_SCOPE", "AsgiWatch", "HttpWatch", "UploadWatch"]
 
@@ -73,7 +73,7 @@ class AsgiWatch(Watch):
     """What the application's calls go through, while there is something to deliver."""
     emptied: tuple[Receive, Send] | None
     """The functions that replace the server's callables once the response is complete."""
-    _was_stopping: bool = False
+    _stopping: Stopping | None = None
 
     if TYPE_CHECKING:
 
@@ -165,15 +165,15 @@ class AsgiWatch(Watch):
 
     def look_out(self) -> None:
         if self.ear is None and not self.ended:
-            # Some servers' sign is also that of a connection which will not be used again.
-            self._was_stopping = self.calls.is_stopping
+            self._stopping = Stopping(self.calls)
             self.plain = False
             self.ear = Ear(self)
             # From here on it is looked at.
             self.ask()
 
     def may_stop(self) -> bool:
-        return super().may_stop() and (self._was_stopping or not self.calls.is_stopping)
+        stopping = self.calls.is_stopping if self._stopping is None else self._stopping.has_begun
+        return super().may_stop() and not stopping
 
     def is_sending(self, frame: FrameType) -> bool:
         return is_call_of(frame, self.calls.send)

@@ -150,16 +150,6 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
         return None
 
 
-def is_reset(sock: Any) -> bool:
-    """Whether the kernel says that a connection has been reset by its peer.
-
-    Args:
-        sock: As of `ask_connection`; None if there is none.
-    """
-    connection = ask_connection(sock)
-    return connection is not None and connection.reset
-
-
 def tcp_info(sock: Any) -> TcpInfo | None:
     """Ask the kernel for its ``struct tcp_info`` of a socket.
 
@@ -195,6 +185,16 @@ def taken_from(sock: Any) -> int | None:
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return info.received_bytes - int.from_bytes(unread, sys.byteorder)
+
+
+def is_reset(sock: Any) -> bool:
+    """Whether the kernel says that a connection has been reset by its peer.
+
+    Args:
+        sock: As of `ask_connection`; None if there is none.
+    """
+    connection = ask_connection(sock)
+    return connection is not None and connection.reset
 
 
 def is_established(sock: Any) -> bool:

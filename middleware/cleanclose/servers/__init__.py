@@ -11,7 +11,7 @@ from cleanclose.servers._callers import (
     is_called_by_wsgi_server,
     wants_answer,
 )
-from cleanclose.servers._calls import Calls
+from cleanclose.servers._calls import Calls, Stopping
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -53,6 +53,7 @@ __all__ = [
     "Program",
     "Room",
     "Sign",
+    "Stopping",
     "asgi_server",
     "asgi_socket",
     "client_descriptor",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from cleanclose.core.server import Server
 from cleanclose.servers import _callers, _lookup
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "Stopping"]
 
 
 class Calls(NamedTuple):
@@ -64,3 +64,25 @@ class Calls(NamedTuple):
     def stop_reading(self) -> None:
         """Stop the server from reading a connection that somebody else goes on reading."""
         _lookup.stop_reading(self.receive, self.send)
+
+
+class Stopping:
+    """Whether a server has begun to stop since somebody began to look.
+
+    If it says so from the start, it proves nothing later: some servers' sign is also that of a
+    connection which will not be used again.
+
+    Args:
+        calls: The server's callables.
+    """
+
+    __slots__ = ("_before", "_calls")
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self._before = calls.is_stopping
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has, as far as the server shows that."""
+        return not self._before and self._calls.is_stopping

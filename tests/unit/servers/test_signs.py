@@ -10,7 +10,7 @@ import pytest
 from cleanclose.core import Witness
 from cleanclose.core.blame.calls import Shows
 from cleanclose.core.server import UNKNOWN
-from cleanclose.servers import SETTLED, Calls, sign_of
+from cleanclose.servers import SETTLED, Calls, Stopping, sign_of
 
 DISCONNECT = {"type": "http.disconnect"}
 
@@ -105,3 +105,13 @@ def test_the_two_callables_answer_for_the_server() -> None:
     calls.close()
     assert not cycle.keep_alive
     assert calls.is_stopping
+
+
+def test_a_sign_that_was_there_from_the_start_proves_nothing() -> None:
+    cycle = Cycle()
+    calls = Calls(cycle.receive, cycle.send)
+    stopping = Stopping(calls)
+    assert not stopping.has_begun
+    cycle.keep_alive = False
+    assert stopping.has_begun
+    assert not Stopping(calls).has_begun
