@@ -46,6 +46,7 @@ _around: Final = CURRENT.get
 _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 # Type checkers would not see that the application's calls change these.
 _BEGUN: Final = int(OPEN)
+_NOTHING: Final[Any] = None
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 
@@ -162,7 +163,6 @@ class CleanCloseMiddleware:
                 scope = self._begin_upload(upload, scope)
         elif kind == "websocket":
             watch = WebSocketWatch()
-            watch.emptied = None
         else:
             return await self.app(scope, receive, send)
         watch.started = now = _clock()
@@ -171,6 +171,7 @@ class CleanCloseMiddleware:
         watch.server_receive = receive
         watch.send_to = send
         watch.plain = True
+        watch.emptied = _NOTHING
         parts = self._parts
         if now >= parts.reporter.sample_at:
             watch.plain = False

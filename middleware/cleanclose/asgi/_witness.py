@@ -304,7 +304,6 @@ class HttpWatch(AsgiWatch):
         return send(message)
 
     def _begin(self) -> None:
-        self.emptied = None
         self.ask()
         if self.progress == OPEN and sign_of(self.server_receive).shows.watches_each_piece:
             self.progress = STREAMING

@@ -111,7 +111,7 @@ def test_a_sign_that_was_there_from_the_start_proves_nothing() -> None:
     cycle = Cycle()
     calls = Calls(cycle.receive, cycle.send)
     stopping = Stopping(calls)
-    assert not stopping.has_begun
+    before = stopping.has_begun
     cycle.keep_alive = False
-    assert stopping.has_begun
+    assert (before, stopping.has_begun) == (False, True)
     assert not Stopping(calls).has_begun
