@@ -39,9 +39,12 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
         f"{_UNIT}/deliver/test_patience.py",
         f"{_UNIT}/deliver/test_exchange.py",
     ),
+    "deliver.early": (f"{_UNIT}/deliver/test_early.py", "tests/unit/asgi"),
     "deliver.framing": (f"{_UNIT}/deliver/test_framing.py", f"{_UNIT}/deliver/test_exchange.py"),
     "conduct": (f"{_UNIT}/test_conduct.py", "tests/unit/asgi", "tests/unit/wsgi"),
     "levels": (f"{_UNIT}/test_levels.py",),
+    "blame.calls": (f"{_UNIT}/blame/test_calls.py", "tests/unit/asgi"),
+    "blame.websockets": (f"{_UNIT}/blame/test_websockets.py",),
     "blame.judge": (f"{_UNIT}/blame", "tests/unit/asgi", "tests/unit/wsgi"),
 }
 """Modules of the core, and the unit tests that are to notice a change of them, quick ones first."""

@@ -42,7 +42,7 @@ class Server:
     def __init__(self, where: str) -> None:
         self._left = anyio.Event()
         self._begun = False
-        self.has_body = where == "upload"
+        self.has_body = where in ("unread", "upload")
         self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},

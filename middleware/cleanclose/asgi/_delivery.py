@@ -3,114 +3,87 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 
-from cleanclose.asgi._messages import Message, Receive, Send, header
-from cleanclose.asgi._runtime import Runtime, current_runtime
-from cleanclose.core import Event, Mechanism
+from cleanclose.asgi._messages import Message, fields, size_of, with_close, with_length
+from cleanclose.asgi._runtime import Bell, Runtime, current_runtime
+from cleanclose.core import Mechanism
+from cleanclose.core.deliver.early import needs_reader
 from cleanclose.core.deliver.exchange import Exchange
-from cleanclose.core.deliver.framing import needs_length, response_length
+from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.deliver.patience import TURNS, turn_of
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
-from cleanclose.core.server import Server
-from cleanclose.linger import LINGERER, Handover, descriptor_of
-from cleanclose.servers import asgi_socket, close_asgi, is_asgi_stopping, stop_reading
+from cleanclose.core.setup import Setup
+from cleanclose.linger import descriptor_of, hand_over
+from cleanclose.servers import Calls, Stopping
 
 __all__ = ["Delivery"]
 
-_TURNS: Final = 32
-"""Turns of the event loop in which an application may still complete a response that it has
-begun: middleware may hand each message on through a task of its own."""
-_ASK_STOPPING: Final = 0.25
-"""Seconds after which a drain asks whether the server is stopping: it must not wait for us."""
-_LOOK: Final = 0.002
-"""Seconds in which the event loop sees what has arrived."""
-_SMALL_RESPONSE: Final = 64 * 1024
-"""Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
-server that sends more may wait for a client that waits for the server to read."""
-
 
 class Delivery:
-    """The callables of the application from its response's head on, while its body is unread.
+    """The way of an application's messages if its response begins while its body is unread.
 
     A drain runs in a task of its own, so that the application gets its send() back as fast as
     without us: its background tasks and its teardown do not wait for a slow upload.
 
     Args:
         exchange: The exchange.
-        server: The server.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
-        report: Receives the lingerer's event.
-        most: How many connections may linger.
-        pending: How many calls of ``receive`` the application has under way.
+        calls: The server's callables.
+        is_app_receiving: Whether the application has a call of ``receive`` under way.
+        setup: What all exchanges share.
     """
 
     def __init__(
         self,
         exchange: Exchange,
-        server: Server,
-        receive: Receive,
-        send: Send,
-        report: Callable[[Event], None],
-        most: int,
-        pending: int,
+        calls: Calls,
+        is_app_receiving: Callable[[], bool],
+        setup: Setup,
     ) -> None:
         self.exchange = exchange
-        self._server = server
-        self._server_receive = receive
-        self.server_send = send
-        self._report = report
-        self._most = most
+        self.calls = calls
+        self._is_app_receiving = is_app_receiving
+        self._setup = setup
         self._kept: list[Message] = []
-        self._app_receiving = pending
         self._turns = 0
-        # If it says so from the start, it proves nothing later.
-        self._stopping = is_asgi_stopping(receive, send)
+        self._stopping = Stopping(calls)
         # The application and a task of ours may both have something to send, and several tasks of
         # the application may be at work.
         self._writing = anyio.Lock(fast_acquire=True)
+        self._received = Bell()
         # From here on: only once there is something to wait for.
         self._runtime: Runtime | None = None
-        self._changed: anyio.Event | None = None
         self._task: object | None = None
         self._delivered: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
-        self._taken_before: tuple[int, int] | None = None
 
-    # What the application calls.
+    # What the application does.
 
-    async def receive(self) -> Message:
-        """What the application has as ``receive`` from here on."""
+    async def app_reads(self) -> Message | None:
+        """The application asks for a message.
+
+        Returns:
+            What it gets without a call of the server's ``receive``; None if that has to be asked.
+        """
         if not self.exchange.early:
             self.exchange.app_read(time.monotonic())
             await self._flush()
-        # Checked again: another task of the application may have completed the response.
-        if self.exchange.early:
-            # The servers themselves say this once a response is complete. The drain may have taken
-            # their message, and some send it only once.
-            return {"type": "http.disconnect"}
-        self._app_receiving += 1
-        try:
-            message = await self._server_receive()
-        finally:
-            self._app_receiving -= 1
-            self._notify()
-        self._tell(message)
-        return message
+        # Checked again: another task of the application may have completed the response. The
+        # servers themselves say this then. The drain may have taken their message, and some send it
+        # only once.
+        return {"type": "http.disconnect"} if self.exchange.early else None
 
-    def came(self, message: Message | None) -> None:
-        """A call of ``receive`` that began before this object has returned (with None: raised)."""
-        self._app_receiving -= 1
+    def app_got(self, message: Message | None) -> None:
+        """A call of the server's ``receive`` has returned with this, or has raised (None)."""
         if message is not None:
             self._tell(message)
-        self._notify()
+        self._received.ring()
 
     async def send(self, message: Message) -> None:
         """What the application has as ``send`` from here on."""
@@ -125,44 +98,38 @@ class Delivery:
                 # Any iterables are allowed, even for a single iteration.
                 headers = [(name, value) for name, value in message.get("headers", ())]
                 message = {**message, "headers": headers}
-                length = response_length(header(headers, b"content-length"))
+                length = response_length(fields(message).get("content-length"))
                 step = exchange.response_started(message["status"], length, now)
+            case "http.response.body" if message.get("more_body", False):
+                step = exchange.response_piece(size_of(message), now)
             case "http.response.body":
-                size = len(message.get("body", b""))
-                if message.get("more_body", False):
-                    step = exchange.response_piece(size, now)
-                else:
-                    step = exchange.response_completed(now, size)
+                step = exchange.response_completed(now, size_of(message))
             case _:
                 # Extensions (early hints, pathsend …) go through in their order.
                 await self._flush()
-                await self.server_send(message)
+                await self.calls.send(message)
                 return
         self._kept.append(message)
         await self._do(step)
 
-    # Afterwards.
-
-    async def fail(self) -> None:
-        """The application has raised, and the code that answers for it does not want the body."""
+    async def app_failed(self) -> None:
+        """It has raised, and the code that answers for it does not want the body."""
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
-            if self._server.end_waits and self.exchange.early and self.exchange.may_read:
-                # The answering code does not read, and the server holds the answer's end until
-                # somebody does: what has come since would fill its queue again.
-                self._runtime = self._runtime or current_runtime()
-                self._task = self._runtime.spawn(self._read_on)
+            # The code that answers does not read, and what has come since may fill a queue.
+            if self.exchange.early and needs_reader(self.exchange, self.calls.server, 0):
+                self._task = self._loop.spawn(self._read_on)
 
-    async def close(self, *, failed: bool) -> None:
-        """The application has returned or raised: complete the drain.
+    async def app_ended(self, *, failed: bool) -> None:
+        """It has returned or raised: complete the drain.
 
         Args:
-            failed: Whether the application raised; its exception is then the one to be seen.
+            failed: Whether it raised; its exception is then the one to be seen.
         """
         step = self.exchange.app_ended(time.monotonic())
         if self._delivered is not None:
-            await self._drained()
+            await self._drained(self._delivered)
         elif isinstance(step, Done):
             try:
                 await self._flush()
@@ -172,18 +139,17 @@ class Delivery:
         if self._error is not None and not failed:
             raise self._error
 
-    async def _drained(self) -> None:
-        assert self._delivered is not None
-        self._notify()
+    async def _drained(self, delivered: anyio.Event) -> None:
+        self._received.ring()
         try:
-            await self._delivered.wait()
+            await delivered.wait()
         except BaseException:
             # Cancelled: the server is stopping, or somebody's time is up.
             self.exchange.abandoned(time.monotonic())
             if self._scope is not None:
                 self._scope.cancel()
             with anyio.move_on_after(1, shield=True):
-                await self._delivered.wait()
+                await delivered.wait()
             raise
 
     # The steps.
@@ -191,44 +157,41 @@ class Delivery:
     async def _do(self, step: Step) -> None:
         """Do at once what needs no waiting for the client; leave the rest to a task."""
         match step:
-            case Keep():
-                self._await_turn()
+            case Keep() if self._turns == 0:
+                self._turns = TURNS
+                self._loop.next_turn(self._turn)
             case Read() if self._task is None:
                 self._start_task(self._drain)
             case Read():
-                self._notify()
+                self._received.ring()
             case _:
                 await self._carry_out(step)
-
-    def _await_turn(self) -> None:
-        if self._turns == 0:
-            self._turns = _TURNS
-            self._runtime = self._runtime or current_runtime()
-            self._runtime.next_turn(self._turn)
 
     def _turn(self) -> None:
         if self.exchange.state is not State.KEPT:
             self._turns = 0
             return
         self._turns -= 1
-        assert self._runtime is not None
         if self._turns:
-            self._runtime.next_turn(self._turn)
+            self._loop.next_turn(self._turn)
         else:
             self.exchange.turn_over(time.monotonic())
             self._start_task(self._flush)
 
-    def _start_task(self, job: Callable[[], Any]) -> None:
-        self._runtime = self._runtime or current_runtime()
+    @property
+    def _loop(self) -> Runtime:
+        if self._runtime is None:
+            self._runtime = current_runtime()
+        return self._runtime
+
+    def _start_task(self, job: Callable[[], Awaitable[None]]) -> None:
         self._delivered = delivered = anyio.Event()
 
         async def run() -> None:
             try:
                 await job()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
-                # A server may raise in send() when the client has left (ASGI 2.4). Without us the
-                # application would have ended before that, and nobody would have noticed.
-                if not (isinstance(error, OSError) and self.exchange.left_while_draining):
+                if not self.exchange.is_moot(error):
                     self._error = error
                 # Its place must not be lost with it.
                 self.exchange.abandoned(time.monotonic())
@@ -236,7 +199,7 @@ class Delivery:
                 delivered.set()
                 self._task = None
 
-        self._task = self._runtime.spawn(run)
+        self._task = self._loop.spawn(run)
 
     async def _drain(self) -> None:
         exchange = self.exchange
@@ -250,25 +213,20 @@ class Delivery:
             raise
 
     async def _carry_out(self, step: Step) -> None:
-        exchange = self.exchange
-        while True:
-            match step:
-                case Read(seconds):
-                    step = await self._discard(seconds)
-                case Respond():
-                    with self._undisturbed():
-                        await self._respond(step)
-                    exchange.responded(time.monotonic())
-                    return
-                case Done(in_one_piece):
-                    with self._undisturbed():
-                        await self._flush(whole=True, in_one_piece=in_one_piece)
-                    return
-                case Forward():
-                    await self._flush()
-                    return
-                case Keep():
-                    return
+        while isinstance(step, Read):
+            step = await self._discard(step.at_most_seconds)
+        match step:
+            case Respond():
+                with self._undisturbed():
+                    await self._respond(step)
+                self.exchange.responded(time.monotonic())
+            case Done(in_one_piece):
+                with self._undisturbed():
+                    await self._flush(whole=True, in_one_piece=in_one_piece)
+            case Forward():
+                await self._flush()
+            case Keep():
+                pass
 
     def _undisturbed(self) -> contextlib.AbstractContextManager[object]:
         """Ending a drain ends its read only: otherwise a message on its way out would be lost."""
@@ -278,76 +236,51 @@ class Delivery:
 
     async def _discard(self, seconds: float) -> Step:
         exchange = self.exchange
-        if self._app_receiving:
+        if self._is_app_receiving():
             # The server's receive() is not for two at a time: what the application's call
             # brings is looked at when it returns.
-            await self._wait(seconds)
+            await self._received.wait(seconds)
             return exchange.nothing_came(time.monotonic())
         message: Message | None = None
         try:
-            with anyio.move_on_after(min(seconds or _LOOK, _ASK_STOPPING)):
-                message = await self._server_receive()
+            with anyio.move_on_after(turn_of(seconds)):
+                message = await self.calls.receive()
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, time.monotonic())
-        if is_asgi_stopping(self._server_receive, self.server_send) and not self._stopping:
+        if self._stopping.has_begun:
             return exchange.abandoned(time.monotonic())
         if message is None:
             return exchange.nothing_came(time.monotonic())
         return self._tell(message)
 
     def _tell(self, message: Message) -> Step:
-        now = time.monotonic()
+        exchange, now = self.exchange, time.monotonic()
         if message["type"] == "http.disconnect":
-            return self.exchange.peer_gone(Mechanism.UNKNOWN, now)
-        exchange = self.exchange
-        size = len(message.get("body", b""))
-        step = exchange.body_received(size, not message.get("more_body", False), now)
+            return exchange.peer_gone(Mechanism.UNKNOWN, now)
+        step = exchange.body_received(size_of(message), not message.get("more_body", False), now)
         if exchange.frames_unseen and isinstance(step, Read):
-            return self._look_at_wire()
+            return exchange.counted(taken_from(self.calls.socket), now)
         return step
 
-    def _look_at_wire(self) -> Step:
-        """Count a chunked body's framing, which the server does not show."""
-        exchange, now = self.exchange, time.monotonic()
-        taken = taken_from(asgi_socket(self._server_receive, self.server_send))
-        if taken is None:
-            return exchange.step(now)
-        if self._taken_before is None:
-            self._taken_before = taken, exchange.drained
-        before, drained = self._taken_before
-        return exchange.on_wire(taken - before, exchange.drained - drained, now)
-
     async def _respond(self, step: Respond) -> None:
-        exchange = self.exchange
-        if step.linger:
-            # Before the server may close it: from now on the lingerer has it.
-            number = descriptor_of(asgi_socket(self._server_receive, self.server_send))
-            if number is not None:
-                self._hand_over(number)
-            # Otherwise the connection was lost meanwhile, and sending reports it.
+        number = descriptor_of(self.calls.socket) if step.linger else None
+        if number is not None:
+            # Before the server may close it: from now on the lingerer has it. Without a number the
+            # connection was lost meanwhile, and sending reports it.
+            hand_over(self.exchange, self._setup, number, time.monotonic())
         if step.close:
-            close_asgi(self._server_receive, self.server_send)
-        size = sum(len(each.get("body", b"")) for each in self._kept)
+            self.calls.close()
         try:
-            if exchange.may_read and (self._server.end_waits or size > _SMALL_RESPONSE):
+            size = sum(map(size_of, self._kept))
+            if needs_reader(self.exchange, self.calls.server, size):
                 await self._flush_reading(step)
             else:
                 await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
         except OSError:
             # The server closes the connection within its send(): hypercorn's raises the errors of
             # ending TLS. The response is out, and the lingerer knows how it ended.
-            if self._kept or not exchange.handed_over:
+            if self._kept or not self.exchange.handed_over:
                 raise
-
-    def _hand_over(self, number: int) -> None:
-        handover = Handover(
-            linger=self.exchange.linger(time.monotonic()),
-            report=self._report,
-            most=self._most,
-            held_as=number,
-        )
-        if LINGERER.take(number, handover) is None:
-            self.exchange.no_descriptor()
 
     async def _flush_reading(self, step: Respond) -> None:
         """Send what is kept back, and read meanwhile: the server may wait until somebody does."""
@@ -363,14 +296,14 @@ class Delivery:
             raise failed
 
     async def _read_on(self) -> None:
-        message: Message = {"type": "http.request"}
+        kind: Any = None
         # An error of the server's receive() is no reason to stop sending.
         with contextlib.suppress(Exception):
-            while message["type"] != "http.disconnect":
-                if self._app_receiving:
-                    await self._wait(math.inf)
+            while kind != "http.disconnect":
+                if self._is_app_receiving():
+                    await self._received.wait()
                 else:
-                    message = await self._server_receive()
+                    kind = (await self.calls.receive())["type"]
 
     async def _flush(
         self, *, whole: bool = False, close: bool = False, in_one_piece: bool = False
@@ -389,47 +322,19 @@ class Delivery:
             kept = self._kept
             if kept and kept[0]["type"] == "http.response.start":
                 if whole:
-                    kept[0] = _with_length(kept[0], kept[1:])
+                    kept[0] = with_length(kept[0], kept[1:])
                 if close:
-                    kept[0] = _with_close(kept[0])
+                    kept[0] = with_close(kept[0])
             if in_one_piece:
                 self._join()
             while kept:
-                await self.server_send(kept.pop(0))
+                await self.calls.send(kept.pop(0))
             if whole and self.exchange.handed_over:
                 # At once: the application may go on for a long time after its response.
-                stop_reading(self._server_receive, self.server_send)
+                self.calls.stop_reading()
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]
         if len(pieces) > 1:
             body = b"".join(each.get("body", b"") for each in pieces)
             self._kept[-len(pieces) :] = [{"type": "http.response.body", "body": body}]
-
-    async def _wait(self, seconds: float) -> None:
-        self._changed = anyio.Event()
-        with anyio.move_on_after(seconds):
-            await self._changed.wait()
-
-    def _notify(self) -> None:
-        if self._changed is not None:
-            self._changed.set()
-
-
-def _with_length(head: Message, pieces: list[Message]) -> Message:
-    """The head of a complete response, with its length.
-
-    Without one the connection's end would be the response's, or a chunk's: some proxies make an
-    error of an end that comes behind a response which they have passed on.
-    """
-    headers: list[tuple[bytes, bytes]] = list(head.get("headers", ()))
-    names = ((name.decode("latin-1"), "") for name, _ in headers)
-    if not needs_length(str(head["status"]), names):
-        return head
-    size = sum(len(each.get("body", b"")) for each in pieces)
-    return {**head, "headers": [*headers, (b"content-length", b"%d" % size)]}
-
-
-def _with_close(head: Message) -> Message:
-    headers = [pair for pair in head.get("headers", ()) if pair[0].lower() != b"connection"]
-    return {**head, "headers": [*headers, (b"connection", b"close")]}

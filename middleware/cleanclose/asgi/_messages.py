@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Final
 
-from cleanclose.core.deliver.framing import NO_BODY, body_length, is_multiplexed
-from cleanclose.servers import asgi_server
+from cleanclose.core.deliver.framing import body_length, needs_length
 
 __all__ = [
     "ASGIApp",
@@ -16,22 +15,20 @@ __all__ = [
     "Send",
     "can_be_read_again",
     "client_address",
-    "framing_headers",
-    "header",
+    "fields",
     "request_length",
+    "size_of",
+    "with_close",
+    "with_length",
 ]
-
-_FRAMING: Final = frozenset(
-    {b"content-length", b"transfer-encoding", b"upgrade", b"expect", b"via"}
-)
-
-_SEQUENCES: Final = (tuple, list)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[Any]]
+
+_SEQUENCES: Final = (tuple, list)
 
 
 def can_be_read_again(headers: Any) -> bool:
@@ -61,58 +58,75 @@ def _is_sequence(value: object) -> bool:
     return kind in _SEQUENCES or issubclass(kind, Sequence)
 
 
-def header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """A header's value, several lines joined with commas; None if there is none.
+def fields(message: Scope | Message) -> dict[str, str]:
+    """The headers of a request or of a response, by their names in lower case.
+
+    Those of several lines are joined with commas. Applications need not write the names in lower
+    case.
 
     Args:
-        headers: The headers. Applications need not write their names in lower case.
-        name: The name, in lower case.
+        message: The request's scope, or the response's start. If its headers can be read only
+            once, there are none.
     """
-    values = [value.decode("latin-1") for each, value in headers if each.lower() == name]
-    return ",".join(values) if values else None
+    headers: Any = message.get("headers", ())
+    found: dict[str, str] = {}
+    for raw, value in headers if can_be_read_again(headers) else ():
+        name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+        found[name] = f"{found[name]},{text}" if name in found else text
+    return found
 
 
-def request_length(scope: Scope, receive: Receive, send: Send) -> int:
+def request_length(scope: Scope, *, ends_at_upgrade: bool) -> int:
     """The length of the body that may be left unread.
 
     Args:
         scope: The request's scope.
-        receive: The server's ``receive``.
-        send: The server's ``send``.
+        ends_at_upgrade: As of `cleanclose.core.server.Server`.
 
     Returns:
         `cleanclose.core.deliver.framing.NO_BODY` if there is none.
     """
-    version = scope["http_version"]
-    if not is_multiplexed(version):
-        for name, _ in scope["headers"]:
-            if name == b"content-length" or name == b"transfer-encoding":
-                break
-        else:
-            return NO_BODY
-    headers = framing_headers(scope["headers"])
-    upgrade = headers.get(b"upgrade")
+    headers = fields(scope)
     return body_length(
         method=scope["method"],
-        http_version=version,
-        content_length=headers.get(b"content-length"),
-        transfer_encoding=headers.get(b"transfer-encoding"),
-        upgrade=upgrade,
-        ends_at_upgrade=bool(upgrade) and asgi_server(receive, send).ends_at_upgrade,
+        http_version=scope["http_version"],
+        content_length=headers.get("content-length"),
+        transfer_encoding=headers.get("transfer-encoding"),
+        upgrade=headers.get("upgrade"),
+        ends_at_upgrade=ends_at_upgrade,
     )
 
 
-def framing_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
-    """The headers that say how a request is framed, each with all of its values.
+def size_of(message: Message) -> int:
+    """How many bytes of a body a message brings.
 
     Args:
-        headers: The request's headers.
+        message: An ``http.request`` or an ``http.response.body``, or something without a body.
     """
-    found: dict[bytes, str] = {}
-    for name, value in headers:
-        # Names come in lower case from servers; not always from applications.
-        name = name.lower()
-        if name in _FRAMING:
-            text = value.decode("latin-1")
-            found[name] = f"{found[name]},{text}" if name in found else text
-    return found
+    return len(message.get("body", b""))
+
+
+def with_length(head: Message, pieces: Sequence[Message]) -> Message:
+    """The head of a complete response, with its length.
+
+    Without one the connection's end would be the response's, or a chunk's: some proxies make an
+    error of an end that comes behind a response which they have passed on.
+
+    Args:
+        head: The head.
+        pieces: All of its body.
+    """
+    if not needs_length(str(head["status"]), fields(head).items()):
+        return head
+    size = sum(map(size_of, pieces))
+    return {**head, "headers": [*head["headers"], (b"content-length", b"%d" % size)]}
+
+
+def with_close(head: Message) -> Message:
+    """The head of a response behind which the connection is closed.
+
+    Args:
+        head: The head.
+    """
+    headers = [pair for pair in head["headers"] if pair[0].lower() != b"connection"]
+    return {**head, "headers": [*headers, (b"connection", b"close")]}

@@ -15,7 +15,7 @@ from cleanclose.asgi._messages import (
     Send,
     can_be_read_again,
     client_address,
-    framing_headers,
+    fields,
 )
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
@@ -24,16 +24,15 @@ from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.conduct import ends_quietly
-from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import is_multiplexed, wants_continue
+from cleanclose.core.deliver.exchange import Connection
+from cleanclose.core.deliver.framing import is_multiplexed
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.process import COPYING
+from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
-from cleanclose.core.tell.reporter import Reporter
 from cleanclose.linger import can_linger
 from cleanclose.quiet import install_quiet_logs
-from cleanclose.servers import asgi_server, asgi_socket, is_called_by_server, wants_answer
 from cleanclose.stop import pass_cancellation_on
 from cleanclose.surge import make_reporter
 
@@ -50,7 +49,6 @@ _BEGUN: Final = int(OPEN)
 _NOTHING: Final[Any] = None
 _EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
-_PROXY_FIELDS: Final = frozenset(name.encode() for name in PROXY_FIELDS)
 
 
 class _Parts:
@@ -59,16 +57,17 @@ class _Parts:
     In one place, because a class with ``__getattr__`` pays for each look at an attribute.
     """
 
-    __slots__ = ("app", "reporter", "serve", "stoppable")
+    __slots__ = ("app", "reporter", "serve", "setup", "stoppable")
 
     app: ASGIApp
     """The wrapped application."""
     serve: ASGIApp
     """The same, with requests that end when nobody waits for them if a user wants that."""
 
-    def __init__(self, app: ASGIApp, stoppable: Stoppable | None, reporter: Reporter) -> None:
+    def __init__(self, app: ASGIApp, stoppable: Stoppable | None, setup: Setup) -> None:
         self.stoppable = stoppable
-        self.reporter = reporter
+        self.setup = setup
+        self.reporter = setup.reporter
         self.wrap(app)
 
     def wrap(self, app: ASGIApp) -> None:
@@ -110,10 +109,13 @@ class CleanCloseMiddleware:
         **settings: Unpack[SettingsOptions],
     ) -> None:
         stoppable = Stoppable.of(stop_work)
-        self._settings = Settings(**settings)
-        self._places = Places(self._settings.max_draining)
-        self._reporter = make_reporter(outlets, self._settings)
-        self._parts = _Parts(app, stoppable, self._reporter)
+        limits = Settings(**settings)
+        setup = Setup(
+            settings=limits,
+            places=Places(limits.max_draining),
+            reporter=make_reporter(outlets, limits),
+        )
+        self._parts = _Parts(app, stoppable, setup)
         self._quieten()
 
     @property
@@ -126,8 +128,9 @@ class CleanCloseMiddleware:
         self._parts.wrap(app)
 
     def _quieten(self) -> None:
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=self.app)
+        settings = self._parts.setup.settings
+        if settings.quiet_logs:
+            install_quiet_logs(settings.level_table(), app=self.app)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin as a copy, in another process maybe."""
@@ -178,9 +181,9 @@ class CleanCloseMiddleware:
         try:
             result = await serve(scope, watch.receive, watch.send)
         except BaseException as error:
-            if watch.is_unanswered(error) and is_called_by_server(_frame(1), receive, send):
-                await watch.deliver().fail()
-            if not await self._failed(watch, error):
+            if watch.fails_early(error) and watch.calls.is_caller(_frame(1)):
+                await watch.deliver().app_failed()
+            if not await self._over(watch, error):
                 raise
             return None
         if watch.progress == COMPLETE and watch.plain:
@@ -189,7 +192,7 @@ class CleanCloseMiddleware:
                 watch.server_receive, watch.send_to = watch.emptied
                 watch.scope = NO_SCOPE
         else:
-            await self._see_through(watch)
+            await self._over(watch)
         return result
 
     def _begin_upload(self, watch: UploadWatch, scope: Scope) -> Scope:
@@ -197,43 +200,37 @@ class CleanCloseMiddleware:
         if not can_be_read_again(scope["headers"]):
             scope = {**scope, "headers": [(name, value) for name, value in scope["headers"]]}
         watch.begin_delivery = self._delivery
-        watch.whole = False
-        watch.pending = 0
-        watch.bytes_in = 0
-        watch.has_read = False
+        watch.whole = watch.has_read = False
+        watch.receiving = watch.bytes_in = 0
         # A list, which copies of the scope share.
         scope[_SKIP_KEY] = []
         return scope
 
-    async def _see_through(self, watch: HttpWatch | WebSocketWatch) -> None:
-        """The application has returned, and there may be something to say or to finish."""
-        if watch.progress == COMPLETE and watch.messages is None and watch.ear is None:
+    async def _over(
+        self, watch: HttpWatch | WebSocketWatch, error: BaseException | None = None
+    ) -> bool:
+        """The application has returned or raised, and there may be something to say or to finish.
+
+        Returns:
+            Whether what it raised ends here.
+        """
+        if error is None and watch.is_alone and watch.progress == COMPLETE:
             if watch.is_sample:
-                self._reporter.request_over(watch)
+                self._parts.reporter.request_over(watch)
             watch.let_go()
-            return
+            return True
         try:
             if watch.messages is not None:
-                await watch.messages.close(failed=False)
-        except BaseException as error:
-            if not self._ended(watch, error):
+                await watch.messages.app_ended(failed=error is not None)
+        except BaseException as failure:
+            ends_here = self._ended(watch, failure)
+            if not ends_here:
                 raise
         else:
-            self._ended(watch, None)
-        finally:
-            watch.stand_alone()
-        if watch.stops is not None and watch.stops.stopped:
-            pass_cancellation_on()
-
-    async def _failed(self, watch: HttpWatch | WebSocketWatch, error: BaseException) -> bool:
-        """The application has raised. Return whether the error ends here."""
-        try:
-            if watch.messages is not None:
-                await watch.messages.close(failed=True)
             ends_here = self._ended(watch, error)
         finally:
             watch.stand_alone()
-        if ends_here and watch.stops is not None:
+        if watch.stops is not None and (watch.stops.stopped if error is None else ends_here):
             pass_cancellation_on()
         return ends_here
 
@@ -249,7 +246,7 @@ class CleanCloseMiddleware:
             _enter(outer)
 
     def _ended(self, watch: HttpWatch | WebSocketWatch, error: BaseException | None) -> bool:
-        """Send the events.
+        """Report the end of an exchange.
 
         Returns:
             Whether the error ends here.
@@ -258,18 +255,9 @@ class CleanCloseMiddleware:
             BaseException: The application's own error, which the client's had hidden.
         """
         watch.ask()
-        now = time.monotonic()
-        if watch.delivery is not None:
-            self._reporter.report(watch.delivery.event(now))
-        end = watch.app_ended(now, error)
-        for event in end.events:
-            self._reporter.report(event)
-        if watch.is_sample:
-            self._reporter.request_over(watch)
+        end = self._parts.reporter.exchange_over(watch, time.monotonic(), error)
         quiet = ends_quietly(
-            end.conduct,
-            begun=watch.status is not None,
-            wants_answer=wants_answer(watch.server_receive),
+            end.conduct, begun=watch.status is not None, wants_answer=watch.calls.wants_answer
         )
         try:
             if end.error is not None and end.error is not error:
@@ -281,43 +269,28 @@ class CleanCloseMiddleware:
 
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""
-        scope, receive, send = watch.scope, watch.server_receive, watch.server_send()
-        server = asgi_server(receive, send)
-        headers = framing_headers(scope["headers"])
-        caddy = names_caddy(headers.get(b"via"))
+        scope, calls, setup = watch.scope, watch.calls, self._parts.setup
+        headers = fields(scope)
         multiplexed = is_multiplexed(scope["http_version"])
-        exchange = Exchange(
-            self._settings,
-            self._places,
-            server=server,
+        exchange = setup.begin_delivery(
+            watch,
+            server=calls.server,
             connection=Connection(
                 address=client_address(scope),
-                lingers=not multiplexed and can_linger() and asgi_socket(receive, send) is not None,
-                proxied=not _PROXY_FIELDS.isdisjoint(name for name, _ in scope["headers"]),
+                lingers=not multiplexed and can_linger() and calls.socket is not None,
+                proxied=is_proxied(headers),
                 multiplexed=multiplexed,
             ),
-            facts=watch.facts(),
             length=watch.length,
             awaits_continue=not watch.has_read
-            and not caddy
-            and wants_continue(headers.get(b"expect")),
-            started=watch.started,
-            received=watch.bytes_in,
+            and awaits_continue(headers.get("expect"), headers.get("via")),
         )
         if watch.departure is not None:
             # Nobody is left to deliver to.
             exchange.peer_gone(watch.departure.mechanism, time.monotonic())
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
-        return Delivery(
-            exchange,
-            server,
-            receive,
-            send,
-            self._reporter.report,
-            self._settings.max_lingering,
-            watch.pending,
-        )
+        return Delivery(exchange, calls, lambda: watch.receiving > 0, setup)
 
 
 def skip(scope: Scope) -> None:

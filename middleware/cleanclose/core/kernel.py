@@ -31,6 +31,7 @@ __all__ = [
     "Listener",
     "ask_connection",
     "is_established",
+    "is_reset",
     "kernel_figures",
     "taken_from",
     "tcp_info",
@@ -184,6 +185,16 @@ def taken_from(sock: Any) -> int | None:
     except (AttributeError, OSError, TypeError, ValueError):
         return None
     return info.received_bytes - int.from_bytes(unread, sys.byteorder)
+
+
+def is_reset(sock: Any) -> bool:
+    """Whether the kernel says that a connection has been reset by its peer.
+
+    Args:
+        sock: As of `ask_connection`; None if there is none.
+    """
+    connection = ask_connection(sock)
+    return connection is not None and connection.reset
 
 
 def is_established(sock: Any) -> bool:

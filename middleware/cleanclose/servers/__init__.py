@@ -12,6 +12,7 @@ from cleanclose.servers._callers import (
     is_called_by_wsgi_server,
     wants_answer,
 )
+from cleanclose.servers._calls import Calls, Stopping
 from cleanclose.servers._lookup import (
     asgi_server,
     asgi_socket,
@@ -33,6 +34,7 @@ from cleanclose.servers._private import PRIVATE
 from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
+from cleanclose.servers._signs import SETTLED, Sign, sign_of
 from cleanclose.servers._wsgi import (
     client_descriptor,
     client_socket,
@@ -47,8 +49,12 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "SETTLED",
+    "Calls",
     "Program",
     "Room",
+    "Sign",
+    "Stopping",
     "asgi_server",
     "asgi_socket",
     "client_descriptor",
@@ -70,6 +76,7 @@ __all__ = [
     "plain_length",
     "plain_socket",
     "reader_below",
+    "sign_of",
     "stop_reading",
     "waiting_messages",
     "wants_answer",

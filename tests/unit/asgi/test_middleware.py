@@ -630,6 +630,20 @@ def test_the_opt_out_without_the_middleware() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_body_without_a_head_is_the_servers_to_judge(method: str) -> None:
+    server = Server(length=None)
+    server.scope["method"] = method
+
+    async def app(scope: Any, receive: Any, send: Any) -> str:
+        await send(END)
+        return "returned"
+
+    assert await server.serve(wrap(app)) == "returned"
+    assert server.sent == [END]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("own", [{"type": "lifespan"}, {}])
 async def test_other_scopes_pass_through(own: dict[str, Any]) -> None:
     seen: list[Any] = []

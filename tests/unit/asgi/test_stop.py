@@ -41,7 +41,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
     pytest.mark.filterwarnings(LEFT_OPEN),
 ]
-WHERE: Final = ("handler", "stream", "upload", "whole", "whole-stream")
+WHERE: Final = ("handler", "stream", "unread", "upload", "whole", "whole-stream")
 BASES: Final = (0, 1)
 FORWARDS_IN_A_GROUP: Final = is_older("starlette", 0, 38, 3)
 """Whether a ``BaseHTTPMiddleware`` hands the application's response on in a task group, which
@@ -84,6 +84,8 @@ class Work:
         routes: dict[str, Callable[[Request], Any]] = {
             "handler": self._handler,
             "stream": self._stream,
+            # The response goes through a delivery.
+            "unread": self._stream,
             "upload": self._upload,
             "whole": self._whole,
             "whole-stream": self._whole_stream,

@@ -24,7 +24,7 @@ from typing import Final
 from cleanclose.core.blame.judge import CARRIERS
 from cleanclose.core.blame.provenance import Place, calls_into, is_called_by
 
-__all__ = ["is_raised", "is_refused", "is_said_to_application"]
+__all__ = ["is_cut_short", "is_raised", "is_refused"]
 
 _COUNT_FOR_OTHERS: Final = frozenset({"django.core.handlers.wsgi"})
 """Modules that read for views and never check the end: Django's LimitedStream. If its read
@@ -96,10 +96,14 @@ _SAYING: Final = (
 application answers after that, it has not accepted the body."""
 
 
-def is_said_to_application() -> bool:
-    """Whether this thread's reader will report to the application that its client has left.
+def is_cut_short(*, body_complete: bool) -> bool:
+    """Whether an application learns of the departure in the middle of its request's body.
 
-    Call it while an ASGI application's ``receive`` returns that message. Some readers do not report
+    Call it while an ASGI application's ``receive`` returns that message. The answer is no if this
+    thread's reader reports to the application that its client has left. Some readers do not report
     it: Falcon's stream, for example, then ends like any other.
+
+    Args:
+        body_complete: Whether the application has received all of the body.
     """
-    return any(is_called_by(place) for place in _SAYING)
+    return not (body_complete or any(is_called_by(place) for place in _SAYING))

@@ -245,6 +245,17 @@ class Exchange:
         self._drain.on_wire(size, body)
         return self.tick(now)
 
+    def counted(self, taken: int | None, now: float) -> Step:
+        """`on_wire`, where only the connection itself counts what has been taken from it.
+
+        Args:
+            taken: How many bytes, since it began; None if it does not tell.
+            now: The time.
+        """
+        if taken is not None:
+            self._drain.counted(taken)
+        return self.tick(now)
+
     def nothing_came(self, now: float) -> Step:
         """Nothing came within the time that `Read` gave."""
         if self._state is State.DRAINING and self.patience is Patience.ARRIVED:
@@ -265,10 +276,13 @@ class Exchange:
                 self._outcome = Outcome.RESET
         return self._happen(Happening.PEER_GONE, now)
 
-    @property
-    def left_while_draining(self) -> bool:
-        """Whether the peer has left while its body was drained: nobody waits for the response."""
-        return self._mechanism is not None
+    def is_moot(self, error: Exception) -> bool:
+        """Whether an error of sending the response is nobody's to see.
+
+        A server may raise in its ``send`` when the client has left (ASGI 2.4). Without us the
+        application would have ended before that, if the client left while its body was drained.
+        """
+        return isinstance(error, OSError) and self._mechanism is not None
 
     def reading_failed(self, error: Exception, now: float) -> Step:
         """Somebody's reading of the body raised.

@@ -16,7 +16,18 @@ from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.events import Cap
 from cleanclose.core.settings import Settings
 
-__all__ = ["MUCH_FRAMING", "SMALL_REMAINDER", "Connection", "Drain", "Patience", "patience_for"]
+__all__ = [
+    "ASK_STOPPING",
+    "LOOK",
+    "MUCH_FRAMING",
+    "SMALL_REMAINDER",
+    "TURNS",
+    "Connection",
+    "Drain",
+    "Patience",
+    "patience_for",
+    "turn_of",
+]
 
 SMALL_REMAINDER: Final = 256 * 1024
 """Bytes of a body that are worth waiting for, to keep the connection. For a larger body, discarding
@@ -39,6 +50,26 @@ RATE_GRACE: Final = 1.0
 MIN_RATE_GRACE: Final = 5.0
 """Seconds of draining before `Settings.min_rate` is checked: a new connection's first bytes say
 nothing about its rate."""
+
+
+TURNS: Final = 32
+"""Turns of an event loop in which an application may still complete a response that it has
+begun: middleware may hand each message on through a task of its own."""
+
+LOOK: Final = 0.002
+"""Seconds in which an event loop sees what has arrived."""
+
+ASK_STOPPING: Final = 0.25
+"""Seconds after which a drain asks whether the server is stopping: it must not wait for us."""
+
+
+def turn_of(seconds: float) -> float:
+    """For how many seconds one call of a drain on an event loop waits.
+
+    Args:
+        seconds: For how many the next piece may be waited for.
+    """
+    return min(seconds or LOOK, ASK_STOPPING)
 
 
 class Patience(enum.Enum):
@@ -139,6 +170,7 @@ class Drain:
         "_since",
         "_started",
         "_wire",
+        "_wire_before",
         "_wire_body",
         "drained",
         "length",
@@ -163,6 +195,7 @@ class Drain:
         self.received: int = received
         """Bytes of the body that anybody has read."""
         self._wire = self._wire_body = 0
+        self._wire_before: tuple[int, int] | None = None
         self.drained: int = 0
         """Bytes of it that nobody wanted."""
         self.patience: Patience = Patience.NONE
@@ -204,6 +237,17 @@ class Drain:
             body: How many of them were the body's own.
         """
         self._wire, self._wire_body = size, body
+
+    def counted(self, taken: int) -> None:
+        """Note what the connection counts: `on_wire`, where only that is known.
+
+        Args:
+            taken: How many bytes anybody has taken from it since it began.
+        """
+        if self._wire_before is None:
+            self._wire_before = taken, self.drained
+        before, drained = self._wire_before
+        self.on_wire(taken - before, self.drained - drained)
 
     def taken_by_server(self, size: int) -> None:
         """The server has taken bytes from the connection that nobody will get.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from cleanclose.core.blame.watch import Watch
+from cleanclose.core.conduct import End
 from cleanclose.core.counters import PROCESS, Counters
 from cleanclose.core.events import DepartureSurge, Event, Facts
 from cleanclose.core.levels import Levels
@@ -121,6 +122,26 @@ class Reporter:
         if self._surge is not None and not isinstance(event, DepartureSurge):
             for surge in self._see(self._surge, event):
                 self.report(surge)
+
+    def exchange_over(self, watch: Watch, now: float, error: BaseException | None = None) -> End:
+        """An exchange is over: report all that there is to say about it, in its order.
+
+        Args:
+            watch: The exchange.
+            now: The time.
+            error: What the application raised, if it did.
+
+        Returns:
+            What becomes of the error; its events have been reported.
+        """
+        if watch.delivery is not None:
+            self.report(watch.delivery.event(now))
+        end = watch.app_ended(now, error)
+        for event in end.events:
+            self.report(event)
+        if watch.is_sample:
+            self.request_over(watch)
+        return end
 
     def request_begins(self, watch: Watch) -> None:
         """A request begins that may become a sample of the requests that come; see `sample_at`.

@@ -1230,3 +1230,21 @@ TestAnyOrder = ExchangeMachine.TestCase
 TestAnyOrder.settings = hypothesis_settings(
     max_examples=EXAMPLES, stateful_step_count=30, deadline=None
 )
+
+
+# What the shims ask.
+
+
+def test_an_error_of_sending_is_moot_where_the_client_left_while_it_was_drained() -> None:
+    ex = refused()
+    assert not ex.is_moot(OSError())
+    ex.peer_gone(Mechanism.RESET, 0.0)
+    assert ex.is_moot(OSError())
+    assert not ex.is_moot(ValueError())
+
+
+def test_a_connection_that_does_not_count_changes_nothing() -> None:
+    ex = refused(length=CHUNKED)
+    assert isinstance(ex.counted(None, 0.0), Read)
+    ex.counted(0, 0.0)
+    assert ex.counted(SMALL_REMAINDER + 1, 0.0) == RESPOND_AND_LINGER

@@ -8,6 +8,8 @@ import pytest
 
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.patience import (
+    ASK_STOPPING,
+    LOOK,
     MIN_RATE_GRACE,
     MUCH_FRAMING,
     RATE_GRACE,
@@ -17,6 +19,7 @@ from cleanclose.core.deliver.patience import (
     Drain,
     Patience,
     patience_for,
+    turn_of,
 )
 from cleanclose.core.events import Cap
 from cleanclose.core.settings import Settings
@@ -202,6 +205,23 @@ def test_what_has_arrived_is_counted_on_the_wire() -> None:
     assert drain.limit_reached(0.0) is None
     drain.on_wire(SMALL_REMAINDER + 1, 10)
     assert drain.limit_reached(0.0) is Cap.MAX_BYTES
+
+
+def test_what_was_taken_before_the_draining_does_not_count() -> None:
+    drain = draining_chunks(Patience.ARRIVED)
+    drain.counted(MIB)
+    drain.arrived(10, 0.0, unwanted=True)
+    drain.counted(MIB + SMALL_REMAINDER)
+    assert drain.limit_reached(0.0) is None
+    drain.counted(MIB + SMALL_REMAINDER + 1)
+    assert drain.limit_reached(0.0) is Cap.MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    ("seconds", "turn"), [(0.0, LOOK), (0.1, 0.1), (ASK_STOPPING * 2, ASK_STOPPING)]
+)
+def test_no_call_of_a_drain_waits_for_long(seconds: float, turn: float) -> None:
+    assert turn_of(seconds) == turn
 
 
 @pytest.mark.parametrize("patience", [Patience.DUE, Patience.SET])

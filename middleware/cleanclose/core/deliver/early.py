@@ -1,0 +1,67 @@
+"""Which responses may be early ones, and which of them need a reader while they go out."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cleanclose.core.blame.watch import Watch
+from cleanclose.core.conduct import is_unanswered
+from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.events import Phase
+from cleanclose.core.server import Server
+
+__all__ = ["SMALL_RESPONSE", "fails_early", "is_stopped", "may_be_early", "needs_reader"]
+
+SMALL_RESPONSE: Final = 64 * 1024
+"""Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
+server that sends more may wait for a client that waits for the server to read."""
+
+
+def is_stopped(watch: Watch) -> bool:
+    """Whether the work was stopped, so that there is nobody to deliver a response to.
+
+    Args:
+        watch: The exchange.
+    """
+    return watch.stops is not None and watch.stops.stopped
+
+
+def may_be_early(watch: Watch) -> bool:
+    """Whether a response that begins now may be an early one, and needs an `Exchange`.
+
+    Not if all of the body has arrived: nobody is uploading any more, and the connection can be used
+    again as it is.
+
+    Args:
+        watch: The exchange. It is asked for what else it can see.
+    """
+    if watch.body_arrived or watch.body_complete or is_stopped(watch):
+        return False
+    watch.ask()
+    return watch.departure is None or watch.phase is Phase.REQUEST_BODY
+
+
+def fails_early(watch: Watch, error: BaseException) -> bool:
+    """Whether somebody has still to answer for an application that failed during an upload.
+
+    Args:
+        watch: The exchange.
+        error: What the application has raised.
+    """
+    return is_unanswered(
+        error,
+        begun=watch.status is not None,
+        body_complete=watch.body_arrived or watch.body_complete,
+        stopped=is_stopped(watch),
+    )
+
+
+def needs_reader(exchange: Exchange, server: Server, size: int) -> bool:
+    """Whether a server's ``send`` of so many bytes may only return if somebody reads the body.
+
+    Args:
+        exchange: The exchange.
+        server: The server.
+        size: The response's bytes; 0 for somebody else's, whose size nobody knows.
+    """
+    return exchange.may_read and (server.end_waits or size > SMALL_RESPONSE)

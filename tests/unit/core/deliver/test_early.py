@@ -1,0 +1,104 @@
+"""Which responses may be early ones, and which of them need a reader."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import pytest
+
+from cleanclose.core import Facts, Mechanism, Settings, Watch, Witness
+from cleanclose.core.deliver.early import (
+    SMALL_RESPONSE,
+    fails_early,
+    may_be_early,
+    needs_reader,
+)
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.server import Continue, Server
+
+PLAIN: Final = Server("plain", Continue.LAZY)
+END_WAITS: Final = Server("end waits", Continue.LAZY, end_waits=True)
+
+
+class Upload(Watch):
+    def __init__(self, *, complete: bool = False, arrived: bool = False) -> None:
+        super().__init__(1.0)
+        self.body_complete = complete
+        self.body_arrived = arrived
+        self.code: int | None = None
+        self.leaves = False
+
+    @property
+    def status(self) -> int | None:
+        return self.code
+
+    def facts(self) -> Facts:
+        return Facts(framework="test", server="test", method="POST")
+
+    def ask(self) -> None:
+        if self.leaves:
+            self.peer_gone(Witness.SERVER, 2.0, mechanism=Mechanism.RESET)
+
+    def stop(self) -> None:
+        self.write_stops().ended(cut=True)
+
+
+@pytest.mark.parametrize(
+    ("complete", "arrived", "stopped"), list(itertools.product([False, True], repeat=3))
+)
+def test_a_response_may_be_early_while_somebody_uploads(
+    complete: bool, arrived: bool, stopped: bool
+) -> None:
+    watch = Upload(complete=complete, arrived=arrived)
+    if stopped:
+        watch.stop()
+    assert may_be_early(watch) is not (complete or arrived or stopped)
+    assert fails_early(watch, ValueError()) is not (complete or arrived or stopped)
+
+
+def test_who_has_left_within_the_body_gets_a_delivery_too() -> None:
+    """Its event says what became of the response."""
+    watch = Upload()
+    watch.leaves = True
+    assert may_be_early(watch)
+    assert watch.departure is not None
+
+
+def test_who_has_left_behind_the_response_does_not() -> None:
+    watch = Upload()
+    watch.code = 200
+    watch.leaves = True
+    assert not may_be_early(watch)
+
+
+def test_an_application_that_fails_behind_its_response_fails_late() -> None:
+    watch = Upload()
+    watch.code = 200
+    assert not fails_early(watch, ValueError())
+
+
+def exchange(server: Server, *, awaits_continue: bool = False) -> Exchange:
+    return Exchange(
+        Settings(),
+        Places(4),
+        server=server,
+        connection=Connection(lingers=True),
+        facts=Facts(framework="test", server="test", method="POST"),
+        length=10_000_000,
+        awaits_continue=awaits_continue,
+        started=1.0,
+    )
+
+
+@pytest.mark.parametrize("server", [PLAIN, END_WAITS])
+@pytest.mark.parametrize("size", [0, SMALL_RESPONSE, SMALL_RESPONSE + 1])
+def test_a_response_that_a_server_may_wait_with_needs_a_reader(server: Server, size: int) -> None:
+    needed = server is END_WAITS or size > SMALL_RESPONSE
+    assert needs_reader(exchange(server), server, size) is needed
+    # Reading would ask for a body, or would never return.
+    assert not needs_reader(exchange(server, awaits_continue=True), server, size)
+    gone = exchange(server)
+    gone.peer_gone(Mechanism.RESET, 2.0)
+    assert not needs_reader(gone, server, size)
