@@ -37,7 +37,7 @@ from cleanclose.linger._sockets import SUPPORTED, Descriptor
 if sys.platform != "win32":
     import resource
 
-__all__ = ["LINGERER", "Handover", "Lingerer", "can_linger"]
+__all__ = ["LINGERER", "Handover", "Lingerer", "Taken", "can_linger"]
 
 LINGERS_ON: Final = 1.0
 """Seconds that the thread stays with nothing to do, because another connection may come."""

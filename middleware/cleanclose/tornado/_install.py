@@ -12,12 +12,12 @@ from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers.tornado import can_be_watched
 from cleanclose.surge import make_reporter
-from cleanclose.tornado._connection import WatchedConnection
 from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
-from cleanclose.tornado._private import is_watched, watched_class_of
 from cleanclose.tornado._stop import stop_handlers
-from cleanclose.tornado._witness import Setup
+from cleanclose.tornado._upload import UploadWatch
+from cleanclose.tornado._witness import TornadoSetup
 
 __all__ = ["install", "skip"]
 
@@ -86,7 +86,7 @@ def install(
     stop_handlers(served, Stoppable.of(stop_work))
     if checked.quiet_logs:
         install_quiet_logs(checked.level_table())
-    setup = Setup(
+    setup = TornadoSetup(
         settings=checked,
         places=Places(checked.max_draining),
         reporter=make_reporter(outlets, checked),
@@ -106,7 +106,7 @@ def _checked(application: Any) -> Any:
     return application
 
 
-def _put_in_place(application: Any, setup: Setup) -> None:
+def _put_in_place(application: Any, setup: TornadoSetup) -> None:
     # Each is looked up on the instance for each request.
     original: Any = application.start_request
     if isinstance(original, _StartRequest):
@@ -127,9 +127,9 @@ def skip(handler: web.RequestHandler) -> None:
     Args:
         handler: The request's handler.
     """
-    connection: Any = handler.request.connection
-    if isinstance(connection, WatchedConnection):
-        connection.left_alone = True
+    watch: object = getattr(handler.request.connection, "watch", None)
+    if isinstance(watch, UploadWatch):
+        watch.left_alone = True
 
 
 class _Callable(httputil.HTTPServerConnectionDelegate):
@@ -148,31 +148,32 @@ class _Callable(httputil.HTTPServerConnectionDelegate):
 class _StartRequest:
     """Replaces the application's ``start_request``."""
 
-    def __init__(self, original: StartRequest, setup: Setup) -> None:
+    def __init__(self, original: StartRequest, setup: TornadoSetup) -> None:
         self.original = original
         self._setup = setup
 
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
-        watched = None if is_watched(request_conn) else watched_class_of(request_conn)
-        if watched is None:
+        if not _is_to_be_watched(request_conn):
             return self.original(server_conn, request_conn)
-        return Delegate(self.original, self._setup, server_conn, request_conn, watched)
+        return Delegate(self.original, self._setup, server_conn, request_conn)
 
 
 class _FindHandler:
     """Replaces ``find_handler``: another router asks an `Application` only for that."""
 
-    def __init__(self, original: Callable[..., Any], setup: Setup) -> None:
+    def __init__(self, original: Callable[..., Any], setup: TornadoSetup) -> None:
         self.original = original
         self._setup = setup
 
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        connection: Any = request.connection
-        # Nearly every connection is watched already.
-        watched = None if is_watched(connection) else watched_class_of(connection)
-        if watched is None:
+        if not _is_to_be_watched(request.connection):
             return self.original(request, **kwargs)
         find_handler = functools.partial(self.original, request, **kwargs)
-        return Mounted(find_handler, self._setup, request, watched)
+        return Mounted(find_handler, self._setup, request)
+
+
+def _is_to_be_watched(connection: object) -> bool:
+    # Where one application has another among its rules, nearly every connection is watched already.
+    return getattr(connection, "watch", None) is None and can_be_watched(connection)

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanclose.core.deliver.proxied import PROXY_FIELDS, names_caddy
+from cleanclose.core.deliver.proxied import (
+    PROXY_FIELDS,
+    awaits_continue,
+    is_proxied,
+    names_caddy,
+)
 
 
 def test_names_are_in_lower_case() -> None:
@@ -58,3 +63,31 @@ def test_caddy(via: str | None, expected: bool) -> None:
 @given(st.text())
 def test_no_value_breaks_it(via: str) -> None:
     assert names_caddy(via) in (True, False)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["Host", "X-Forwarded-For"], True),
+        (["host", "VIA"], True),
+        (["Host", "Content-Length"], False),
+        ([], False),
+    ],
+)
+def test_one_of_its_fields_shows_a_proxy(names: list[str], expected: bool) -> None:
+    assert is_proxied(names) is expected
+
+
+@pytest.mark.parametrize(
+    ("expect", "via", "expected"),
+    [
+        ("100-continue", None, True),
+        (" 100-Continue ", "1.1 varnish", True),
+        # It has answered the client itself.
+        ("100-continue", "1.1 Caddy", False),
+        (None, None, False),
+        ("something-else", None, False),
+    ],
+)
+def test_who_waits_for_a_100(expect: str | None, via: str | None, expected: bool) -> None:
+    assert awaits_continue(expect, via) is expected

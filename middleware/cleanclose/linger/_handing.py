@@ -1,0 +1,46 @@
+"""How a shim hands a connection over whose early response is about to go out."""
+
+from __future__ import annotations
+
+from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.setup import Setup
+from cleanclose.linger._lingerer import LINGERER, Handover, Taken
+
+__all__ = ["hand_over"]
+
+
+def hand_over(
+    exchange: Exchange,
+    setup: Setup,
+    number: int | None,
+    now: float,
+    *,
+    unread: int = 0,
+    reads: bool = False,
+) -> Taken | None:
+    """Hand a connection to the lingerer, which has a duplicate of it from then on.
+
+    Args:
+        exchange: The exchange, whose event the lingerer will report.
+        setup: Its limits and its reporter.
+        number: The server's descriptor of the connection; None if it has none any more.
+        now: The time.
+        unread: Bytes that the server has taken from the connection, and that nobody will get.
+        reads: Whether the server certainly reads no more (`cleanclose.core.deliver.linger.Linger`).
+
+    Returns:
+        The object to notify when the response is out; None if no descriptor was left. The exchange
+        knows then.
+    """
+    linger = exchange.linger(now, unread=unread)
+    linger.reads = reads
+    handover = Handover(
+        linger=linger,
+        report=setup.reporter.report,
+        most=setup.settings.max_lingering,
+        held_as=number,
+    )
+    taken = None if number is None else LINGERER.take(number, handover)
+    if taken is None:
+        exchange.no_descriptor()
+    return taken
