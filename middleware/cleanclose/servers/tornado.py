@@ -42,8 +42,8 @@ __all__ = [
     "can_be_watched",
     "closer_of",
     "error_of_closing",
+    "hear_words",
     "lost_delegate_error",
-    "own_word",
     "refuses_head",
     "sent_bytes",
     "stop_reading",
@@ -230,13 +230,31 @@ class Word(enum.Enum):
     MALFORMED = "a bare 400, since it cannot parse the body; it closes when that is written"
 
 
-def own_word(data: bytes) -> Word | None:
-    """What the caller's caller writes to a stream, if it is tornado's own; None if it is not."""
-    here = caller()
-    by = None if here is None else here.f_back
-    if by is None or not _READS_MESSAGE.has(by):
-        return None
-    return Word.CONTINUE if data.startswith(b"HTTP/1.1 100 ") else Word.MALFORMED
+def hear_words(stream: Any, answer: Callable[[Word], Any]) -> Callable[[], None]:
+    """Let somebody else decide about what ``HTTP1Connection`` itself writes to a stream.
+
+    Args:
+        stream: The stream.
+        answer: Called for each word. It returns the future that ``HTTP1Connection`` gets instead of
+            that of writing it, or None if it is to be written.
+
+    Returns:
+        A function that ends this.
+    """
+    write = stream.write
+
+    def write_or_not(data: Any) -> Any:
+        by = caller()
+        if by is None or not _READS_MESSAGE.has(by):
+            return write(data)
+        instead = answer(Word.CONTINUE if data.startswith(b"HTTP/1.1 100 ") else Word.MALFORMED)
+        return write(data) if instead is None else instead
+
+    def end() -> None:
+        del stream.write
+
+    stream.write = write_or_not
+    return end
 
 
 def refuses_head(reason: str, headers: Any, chunk: bytes | None) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado import concurrent, httputil, iostream
@@ -27,7 +27,7 @@ from cleanclose.servers.tornado import (
     TORNADO,
     Word,
     error_of_closing,
-    own_word,
+    hear_words,
     stop_reading,
     unread_bytes,
 )
@@ -67,7 +67,7 @@ class Delivery:
         """Whether the response has been forwarded to its end."""
         self._rests = False
         self._timer: asyncio.TimerHandle | None = None
-        self._write: Any = None
+        self._end_hearing: Callable[[], None] | None = None
         headers = watch.headers
         self.exchange = watch.setup.begin_delivery(
             watch,
@@ -183,7 +183,7 @@ class Delivery:
                 pass
 
     def _drain(self, seconds: float) -> None:
-        self._keep_words_back()
+        self._hear_words()
         self._watch.drained_by = self._tornado_closes
         # Tornado may have to wait for an application that waits for these.
         _settle(self._written)
@@ -216,7 +216,7 @@ class Delivery:
 
     def _respond(self, step: Respond) -> None:
         self._end_drain()
-        self._keep_words_back()
+        self._hear_words()
         watch, stream = self._watch, self._stream
         if watch.length == CHUNKED:
             # Tornado may go on reading while it writes.
@@ -304,32 +304,29 @@ class Delivery:
         self.do(self.exchange.connection_closes(error_of_closing(exc_info), seen, _clock()))
         self._stream.close(exc_info)
 
-    def _keep_words_back(self) -> None:
-        """Keep what tornado writes by itself off the wire."""
-        if self._write is None:
-            self._write = self._stream.write
-            self._stream.write = self._tornado_writes
+    def _hear_words(self) -> None:
+        if self._end_hearing is None:
+            self._end_hearing = hear_words(self._stream, self._answer_word)
 
     def _let_words_pass(self) -> None:
-        if self._write is not None:
-            self._write = None
-            del self._stream.write
+        if self._end_hearing is not None:
+            self._end_hearing()
+            self._end_hearing = None
 
-    def _tornado_writes(self, data: bytes) -> asyncio.Future[None]:
-        word, stream = own_word(data), self._stream
-        if word is None or (word is Word.CONTINUE and self._head is not None):
-            future: asyncio.Future[None] = self._write(data)
-            return future
+    def _answer_word(self, word: Word) -> asyncio.Future[None] | None:
+        """Keep what tornado writes by itself off the wire, unless it comes before the head."""
+        if word is Word.CONTINUE and self._head is not None:
+            return None
         if word is Word.MALFORMED:
             if self.exchange.state is State.DRAINING:
                 self.do(self.exchange.body_malformed(_clock()))
-            if not stream.closed():
+            if not self._stream.closed():
                 # What we have written has to be out before it closes the connection.
-                flushed: asyncio.Future[None] = stream.write(b"")
+                flushed: asyncio.Future[None] = self._stream.write(b"")
                 return flushed
-        written: asyncio.Future[None] = self._loop.create_future()
-        written.set_result(None)
-        return written
+        done: asyncio.Future[None] = self._loop.create_future()
+        done.set_result(None)
+        return done
 
 
 async def _all_written(stream: Any) -> None:

@@ -14,7 +14,7 @@ from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
 from cleanclose.servers.tornado import can_be_watched
 from cleanclose.surge import make_reporter
-from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
+from cleanclose.tornado._delegate import Delegate, Mounted
 from cleanclose.tornado._stop import stop_handlers
 from cleanclose.tornado._upload import UploadWatch
 from cleanclose.tornado._witness import TornadoSetup
@@ -92,7 +92,10 @@ def install(
         reporter=make_reporter(outlets, checked),
         application=served,
     )
-    _put_in_place(application, setup)
+    # Each is looked up on the instance for each request.
+    application.start_request = _StartRequest(application.start_request, setup)
+    if isinstance(application, web.Application):
+        vars(application)["find_handler"] = _FindHandler(application.find_handler, setup)
     return application
 
 
@@ -104,19 +107,6 @@ def _checked(application: Any) -> Any:
             raise TypeError(f"install() takes what HTTPServer takes, not {application!r}")
         application = _Callable(cast("Called", application))
     return application
-
-
-def _put_in_place(application: Any, setup: TornadoSetup) -> None:
-    # Each is looked up on the instance for each request.
-    original: Any = application.start_request
-    if isinstance(original, _StartRequest):
-        original = original.original
-    application.start_request = _StartRequest(original, setup)
-    if isinstance(application, web.Application):
-        find: Any = application.find_handler
-        if isinstance(find, _FindHandler):
-            find = find.original
-        vars(application)["find_handler"] = _FindHandler(find, setup)
 
 
 def skip(handler: web.RequestHandler) -> None:
@@ -145,33 +135,39 @@ class _Callable(httputil.HTTPServerConnectionDelegate):
         return self._server.start_request(server_conn, request_conn)
 
 
-class _StartRequest:
-    """Replaces the application's ``start_request``."""
+class _Replacement:
+    """Replaces one of the application's methods.
 
-    def __init__(self, original: StartRequest, setup: TornadoSetup) -> None:
-        self.original = original
-        self._setup = setup
+    Args:
+        found: The method, or what has replaced it before: the last call's settings apply.
+        setup: What all requests share.
+    """
+
+    def __init__(self, found: Any, setup: TornadoSetup) -> None:
+        self.original: Any = found.original if isinstance(found, type(self)) else found
+        self.setup = setup
+
+
+class _StartRequest(_Replacement):
+    """Replaces the application's ``start_request``."""
 
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
         if not _is_to_be_watched(request_conn):
-            return self.original(server_conn, request_conn)
-        return Delegate(self.original, self._setup, server_conn, request_conn)
+            delegate: httputil.HTTPMessageDelegate = self.original(server_conn, request_conn)
+            return delegate
+        return Delegate(self.original, self.setup, server_conn, request_conn)
 
 
-class _FindHandler:
+class _FindHandler(_Replacement):
     """Replaces ``find_handler``: another router asks an `Application` only for that."""
-
-    def __init__(self, original: Callable[..., Any], setup: TornadoSetup) -> None:
-        self.original = original
-        self._setup = setup
 
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
         if not _is_to_be_watched(request.connection):
             return self.original(request, **kwargs)
         find_handler = functools.partial(self.original, request, **kwargs)
-        return Mounted(find_handler, self._setup, request)
+        return Mounted(find_handler, self.setup, request)
 
 
 def _is_to_be_watched(connection: object) -> bool:

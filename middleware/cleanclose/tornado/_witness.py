@@ -26,7 +26,7 @@ from cleanclose.core.deliver.framing import awaited_length
 from cleanclose.core.kernel import how_left, tcp_info
 from cleanclose.core.setup import Setup
 from cleanclose.core.tcp_info import idle_before
-from cleanclose.core.tracing import trace_id
+from cleanclose.core.tracing import ids_of
 from cleanclose.servers.tornado import STREAMS, TORNADO, closer_of, sent_bytes, uncaught
 
 __all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header", "make_room"]
@@ -126,9 +126,7 @@ class TornadoWatch(ClosingWatch):
         self._response_headers = headers
         self._sent_before = sent_bytes(self.stream)
         if chunk:
-            self.bytes_out += len(chunk)
-            if self.progress == OPEN:
-                self.progress = STREAMING
+            self.response_piece(len(chunk))
         connection = self._connection()
         cls = type(connection)
         future = cls.write_headers(connection, start_line, headers, chunk)
@@ -227,9 +225,7 @@ class TornadoWatch(ClosingWatch):
             server=TORNADO.name,
             method="WEBSOCKET" if self.is_websocket else self._method,
             client=client if isinstance(client, str) else None,
-            request_id=header(headers, "X-Request-ID"),
-            trace_id=trace_id(header(headers, "Traceparent")),
-            idempotency_key=header(headers, "Idempotency-Key"),
+            **ids_of(lambda name: header(headers, name)),
         )
 
     def idle_before(self, now: float) -> float | None:

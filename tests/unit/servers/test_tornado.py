@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from collections.abc import Generator
 from typing import Any
@@ -13,16 +14,19 @@ from tornado import http1connection, httputil, iostream
 from cleanclose.core import Mechanism
 from cleanclose.core.blame.closing import Closer
 from cleanclose.servers.tornado import (
+    Word,
     can_be_watched,
     closer_of,
     error_of_closing,
-    own_word,
+    hear_words,
     refuses_head,
     sent_bytes,
     uncaught,
     unread_bytes,
 )
 
+WORD_100 = b"HTTP/1.1 100 (Continue)\r\n\r\n"
+WORD_400 = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 REQUEST = httputil.RequestStartLine("POST", "/", "HTTP/1.1")
 
 
@@ -118,13 +122,13 @@ def test_who_closes_a_stream_without_a_frame_is_not_known() -> None:
     assert closer_of(None, object()) == (Closer.UNSEEN, None)
 
 
-def frame_of(module: str, name: str) -> Any:
-    """A frame that runs a function of this name and module."""
+def calling(module: str, name: str) -> Any:
+    """A function of this name and module, which calls another one with its other arguments."""
     first, _, last = name.rpartition(".")
-    code = f"class {first}:\n    @staticmethod\n    def {last}(): return sys._getframe()\n"
     scope: dict[str, Any] = {"__name__": module}
-    exec("import sys\n" + code, scope)
-    return getattr(scope[first], last)()
+    code = f"class {first}:\n    @staticmethod\n    def {last}(call, *args): return call(*args)\n"
+    exec(code, scope)
+    return getattr(scope[first], last)
 
 
 @pytest.mark.parametrize(
@@ -139,15 +143,43 @@ def frame_of(module: str, name: str) -> Any:
 def test_who_closes_a_stream_is_known_by_the_frame(
     name: str, expected: tuple[Closer, Mechanism | None]
 ) -> None:
-    assert closer_of(frame_of("tornado.http1connection", name), object()) == expected
+    by = calling("tornado.http1connection", name)(lambda: inspect.stack()[1].frame)
+    assert closer_of(by, object()) == expected
 
 
-def test_what_an_application_writes_is_no_word_of_tornados() -> None:
-    def write(data: bytes) -> object:
-        return own_word(data)
+class Written:
+    """A stream that remembers what is written to it."""
 
-    assert write(b"HTTP/1.1 400 Bad Request\r\n\r\n") is None
-    assert write(b"HTTP/1.1 100 (Continue)\r\n\r\n") is None
+    def __init__(self) -> None:
+        self.data: list[bytes] = []
+
+    def write(self, data: bytes) -> str:
+        self.data.append(data)
+        return "written"
+
+
+@pytest.mark.parametrize("instead", [None, "something else"])
+def test_tornados_own_words_are_answered_and_an_applications_are_written(
+    instead: str | None,
+) -> None:
+    heard: list[Word] = []
+
+    def answer(word: Word) -> str | None:
+        heard.append(word)
+        return instead
+
+    stream = Written()
+    end = hear_words(stream, answer)
+    by_tornado = calling("tornado.http1connection", "HTTP1Connection._read_message_inner")
+    # The same bytes, from an application, are its own.
+    assert [stream.write(each) for each in (WORD_100, WORD_400)] == ["written"] * 2
+    expected = instead or "written"
+    assert [by_tornado(stream.write, each) for each in (WORD_100, WORD_400)] == [expected] * 2
+    assert heard == [Word.CONTINUE, Word.MALFORMED]
+    assert stream.data == [WORD_100, WORD_400] * (2 if instead is None else 1)
+    end()
+    assert by_tornado(stream.write, WORD_400) == "written"
+    assert len(heard) == 2
 
 
 def test_an_error_that_tornado_does_not_handle_is_not_uncaught() -> None:
