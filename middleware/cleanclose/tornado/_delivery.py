@@ -62,7 +62,6 @@ class Delivery:
         self._head: tuple[httputil.ResponseStartLine, httputil.HTTPHeaders] | None = None
         self._pieces: list[bytes] = []
         self._written: list[asyncio.Future[None]] = []
-        self._app_finished = False
         self.is_over: bool = False
         """Whether the response has been forwarded to its end."""
         self._rests = False
@@ -120,7 +119,6 @@ class Delivery:
         """The application has finished: from now on we forward the end."""
         if self._stream.closed():
             self.closed()
-        self._app_finished = True
         step = self.exchange.response_completed(_clock())
         if self.exchange.early:
             # That reports the client's side; only this place knows what the application raised.
@@ -253,7 +251,7 @@ class Delivery:
     def _done(self) -> None:
         self._end_drain()
         self._let_words_pass()
-        self._flush(whole=self._app_finished)
+        self._flush(whole=self.exchange.response_complete)
         if self._stream.closed():
             self.exchange.response_lost()
         self._forward_end()
@@ -288,7 +286,7 @@ class Delivery:
             concurrent.future_add_done_callback(future, lambda done: _follow(written, done))
 
     def _forward_end(self) -> None:
-        if self.is_over or not self._app_finished:
+        if self.is_over or not self.exchange.response_complete:
             return
         self.is_over = True
         try:

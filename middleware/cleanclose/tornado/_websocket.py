@@ -51,71 +51,68 @@ class WebSocketWatch(TornadoWatch):
             super().detached()
             return
         self._protocol = protocol
-        for name, seen in (
-            ("write_message", _seen_call),
-            ("ping", _seen_call),
-            ("log_exception", _seen_log),
+        for name, around in (
+            ("write_message", self._called),
+            ("ping", self._called),
+            ("log_exception", self._logged),
         ):
             if name not in vars(handler):
-                setattr(handler, name, seen(self, handler, name))
+                setattr(handler, name, _stand_around(handler, name, around))
 
     def said_goodbye(self) -> bool | None:
         """Whether the application has sent a close frame; None if no websocket is open."""
         protocol, self._protocol = self._protocol, None
         return None if protocol is None else bool(getattr(protocol, "server_terminated", False))
 
-    def call_failed(self, error: websocket.WebSocketClosedError) -> None:
-        """The application's own call on its websocket has raised."""
+    # What the handler's own methods do.
+
+    def _called(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The application calls one that writes: see what it raises, at once or later."""
+        try:
+            future: Any = method(*args, **kwargs)
+        except websocket.WebSocketClosedError as error:
+            self._call_failed(error)
+            raise
+        if asyncio.isfuture(future):
+            future.add_done_callback(self._call_done)
+        return future
+
+    def _call_done(self, future: asyncio.Future[Any]) -> None:
+        # Checked only if the peer has left: then asyncio need not log that nobody awaits it.
+        # Awaiting it works as before.
+        if self.departure is not None and not future.cancelled():
+            error = future.exception()
+            if isinstance(error, websocket.WebSocketClosedError):
+                self._call_failed(error)
+
+    def _call_failed(self, error: websocket.WebSocketClosedError) -> None:
         lost = error.__context__ if raised_under(error, *PROTOCOLS) else None
         self.websocket_call_failed(error, lost, time.monotonic())
+
+    def _logged(
+        self,
+        method: Callable[..., Any],
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Tornado logs what a callback has raised, and closes the websocket then."""
+        self.callback_failed(value, time.monotonic())
+        method(typ, value, tb)
 
 
 make_room(WebSocketWatch)
 
 
-def _seen_log(watch: WebSocketWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's ``log_exception``, which lets us see what it logs."""
-    method, reference = _method_of(handler, name)
-
-    @functools.wraps(method)
-    def log_exception(
-        typ: type[BaseException] | None,
-        value: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        watch.callback_failed(value, time.monotonic())
-        method(reference(), typ, value, tb)
-
-    return log_exception
-
-
-def _seen_call(watch: WebSocketWatch, handler: Any, name: str) -> Callable[..., Any]:
-    """A websocket handler's own method, which lets us see what it raises."""
-    method, reference = _method_of(handler, name)
+def _stand_around(handler: Any, name: str, around: Callable[..., Any]) -> Callable[..., Any]:
+    """A handler's own method, which another function calls, with the arguments behind it."""
+    cls: Any = type(handler)  # pyright: ignore[reportUnknownVariableType]
+    method: Callable[..., Any] = getattr(cls, name)
+    # The method is called on the handler, which is alive then; a plain reference would be a cycle.
+    reference = weakref.ref(handler)
 
     @functools.wraps(method)
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            future: Any = method(reference(), *args, **kwargs)
-        except websocket.WebSocketClosedError as error:
-            watch.call_failed(error)
-            raise
-        if asyncio.isfuture(future):
-            future.add_done_callback(done)
-        return future
-
-    def done(future: asyncio.Future[Any]) -> None:
-        # Checked only if the peer has left: then asyncio need not log that nobody awaits it.
-        # Awaiting it works as before.
-        if watch.departure is not None and not future.cancelled():
-            error = future.exception()
-            if isinstance(error, websocket.WebSocketClosedError):
-                watch.call_failed(error)
+        return around(functools.partial(method, reference()), *args, **kwargs)
 
     return call
-
-
-def _method_of(handler: Any, name: str) -> tuple[Callable[..., Any], weakref.ReferenceType[Any]]:
-    cls: Any = type(handler)  # pyright: ignore[reportUnknownVariableType]
-    # The method is called on the handler, which is alive then; a plain reference would be a cycle.
-    return getattr(cls, name), weakref.ref(handler)
