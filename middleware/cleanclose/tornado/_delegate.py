@@ -98,7 +98,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         if upload is None or upload.messages is None:
             self._inner.finish()
             return
-        upload.messages.body_ends()
+        upload.messages.body_comes(0, ends=True)
         if upload.messages.exchange.response_complete:
             # What tornado says after an early response: the handler is not to go on.
             self._inner.on_connection_close()
@@ -232,14 +232,9 @@ class Mounted(Delegate):
         setup: TornadoSetup,
         request: httputil.HTTPServerRequest,
     ) -> None:
-        def start_request(
-            _: object, connection: httputil.HTTPConnection
-        ) -> httputil.HTTPMessageDelegate:
-            request.connection = connection
-            inner: httputil.HTTPMessageDelegate = find_handler()
-            return inner
-
-        super().__init__(start_request, setup, request.server_connection, request.connection)
+        super().__init__(
+            lambda *_: find_handler(), setup, request.server_connection, request.connection
+        )
         self._find_handler = find_handler
 
     def execute(self) -> Any:

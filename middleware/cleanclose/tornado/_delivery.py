@@ -103,17 +103,22 @@ class Delivery:
         if isinstance(step, Keep):
             # A copy: the application may change its headers afterwards.
             self._head = (start_line, headers.copy())
-            return self._keep(chunk)
-        self.do(step)
-        return None
+        return self._kept(chunk, step)
 
     def go_on(self, chunk: bytes) -> asyncio.Future[None] | None:
         """The application goes on with the response. Returns what `begin` does."""
-        step = self.exchange.response_piece(len(chunk), _clock())
-        if isinstance(step, Keep):
-            return self._keep(chunk)
-        self.do(step)
-        return None
+        return self._kept(chunk, self.exchange.response_piece(len(chunk), _clock()))
+
+    def _kept(self, piece: bytes | None, step: Step) -> asyncio.Future[None] | None:
+        if not isinstance(step, Keep):
+            self.do(step)
+            return None
+        if piece:
+            self._pieces.append(piece)
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._written.append(written)
+        self._loop.call_soon(self._turn_over)
+        return written
 
     def finish(self) -> None:
         """The application has finished: from now on we forward the end."""
@@ -129,14 +134,6 @@ class Delivery:
         """The application waits for more of the body."""
         self.do(self.exchange.app_read(_clock()))
 
-    def _keep(self, piece: bytes | None) -> asyncio.Future[None]:
-        if piece:
-            self._pieces.append(piece)
-        written: asyncio.Future[None] = self._loop.create_future()
-        self._written.append(written)
-        self._loop.call_soon(self._turn_over)
-        return written
-
     def _turn_over(self) -> None:
         if self.exchange.state is State.KEPT:
             # The application's futures have the error that this raises.
@@ -145,13 +142,9 @@ class Delivery:
 
     # What the connection does.
 
-    def body_comes(self, size: int) -> None:
-        """A piece of the body has come."""
-        self.do(self.exchange.body_received(size, False, _clock()))
-
-    def body_ends(self) -> None:
-        """The body is complete."""
-        self.do(self.exchange.body_received(0, True, _clock()))
+    def body_comes(self, size: int, *, ends: bool = False) -> None:
+        """A piece of the body has come, of so many bytes."""
+        self.do(self.exchange.body_received(size, ends, _clock()))
 
     def rest(self) -> Awaitable[None] | None:
         """What tornado has to wait for before it reads on; None if it may read."""

@@ -105,7 +105,8 @@ def _checked(application: Any) -> Any:
     if not hasattr(application, "start_request"):
         if not callable(application):
             raise TypeError(f"install() takes what HTTPServer takes, not {application!r}")
-        application = _Callable(cast("Called", application))
+        # It wraps the callable, and listens nowhere.
+        application = httpserver.HTTPServer(cast("Called", application))
     return application
 
 
@@ -120,19 +121,6 @@ def skip(handler: web.RequestHandler) -> None:
     watch: object = getattr(handler.request.connection, "watch", None)
     if isinstance(watch, UploadWatch):
         watch.left_alone = True
-
-
-class _Callable(httputil.HTTPServerConnectionDelegate):
-    """Wraps a callable as HTTPServer does, in a server that listens nowhere."""
-
-    def __init__(self, called: Called) -> None:
-        self._server = httpserver.HTTPServer(called)
-
-    def start_request(
-        self, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate:
-        """Implements `tornado.httputil.HTTPServerConnectionDelegate.start_request`."""
-        return self._server.start_request(server_conn, request_conn)
 
 
 class _Replacement:

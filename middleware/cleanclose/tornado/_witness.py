@@ -121,8 +121,7 @@ class TornadoWatch(ClosingWatch):
     ) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
         status: Any = start_line[1]
-        error = sys.exc_info()[1]
-        self.response_begins(status, failed=error is not None and uncaught(error) is not None)
+        self.response_begins(status, failed=uncaught(sys.exc_info()[1]) is not None)
         self._response_headers = headers
         self._sent_before = sent_bytes(self.stream)
         if chunk:
