@@ -121,11 +121,15 @@ class TornadoWatch(ClosingWatch):
     ) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
         status: Any = start_line[1]
-        self.response_begins(status, failed=uncaught(sys.exc_info()[1]) is not None)
+        error = sys.exc_info()[1]
+        self.response_begins(status, failed=error is not None and uncaught(error) is not None)
         self._response_headers = headers
         self._sent_before = sent_bytes(self.stream)
         if chunk:
-            self.response_piece(len(chunk))
+            # As `response_piece`: nearly every request.
+            self.bytes_out += len(chunk)
+            if self.progress == OPEN:
+                self.progress = STREAMING
         connection = self._connection()
         cls = type(connection)
         future = cls.write_headers(connection, start_line, headers, chunk)

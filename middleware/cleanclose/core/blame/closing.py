@@ -189,7 +189,7 @@ class ClosingWatch(Watch):
         for event in self.app_ended(now, error).events:
             self.setup.reporter.report(event)
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
-        self.ended = not self.is_websocket
+        self.ended: bool = not self.is_websocket
 
     def connection_closed(
         self,
@@ -218,7 +218,7 @@ class ClosingWatch(Watch):
         finished = self.progress == COMPLETE
         if unsent:
             # The peer has not received all of it.
-            self.in_flight = self.bytes_out + 1
+            self.in_flight: int = self.bytes_out + 1
             self.response_failed()
         closed = read_closing(
             closer,
@@ -230,7 +230,8 @@ class ClosingWatch(Watch):
         status = self._status
         if none_sent:
             # The peer was gone before the response began.
-            self._status, self.bytes_out = None, 0
+            self._status = None
+            self.bytes_out: int = 0
         self._conclude(closed, now)
         self._status = status
         if said_goodbye is not None or (finished and self.departure is not None):
