@@ -7,7 +7,9 @@ no privilege.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import select
 import socket
 import struct
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from cleanclose.core.events import Mechanism
 from cleanclose.core.tcp_info import Connection, TcpInfo, connection_of, parse_tcp_info
 
 if sys.platform == "linux":
@@ -30,6 +33,7 @@ __all__ = [
     "KernelFigures",
     "Listener",
     "ask_connection",
+    "how_left",
     "is_established",
     "is_reset",
     "kernel_figures",
@@ -71,6 +75,9 @@ TCP_ESTABLISHED: Final = 1 if sys.byteorder == "little" else 1 << 24
 
 _LISTEN: Final = 10
 """TCP_LISTEN of linux/tcp_states.h."""
+
+_PEER_CLOSED: Final[int] = getattr(select, "POLLRDHUP", 0)
+"""The peer has ended its sending. Elsewhere than on Linux only an end on both sides shows."""
 
 _SOCK_DIAG: Final = 4
 """NETLINK_SOCK_DIAG of linux/netlink.h."""
@@ -148,6 +155,28 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
         return connection_of(info, int.from_bytes(queued, sys.byteorder), shut=shut)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
+
+
+def how_left(sock: Any) -> Mechanism | None:
+    """How a connection's peer has left; None if it has not, or if the kernel does not say.
+
+    This reads nothing, and takes no error from the socket. A peer that has only ended its sending
+    counts as gone.
+
+    Args:
+        sock: A connected socket, or None.
+    """
+    if sock is None or not hasattr(select, "poll"):
+        return None
+    asking = select.poll()
+    with contextlib.suppress(OSError, ValueError):
+        asking.register(sock.fileno(), _PEER_CLOSED)
+        for _, state in asking.poll(0):
+            if state & select.POLLERR:
+                return Mechanism.RESET
+            if state & (select.POLLHUP | _PEER_CLOSED):
+                return Mechanism.EOF
+    return None
 
 
 def tcp_info(sock: Any) -> TcpInfo | None:

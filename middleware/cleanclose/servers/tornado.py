@@ -1,31 +1,54 @@
-"""Tornado's own HTTPServer, which `cleanclose.tornado` is a shim for."""
+"""Tornado's own HTTPServer, which `cleanclose.tornado` is a shim for.
+
+No framework is imported here: tornado's classes are known by their names.
+"""
 
 from __future__ import annotations
 
+import enum
 import importlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType
+from typing import Any, Final, cast
 
-from cleanclose.core.blame.provenance import Place
+from cleanclose.core.blame.closing import Closer
+from cleanclose.core.blame.provenance import (
+    Place,
+    caller,
+    is_called_by,
+    is_method_of,
+    name_of,
+)
 from cleanclose.core.blame.records import Lines
+from cleanclose.core.deliver.framing import response_length
+from cleanclose.core.events import Mechanism
 from cleanclose.core.private import Private
 from cleanclose.core.server import Continue, Server
+from cleanclose.servers._asking import MISSING, find, number
 from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 
 __all__ = [
-    "BODY_TIMEOUT",
-    "CLOSES_ALL",
     "CONNECTION",
-    "HANDLES",
     "NEEDED",
-    "NEEDED_TO_STOP",
-    "PARAMETERS",
     "PROTOCOLS",
     "ROOM",
     "STREAM",
     "STREAMS",
     "TORNADO",
+    "Word",
+    "can_be_stopped",
+    "can_be_watched",
+    "closer_of",
+    "error_of_closing",
+    "hear_words",
+    "lost_delegate_error",
+    "refuses_head",
+    "sent_bytes",
+    "stop_reading",
+    "uncaught",
+    "unread_bytes",
 ]
 
 TORNADO: Final = Server("tornado", Continue.LAZY)
@@ -35,18 +58,25 @@ it off the wire when the response is complete by then."""
 STREAMS: Final = "tornado.iostream"
 """The module whose methods close a stream because of its socket, or because of their own limits."""
 
-HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
+_HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
 """``RequestHandler._execute`` calls it with an exception of a handler that nobody has caught."""
 
-CLOSES_ALL: Final = Place("tornado.http1connection", frozenset({"HTTP1ServerConnection.close"}))
+_CLOSES_ALL: Final = Place("tornado.http1connection", frozenset({"HTTP1ServerConnection.close"}))
 """How a server that stops closes its connections: ``HTTPServer.close_all_connections``."""
 
-BODY_TIMEOUT: Final = Place(
+_READS_MESSAGE: Final = Place(
     "tornado.http1connection",
     frozenset({"HTTP1Connection._read_message_inner", "HTTP1Connection._read_message"}),
 )
-"""The only place where ``HTTP1Connection`` closes its stream past its own ``close()``: for
-HTTPServer's ``body_timeout``. In tornado 6.4 it has the shorter name."""
+"""The only place where ``HTTP1Connection`` closes its stream past its own ``close()``, for
+HTTPServer's ``body_timeout``; and where it writes what is no application's: a 100, and a 400 for a
+body that it cannot parse. In tornado 6.4 it has the shorter name."""
+
+_ANSWERS: Final = frozenset({"tornado.web.HTTPError", "tornado.web.Finish"})
+"""What a handler raises in order to answer."""
+_RAISED: Final = "_QuietException"
+"""The class in which ``HTTP1Connection`` wraps what a delegate's method has raised."""
+_LINE_ENDS: Final = frozenset("\r\n")
 
 PROTOCOLS: Final = ("tornado.websocket", "WebSocketProtocol")
 """Module and first part of the classes that raise `WebSocketClosedError` for what their stream's
@@ -54,7 +84,7 @@ write has raised. ``WebSocketHandler`` raises the same by itself, for nothing el
 websocket: its context is then whatever the application was handling."""
 
 CONNECTION: Final = "tornado.http1connection.HTTP1Connection"
-PARAMETERS: Final = "tornado.http1connection.HTTP1ConnectionParameters"
+_PARAMETERS: Final = "tornado.http1connection.HTTP1ConnectionParameters"
 STREAM: Final = "tornado.iostream.IOStream"
 
 NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -66,7 +96,7 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
         "set_max_body_size",
         "stream",
     ),
-    PARAMETERS: ("max_body_size",),
+    _PARAMETERS: ("max_body_size",),
     STREAM: (
         "close",
         "closed",
@@ -83,15 +113,16 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """By class: without one of these, a request goes as if nothing were installed."""
 
+_UNREAD: Final = "_read_buffer_size"
+_SENT: Final = "_total_write_done_index"
+
 _USEFUL: Final[Mapping[str, str]] = {
-    "_read_buffer_size": "An early response lingers without what has been read of the body "
-    "already.",
-    "_total_write_done_index": "A departure before a response's first byte counts as one in the "
-    "response.",
+    _UNREAD: "An early response lingers without what has been read of the body already.",
+    _SENT: "A departure before a response's first byte counts as one in the response.",
 }
 """Of a stream: without one of these an event says less."""
 
-NEEDED_TO_STOP: Final = ("_break_cycles", "_execute", "on_finish", "send_error")
+_NEEDED_TO_STOP: Final = ("_break_cycles", "_execute", "on_finish", "send_error")
 """Of a `RequestHandler`: without one of these ``install(stop_work=…)`` has no effect."""
 
 
@@ -101,10 +132,169 @@ def _private() -> Iterator[Private]:
             yield Private(owner, attribute, "Requests are served as if nothing were installed.")
     for attribute, without in _USEFUL.items():
         yield Private(STREAM, attribute, without)
-    for attribute in NEEDED_TO_STOP:
+    for attribute in _NEEDED_TO_STOP:
         yield Private(
             "tornado.web.RequestHandler", attribute, "stop_work has no effect on whole requests."
         )
+
+
+# All objects of a pair of classes have the same attributes, which they set when they are made.
+_watchable: Final[dict[tuple[type, type], bool]] = {}
+
+
+def can_be_watched(connection: Any) -> bool:
+    """Whether a connection is tornado's, and has everything that the shim needs.
+
+    Args:
+        connection: What an application's ``start_request`` was given; it may be a stand-in.
+    """
+    stream: object = getattr(connection, "stream", None)
+    kind: tuple[type, type] = (connection.__class__, type(stream))
+    if kind not in _watchable:
+        _watchable[kind] = (
+            CONNECTION in map(name_of, kind[0].__mro__)
+            and _has_all(connection, NEEDED[CONNECTION])
+            and _has_all(connection.params, NEEDED[_PARAMETERS])
+            and _has_all(connection.stream, NEEDED[STREAM])
+        )
+    return _watchable[kind]
+
+
+def can_be_stopped(handler: object) -> bool:
+    """Whether a handler, or its class, has everything that stopping it needs."""
+    return _has_all(handler, _NEEDED_TO_STOP)
+
+
+def _has_all(found: object, names: Iterable[str]) -> bool:
+    return all(find(found, name) is not MISSING for name in names)
+
+
+def sent_bytes(stream: Any) -> int | None:
+    """How many bytes of a stream the kernel has taken; None if that is not known."""
+    try:
+        # As `_SENT`: nearly every request asks.
+        sent: int = stream._total_write_done_index
+    except AttributeError:
+        return number(stream, _SENT)
+    return sent
+
+
+def unread_bytes(stream: Any) -> int:
+    """How many bytes tornado has read from a stream and not passed on yet; 0 if it hides that."""
+    return number(stream, _UNREAD) or 0
+
+
+def stop_reading(stream: Any) -> None:
+    """Let a stream only write from now on.
+
+    A stream that waits for READ events would go on reading, and TLS fails if somebody else has
+    taken bytes out.
+    """
+    loop = stream.io_loop
+    loop.update_handler(stream.fileno(), loop.WRITE | loop.ERROR)
+
+
+def closer_of(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | None]:
+    """Who closes a stream; and how the peer is cut off, if it is the server.
+
+    Args:
+        by: The frame that calls the stream's ``close``; None if Python does not say.
+        stream: The stream.
+    """
+    if by is None:
+        return Closer.UNSEEN, None
+    if is_method_of(by, STREAMS, stream):
+        return Closer.STREAM, None
+    if _CLOSES_ALL.has(by):
+        return Closer.SERVER, Mechanism.ABORTED
+    if _READS_MESSAGE.has(by):
+        return Closer.SERVER, Mechanism.TIMEOUT
+    return Closer.APPLICATION, None
+
+
+def error_of_closing(exc_info: Any) -> object:
+    """The error for which a stream is closed, if it is for one.
+
+    Args:
+        exc_info: The argument of ``IOStream.close``: an exception, a triple, or True for the one
+            that is being handled.
+    """
+    error: object = sys.exc_info()[1] if exc_info is True else exc_info
+    return cast("tuple[object, ...]", error)[1] if isinstance(error, tuple) else error
+
+
+class Word(enum.Enum):
+    """What ``HTTP1Connection`` writes by itself."""
+
+    CONTINUE = "a 100, after the request's head"
+    MALFORMED = "a bare 400, since it cannot parse the body; it closes when that is written"
+
+
+def hear_words(stream: Any, answer: Callable[[Word], Any]) -> Callable[[], None]:
+    """Let somebody else decide about what ``HTTP1Connection`` itself writes to a stream.
+
+    Args:
+        stream: The stream.
+        answer: Called for each word. It returns the future that ``HTTP1Connection`` gets instead of
+            that of writing it, or None if it is to be written.
+
+    Returns:
+        A function that ends this.
+    """
+    write = stream.write
+
+    def write_or_not(data: Any) -> Any:
+        by = caller()
+        if by is None or not _READS_MESSAGE.has(by):
+            return write(data)
+        instead = answer(Word.CONTINUE if data.startswith(b"HTTP/1.1 100 ") else Word.MALFORMED)
+        return write(data) if instead is None else instead
+
+    def end() -> None:
+        del stream.write
+
+    stream.write = write_or_not
+    return end
+
+
+def refuses_head(reason: str, headers: Any, chunk: bytes | None) -> bool:
+    """Whether ``HTTP1Connection.write_headers`` raises, where the application can catch it.
+
+    Args:
+        reason: The status line's phrase.
+        headers: The response's `tornado.httputil.HTTPHeaders`.
+        chunk: The piece of the body that comes with them, if one does.
+    """
+    length = response_length(headers.get("Content-Length"))
+    if length is None:
+        if "Content-Length" in headers:
+            return True
+    elif chunk and len(chunk) > length:
+        return True
+    pairs = (("", reason), *headers.get_all())
+    return any(_LINE_ENDS.intersection(name + value) for name, value in pairs)
+
+
+def uncaught(error: BaseException | None) -> BaseException | None:
+    """The error that a handler has let out, if that is what tornado is handling.
+
+    ``HTTPError`` and ``Finish`` are the application's own answer.
+
+    Args:
+        error: What is being handled.
+    """
+    if not isinstance(error, Exception) or not _ANSWERS.isdisjoint(
+        map(name_of, type(error).__mro__)
+    ):
+        return None
+    return error if is_called_by(_HANDLES) else None
+
+
+def lost_delegate_error() -> BaseException | None:
+    """The error of a delegate's method that tornado has just logged before it closes."""
+    error = sys.exc_info()[1]
+    # All other errors are of its own reading.
+    return error.__context__ if error is not None and type(error).__name__ == _RAISED else None
 
 
 def _serve(make: Callable[[], Any], host: str, port: int) -> None:

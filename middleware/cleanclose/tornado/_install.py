@@ -12,12 +12,12 @@ from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import install_quiet_logs
+from cleanclose.servers.tornado import can_be_watched
 from cleanclose.surge import make_reporter
-from cleanclose.tornado._connection import WatchedConnection
-from cleanclose.tornado._delegate import Delegate, Mounted, StartRequest
-from cleanclose.tornado._private import is_watched, watched_class_of
+from cleanclose.tornado._delegate import Delegate, Mounted
 from cleanclose.tornado._stop import stop_handlers
-from cleanclose.tornado._witness import Setup
+from cleanclose.tornado._upload import UploadWatch
+from cleanclose.tornado._witness import TornadoSetup
 
 __all__ = ["install", "skip"]
 
@@ -86,13 +86,16 @@ def install(
     stop_handlers(served, Stoppable.of(stop_work))
     if checked.quiet_logs:
         install_quiet_logs(checked.level_table())
-    setup = Setup(
+    setup = TornadoSetup(
         settings=checked,
         places=Places(checked.max_draining),
         reporter=make_reporter(outlets, checked),
         application=served,
     )
-    _put_in_place(application, setup)
+    # Each is looked up on the instance for each request.
+    application.start_request = _StartRequest(application.start_request, setup)
+    if isinstance(application, web.Application):
+        vars(application)["find_handler"] = _FindHandler(application.find_handler, setup)
     return application
 
 
@@ -102,21 +105,9 @@ def _checked(application: Any) -> Any:
     if not hasattr(application, "start_request"):
         if not callable(application):
             raise TypeError(f"install() takes what HTTPServer takes, not {application!r}")
-        application = _Callable(cast("Called", application))
+        # It wraps the callable, and listens nowhere.
+        application = httpserver.HTTPServer(cast("Called", application))
     return application
-
-
-def _put_in_place(application: Any, setup: Setup) -> None:
-    # Each is looked up on the instance for each request.
-    original: Any = application.start_request
-    if isinstance(original, _StartRequest):
-        original = original.original
-    application.start_request = _StartRequest(original, setup)
-    if isinstance(application, web.Application):
-        find: Any = application.find_handler
-        if isinstance(find, _FindHandler):
-            find = find.original
-        vars(application)["find_handler"] = _FindHandler(find, setup)
 
 
 def skip(handler: web.RequestHandler) -> None:
@@ -127,52 +118,46 @@ def skip(handler: web.RequestHandler) -> None:
     Args:
         handler: The request's handler.
     """
-    connection: Any = handler.request.connection
-    if isinstance(connection, WatchedConnection):
-        connection.left_alone = True
+    watch: object = getattr(handler.request.connection, "watch", None)
+    if isinstance(watch, UploadWatch):
+        watch.left_alone = True
 
 
-class _Callable(httputil.HTTPServerConnectionDelegate):
-    """Wraps a callable as HTTPServer does, in a server that listens nowhere."""
+class _Replacement:
+    """Replaces one of the application's methods.
 
-    def __init__(self, called: Called) -> None:
-        self._server = httpserver.HTTPServer(called)
+    Args:
+        found: The method, or what has replaced it before: the last call's settings apply.
+        setup: What all requests share.
+    """
 
-    def start_request(
-        self, server_conn: object, request_conn: httputil.HTTPConnection
-    ) -> httputil.HTTPMessageDelegate:
-        """Implements `tornado.httputil.HTTPServerConnectionDelegate.start_request`."""
-        return self._server.start_request(server_conn, request_conn)
+    def __init__(self, found: Any, setup: TornadoSetup) -> None:
+        self.original: Any = found.original if isinstance(found, type(self)) else found
+        self.setup = setup
 
 
-class _StartRequest:
+class _StartRequest(_Replacement):
     """Replaces the application's ``start_request``."""
-
-    def __init__(self, original: StartRequest, setup: Setup) -> None:
-        self.original = original
-        self._setup = setup
 
     def __call__(
         self, server_conn: object, request_conn: httputil.HTTPConnection
     ) -> httputil.HTTPMessageDelegate:
-        watched = None if is_watched(request_conn) else watched_class_of(request_conn)
-        if watched is None:
-            return self.original(server_conn, request_conn)
-        return Delegate(self.original, self._setup, server_conn, request_conn, watched)
+        if not _is_to_be_watched(request_conn):
+            delegate: httputil.HTTPMessageDelegate = self.original(server_conn, request_conn)
+            return delegate
+        return Delegate(self.original, self.setup, server_conn, request_conn)
 
 
-class _FindHandler:
+class _FindHandler(_Replacement):
     """Replaces ``find_handler``: another router asks an `Application` only for that."""
 
-    def __init__(self, original: Callable[..., Any], setup: Setup) -> None:
-        self.original = original
-        self._setup = setup
-
     def __call__(self, request: httputil.HTTPServerRequest, **kwargs: Any) -> Any:
-        connection: Any = request.connection
-        # Nearly every connection is watched already.
-        watched = None if is_watched(connection) else watched_class_of(connection)
-        if watched is None:
+        if not _is_to_be_watched(request.connection):
             return self.original(request, **kwargs)
         find_handler = functools.partial(self.original, request, **kwargs)
-        return Mounted(find_handler, self._setup, request, watched)
+        return Mounted(find_handler, self.setup, request)
+
+
+def _is_to_be_watched(connection: object) -> bool:
+    # Where one application has another among its rules, nearly every connection is watched already.
+    return getattr(connection, "watch", None) is None and can_be_watched(connection)

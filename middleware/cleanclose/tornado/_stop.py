@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from tornado import httputil, web, websocket
 
 from cleanclose.core import Stoppable, current
+from cleanclose.servers.tornado import can_be_stopped
 from cleanclose.stop import stop_work
-from cleanclose.tornado._private import handlers_can_be_stopped
 from cleanclose.tornado._witness import TornadoWatch
 
 __all__ = ["stop_handlers"]
@@ -28,7 +29,7 @@ def stop_handlers(application: Any, which: Stoppable | None) -> None:
         return
     # Application looks its own method up on the instance for each request.
     vars(application).pop(_NAME, None)
-    if which is not None and handlers_can_be_stopped():
+    if which is not None and can_be_stopped(web.RequestHandler):
         original = application.get_handler_delegate
         vars(application)[_NAME] = _Delegates(original, which)
 
@@ -68,7 +69,7 @@ def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
             await base._execute(self, *args, **kwargs)
         if block.stopped and isinstance(watch, TornadoWatch):
             # Nobody calls finish(), which would report it otherwise.
-            watch.end()
+            watch.end(time.monotonic())
 
     def send_error(self: Any, *args: Any, **kwargs: Any) -> None:
         # Tornado answers a cancelled handler with a 500, for nobody; and logs it as an error.

@@ -160,7 +160,7 @@ def test_the_opt_out_works_wherever_the_line_stands(make: Make) -> None:
         def prepare(self) -> None:
             leave_alone(self)
             connection: Any = self.request.connection
-            found.append(type(connection).__name__)
+            found.append(type(connection.watch).__name__)
             self.finish("no")
 
         def data_received(self, chunk: bytes) -> None: ...
@@ -170,7 +170,7 @@ def test_the_opt_out_works_wherever_the_line_stands(make: Make) -> None:
     application_of(served).add_handlers(".*", [(".*/opts-out", OptsOut)])
     with serving(served, max_body_size=64 * MIB) as running:
         running.post("/in/opts-out", 16 * MIB)
-    assert found == ["WatchedConnection"]
+    assert found == ["UploadWatch"]
     assert [event.name for event in events if event.name == "upload_drained"] == []
 
 

@@ -18,8 +18,8 @@ from tornado import http1connection, iostream, tcpserver, web
 from cleanclose.core import Event
 from cleanclose.core import private as said
 from cleanclose.core.private import Private
+from cleanclose.servers import tornado as room
 from cleanclose.servers.tornado import CONNECTION, NEEDED, ROOM, STREAM
-from cleanclose.tornado import _private as private
 from cleanclose.tornado import install
 from tests.harness.asking import status_of
 from tests.harness.tornado_serving import MIB, serving, the_event
@@ -70,9 +70,9 @@ def say_nothing(handler: web.RequestHandler) -> None: ...
 
 @pytest.fixture
 def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: dict[tuple[type, type], type | None] = {}
+    found: dict[tuple[type, type], bool] = {}
     rows: set[Private] = set()
-    monkeypatch.setattr(private, "_found", found)
+    monkeypatch.setattr(room, "_watchable", found)
     monkeypatch.setattr(said, "_SAID", rows)
 
 

@@ -318,6 +318,21 @@ class Exchange:
             self._cut(Cap.APPLICATION)
         return self._happen(Happening.ABANDONED, now)
 
+    def connection_closes(self, error: object, seen: Mechanism | None, now: float) -> Step:
+        """The server is about to close the connection, while something may be kept back.
+
+        Args:
+            error: The error for which it does, if it is for one.
+            seen: How the peer has left, by the kernel; None if it has not.
+            now: The time.
+        """
+        if isinstance(error, Exception):
+            return self.reading_failed(error, now)
+        if seen is not None:
+            return self.peer_gone(seen, now)
+        # It stops, or has waited for the body for long enough.
+        return self.abandoned(now)
+
     # What the shim has done, and the time.
 
     def linger(self, now: float, *, unread: int = 0) -> Linger:
@@ -402,6 +417,11 @@ class Exchange:
     def drained(self) -> int:
         """Bytes of the body that were discarded before the response."""
         return self._drain.drained
+
+    @property
+    def most_received(self) -> int:
+        """Bytes of a body without a length that a server may take which reads on as it responds."""
+        return self._drain.received + self._settings.max_bytes
 
     @property
     def patience(self) -> Patience:

@@ -879,6 +879,36 @@ def test_who_is_abandoned_before_leaves_it_to_the_server(state: State) -> None:
     assert ex.event(1.0) is None
 
 
+RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+
+
+@pytest.mark.parametrize(
+    ("error", "seen", "step"),
+    [
+        # The stream's error says more than the kernel.
+        (RESET, Mechanism.EOF, Done()),
+        (ValueError("a line that is too long"), None, RESPOND_AND_LINGER),
+        (False, Mechanism.EOF, Done()),
+        # The server stops, or has waited for long enough.
+        (False, None, RESPOND_AND_LINGER),
+        (None, None, RESPOND_AND_LINGER),
+    ],
+)
+def test_a_server_that_closes_while_it_drains_says_why(
+    error: object, seen: Mechanism | None, step: Step
+) -> None:
+    ex = refused()
+    assert ex.connection_closes(error, seen, 0.1) == step
+    if step == Done():
+        assert event_of(ex).mechanism is (Mechanism.RESET if error is RESET else seen)
+
+
+def test_how_much_a_server_may_take_of_a_chunked_body_as_it_responds() -> None:
+    ex = refused(length=CHUNKED, received=100, settings=Settings(max_bytes=1000))
+    ex.body_received(50, False, 0.1)
+    assert ex.most_received == 1150
+
+
 def test_a_response_that_the_server_could_not_send_was_not_delivered() -> None:
     ex = refused()
     ex.body_received(SMALL, True, 0.1)

@@ -1,0 +1,73 @@
+"""Handing a connection over, as the shims do it."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from cleanclose.core import Cap, Event, Facts, Settings, UploadDrained, Watch
+from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.server import UNKNOWN
+from cleanclose.core.setup import Setup
+from cleanclose.core.tell.reporter import Reporter
+from cleanclose.linger import hand_over
+from tests.harness.waiting import until
+
+LENGTH = 1 << 20
+
+
+class Upload(Watch):
+    """A request whose body has come in part."""
+
+    bytes_in = 1000
+
+    def facts(self) -> Facts:
+        return Facts(framework="test", server="test", method="POST")
+
+
+def refused(events: list[Event]) -> tuple[Exchange, Setup]:
+    """An exchange whose early response is complete."""
+    setup = Setup(settings=Settings(), places=Places(1), reporter=Reporter([events.append]))
+    now = time.monotonic()
+    exchange = setup.begin_delivery(
+        Upload(now),
+        server=UNKNOWN,
+        connection=Connection(lingers=True),
+        length=LENGTH,
+        awaits_continue=False,
+    )
+    exchange.response_started(413, 0, now)
+    exchange.response_completed(now)
+    return exchange, setup
+
+
+def test_the_lingerer_reports_what_became_of_it() -> None:
+    events: list[Event] = []
+    exchange, setup = refused(events)
+    server, client = socket.socketpair()
+    with client:
+        with server:
+            now = time.monotonic()
+            taken = hand_over(exchange, setup, server.fileno(), now, unread=10, reads=True)
+            assert taken is not None
+            assert exchange.handed_over
+            # The lingerer has it, with its event.
+            assert exchange.event(now) is None
+        taken.let_go()
+    until(lambda: len(events) == 1, "no event")
+    (event,) = events
+    assert isinstance(event, UploadDrained)
+    assert event.bytes_in == 1010
+
+
+@pytest.mark.parametrize("number", [None, -1])
+def test_without_a_descriptor_the_exchange_says_so(number: int | None) -> None:
+    exchange, setup = refused([])
+    now = time.monotonic()
+    assert hand_over(exchange, setup, number, now) is None
+    event = exchange.event(now)
+    assert event is not None
+    assert event.cap is Cap.NO_DESCRIPTOR
