@@ -152,7 +152,7 @@ def test_who_wants_an_answer_gets_the_error(
     assert ends_quietly(conduct, begun=begun, wants_answer=wants_answer) is ends
 
 
-@pytest.mark.parametrize("status", sorted({each.status for each in CONDUCT.values()} - {None}))
+@pytest.mark.parametrize("status", {each.status for each in CONDUCT.values() if each.status})
 def test_each_answer_of_ours_says_how_long_it_is(status: int) -> None:
     line, headers, body = answer_of(status)
     assert line.startswith(str(status))
