@@ -25,7 +25,9 @@ __all__ = [
     "Conduct",
     "End",
     "Treatment",
+    "answer_of",
     "asgi_treatment",
+    "breaks_off",
     "ends_quietly",
     "is_lost_midway",
     "is_unanswered",
@@ -175,3 +177,35 @@ def ends_quietly(conduct: Conduct, *, begun: bool, wants_answer: bool) -> bool:
             for an error of the application's.
     """
     return conduct.quiet and (begun or not wants_answer)
+
+
+_ANSWERS: Final[Mapping[int, tuple[str, bytes]]] = {
+    # Nobody reads it.
+    400: ("400 Bad Request", b""),
+    500: ("500 Internal Server Error", b"Internal Server Error\n"),
+}
+
+
+def answer_of(status: int) -> tuple[str, list[tuple[str, str]], bytes]:
+    """An answer of our own: its status line, its headers, and its body.
+
+    Args:
+        status: The status that a `Conduct` names.
+    """
+    line, body = _ANSWERS[status]
+    return line, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))], body
+
+
+def breaks_off(error: BaseException, conduct: Conduct, server: Server) -> bool:
+    """Whether a response whose head is out ends with a broken pipe, in place of an error.
+
+    Only an error of the connection's, or the server's own, ends it quietly by itself: the server
+    knows best how to handle its own file.
+
+    Args:
+        error: The application's exception.
+        conduct: What becomes of it.
+        server: The server.
+    """
+    is_servers = type(error).__module__.partition(".")[0] == server.name
+    return not (conduct.quiet and (is_servers or isinstance(error, OSError)))

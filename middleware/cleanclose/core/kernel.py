@@ -33,6 +33,7 @@ __all__ = [
     "KernelFigures",
     "Listener",
     "ask_connection",
+    "descriptor_of",
     "how_left",
     "is_established",
     "is_reset",
@@ -239,6 +240,19 @@ def is_established(sock: Any) -> bool:
     except (OSError, AttributeError):
         return False
     return state & TCP_STATE_MASK == TCP_ESTABLISHED
+
+
+def descriptor_of(sock: Any) -> int | None:
+    """The number of a socket's descriptor; None if it has none (any more).
+
+    Args:
+        sock: A socket, or what stands in for one: asyncio's and uvloop's, gevent's, one of `ssl`.
+    """
+    try:
+        number: object = sock.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return number if isinstance(number, int) and number >= 0 else None
 
 
 def kernel_figures() -> KernelFigures | None:

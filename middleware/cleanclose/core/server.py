@@ -9,7 +9,11 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cleanclose.core.deliver.draining import Drained
+    from cleanclose.core.deliver.table import Step
 
 __all__ = ["UNKNOWN", "Continue", "Server"]
 
@@ -105,6 +109,8 @@ class Server:
             itself would take that for the next request.
         descriptor: The function, as ``module.name``, that returns the file descriptor of the
             client's connection, if there is no socket.
+        drain: Reads and discards the rest of a body from ``wsgi.input`` there, given also that
+            descriptor and what learns of it; returns the first step that is not a `Read`.
         raw_chunks: Whether a WSGI server passes a chunked body on undecoded, so that the
             application sees its end only when the client closes its half of the connection.
         replaces_head: Whether a WSGI server's ``start_response`` accepts another head in place of
@@ -155,6 +161,7 @@ class Server:
     left_attribute: str | None = None
     trailers: str | None = None
     descriptor: str | None = None
+    drain: Callable[[Any, int, Drained], Step] | None = None
     relays: bool = False
     threads: Callable[[Mapping[str, Any], Any], int | None] | None = None
     worker_timeout: Callable[[Mapping[str, Any], Any], float | None] | None = None

@@ -6,8 +6,8 @@ and no stopping server waits for a client. The thread starts with the first conn
 the last one; a greenlet takes its place where gevent or eventlet have patched threads.
 """
 
+from cleanclose.core.kernel import descriptor_of
 from cleanclose.linger._handing import hand_over
 from cleanclose.linger._lingerer import LINGERER, Handover, Lingerer, Taken, can_linger
-from cleanclose.linger._sockets import descriptor_of
 
 __all__ = ["LINGERER", "Handover", "Lingerer", "Taken", "can_linger", "descriptor_of", "hand_over"]

@@ -6,9 +6,9 @@ import _socket
 import os
 import socket
 import sys
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["PIECE", "SUPPORTED", "Descriptor", "descriptor_of"]
+__all__ = ["PIECE", "SUPPORTED", "Descriptor"]
 
 SUPPORTED: Final = hasattr(socket, "MSG_DONTWAIT")
 """Whether a shared descriptor can be duplicated, and read without making it non-blocking for
@@ -118,16 +118,3 @@ class Descriptor:
     def close(self) -> None:
         """Close it. May be called more than once."""
         self._sock.close()
-
-
-def descriptor_of(sock: Any) -> int | None:
-    """The number of a socket's descriptor; None if it has none (any more).
-
-    Args:
-        sock: A socket, or what stands in for one: asyncio's and uvloop's, gevent's, one of `ssl`.
-    """
-    try:
-        number: object = sock.fileno()
-    except (AttributeError, OSError, ValueError):
-        return None
-    return number if isinstance(number, int) and number >= 0 else None

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, Final, cast
 
-from cleanclose.core.deliver.framing import TOO_LONG, WITHOUT_UPLOAD
 from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._asking import MISSING, find, gone
@@ -32,7 +31,6 @@ __all__ = [
     "is_asgi_stopping",
     "is_servers_own",
     "is_surely_there",
-    "plain_length",
     "plain_socket",
     "stop_reading",
     "waiting_messages",
@@ -55,8 +53,6 @@ _WSGI_BY_KEY: Final[Mapping[str, Server]] = {
     if room.wsgi is not None and room.environ_key is not None
 }
 _WSGI_KEYS: Final = tuple(_WSGI_BY_KEY.items())
-_FILTERING_KEYS: Final = tuple(key for key, server in _WSGI_KEYS if not server.declares_length)
-"""Those of servers whose Content-Length may not be that of the body."""
 _WSGI: Final[Mapping[str, Server]] = {
     room.package: room.wsgi for room in ROOMS if room.wsgi is not None and room.environ_key is None
 }
@@ -264,33 +260,6 @@ def wsgi_server(environ: Mapping[str, Any], start_response: object = None) -> Se
         if getattr(call, "__name__", "") == "start_response" and _package(call) in _WSGI:
             return _WSGI[_package(call)]
     return UNKNOWN
-
-
-def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
-    """Find the length of a WSGI request's body in the plain cases, which nearly all requests are.
-
-    This is a short form of `cleanclose.core.deliver.framing.body_length`, because every POST asks.
-
-    Args:
-        environ: The environ, without a Transfer-Encoding.
-        content_length: Its Content-Length.
-
-    Returns:
-        A number of bytes; None where the long form must decide.
-    """
-    for key in _FILTERING_KEYS:
-        if key in environ:
-            return None
-    if (
-        "HTTP_UPGRADE" in environ
-        or environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
-        or environ["REQUEST_METHOD"] in WITHOUT_UPLOAD
-        or not content_length.isdecimal()
-        or not content_length.isascii()
-        or len(content_length) >= TOO_LONG
-    ):
-        return None
-    return int(content_length)
 
 
 def is_surely_there(environ: Mapping[str, Any]) -> bool:

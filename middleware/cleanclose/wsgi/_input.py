@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cleanclose.core.blame.provenance import module_outside
-from cleanclose.core.blame.short_uploads import is_raised
-from cleanclose.core.deliver.framing import ends_chunks
+from cleanclose.servers import end_chunks
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._upload import UploadWatch
@@ -52,8 +52,12 @@ class WitnessedInput:
     """Whether the application wants its response left alone: only set then. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
 
-    def finish(self) -> None:
-        """The exchange is over, whose body's end alone told its length."""
+    chunks_end: bytes | None = None
+    """The last bytes that were read of a body that the server passes on in its chunks."""
+
+    def finish(self, watch: UploadWatch) -> None:
+        """The exchange is over: nobody notices further reads."""
+        self.watch = None
 
     def read(self, size: Any = _NO_SIZE) -> bytes:
         """Read bytes."""
@@ -64,7 +68,7 @@ class WitnessedInput:
         try:
             data: bytes = watch.stream.read() if size is _NO_SIZE else watch.stream.read(size)
         except Exception as error:
-            self._failed(watch, error)
+            watch.body_failed(error, time.monotonic())
             raise
         left = len(data)
         if left != watch.left:
@@ -134,12 +138,8 @@ class WitnessedInput:
     def _asked_for(self, name: str) -> None:
         """The application has used an attribute past which nobody notices reads."""
 
-    def _came(self, data: bytes) -> None:
-        """The application has received so much of a body whose length only its end tells."""
-
-    def _is_whole(self, watch: UploadWatch) -> bool:
-        """Whether the stream's end is that of such a body."""
-        return True
+    def _came(self, result: Any, args: tuple[Any, ...]) -> None:
+        """A read has returned with a part of a body whose length only its end tells."""
 
     def _line(
         self, read: Callable[..., bytes], size: int | None, *args: Any, **keywords: Any
@@ -185,18 +185,12 @@ class WitnessedInput:
             watch.deliverer.app_reads()
         try:
             result = read(*args, **keywords)
-            if watch.left is None:
-                self._came(_bytes_of(result, args))
-            return result
         except Exception as error:
-            self._failed(watch, error)
+            watch.body_failed(error, time.monotonic())
             raise
-
-    def _failed(self, watch: UploadWatch, error: Exception) -> None:
-        watch.read_error = error
-        watch.body_failed(error)
-        if watch.deliverer is not None:
-            watch.deliverer.reading_failed(error)
+        if watch.left is None:
+            self._came(result, args)
+        return result
 
     def _count(
         self, watch: UploadWatch, size: int, *, at_end: bool, asked: int | None = None
@@ -206,32 +200,11 @@ class WitnessedInput:
         Raises:
             TruncatedBodyError: That was not the body's end, and nobody else would notice.
         """
-        left = watch.left
-        if left is not None:
-            if at_end and size < left and watch.is_taken(self.stream):
-                # No byte is missing on the connection.
-                left = size
-            watch.left = left - size
-            at_end = at_end and size < left
-        watch.bytes_in += size
-        complete = at_end if left is None else size >= left
-        if complete and left is None:
-            complete = self._is_whole(watch)
-        if complete:
-            watch.body_complete = True
-        if watch.deliverer is not None:
-            watch.deliverer.app_has_read(size, at_end=at_end, complete=complete)
-        if at_end and not complete:
-            watch.body_ended(
-                is_raised(
-                    asked=asked,
-                    left=left,
-                    reader=module_outside(__name__),
-                    begun=watch.has_begun_as_no_error,
-                    failing=sys.exception() is not None,
-                    reset=watch.is_reset,
-                )
-            )
+        now = time.monotonic()
+        if watch.body_read(size, now, at_end=at_end, chunks_end=self.chunks_end):
+            failing = sys.exception() is not None
+            reader = module_outside(__name__)
+            watch.body_ended(now, size=size, asked=asked, reader=reader, failing=failing)
 
     def _noticed(self, read: Callable[..., Any]) -> Callable[..., Any]:
         def noticed(*args: Any, **keywords: Any) -> Any:
@@ -253,34 +226,24 @@ class ChunkedInput(WitnessedInput):
     Args:
         stream: The server's ``wsgi.input``.
         watch: The exchange.
-        finish: Called once, when the exchange is over, with the names of the attributes that the
-            application has asked for and nobody hears of.
         raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
             whole.
     """
 
-    __slots__ = ("_finish", "_others", "_raw", "_tail")
+    __slots__ = ("_others", "chunks_end")
 
-    def __init__(
-        self,
-        stream: Any,
-        watch: UploadWatch,
-        finish: Callable[[set[str]], None] | None,
-        *,
-        raw: bool,
-    ) -> None:
+    def __init__(self, stream: Any, watch: UploadWatch, *, raw: bool) -> None:
         self.stream = stream
         self.watch = watch
-        self._finish = finish
-        self._raw = raw
-        self._tail = b""
+        self.chunks_end = b"" if raw else None
         self._others: set[str] = set()
 
-    def finish(self) -> None:
+    def finish(self, watch: UploadWatch) -> None:
         """The exchange is over, whose body's end alone told its length."""
-        finish, self._finish = self._finish, None
-        if finish is not None:
-            finish(self._others)
+        if self.watch is not None:
+            self.watch = None
+            call = watch.server_start_response
+            end_chunks(watch.environ, self.stream, call, watch.server, self._others)
 
     def read(self, size: Any = _NO_SIZE) -> bytes:
         """Read bytes."""
@@ -289,17 +252,13 @@ class ChunkedInput(WitnessedInput):
     def _asked_for(self, name: str) -> None:
         self._others.add(name)
 
-    def _came(self, data: bytes) -> None:
-        if self._raw:
-            self._tail = (self._tail + data)[-_TAIL:]
-
-    def _is_whole(self, watch: UploadWatch) -> bool:
-        watch.half_closed = self._raw and ends_chunks(self._tail)
-        return watch.half_closed or not self._raw
+    def _came(self, result: Any, args: tuple[Any, ...]) -> None:
+        if self.chunks_end is not None:
+            self.chunks_end = (self.chunks_end + _bytes_of(result, args))[-_TAIL:]
 
 
 def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:
-    """The size of a read's result: bytes, lines, or so many bytes of a buffer."""
+    """What a read has brought: bytes, lines, or so many bytes of a buffer."""
     if isinstance(result, int):
         return bytes(memoryview(args[0])[:result])
     return result if isinstance(result, bytes) else b"".join(result or ())

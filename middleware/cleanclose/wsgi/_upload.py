@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from cleanclose.core.blame.short_uploads import is_refused
-from cleanclose.servers import is_surely_there
-from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, answer_of, code_of
+from cleanclose.core.conduct import answer_of
+from cleanclose.servers import has_read_rest, is_surely_there
+from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, code_of
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
+    from cleanclose.wsgi._setup import Setup
 
 __all__ = ["UploadWatch"]
-
-
-class Deliverer(Protocol):
-    """Makes the delivery of a response."""
-
-    def deliver(self, watch: UploadWatch) -> Delivery:
-        """The response begins before the body's end."""
-        ...
 
 
 class UploadWatch(WsgiWatch):
@@ -32,35 +25,22 @@ class UploadWatch(WsgiWatch):
         "expected_in",
         "has_read",
         "left",
-        "serving",
+        "setup",
         "stream",
     )
 
     body_complete: bool
     bytes_in: int
     expected_in: int | None
+    left: int | None
     stream: Any
     """The server's own ``wsgi.input``."""
-    left: int | None
-    """Bytes of the body that are still to come; None if only its end tells its length."""
-    serving: Deliverer
-    has_read: bool
-    """Whether the application has begun to read."""
-    read_error: Exception | None = None
-    """What its reading raised."""
+    setup: Setup
+    """Makes the delivery."""
     deliverer: Delivery | None
     """The delivery, once the response begins before the body's end."""
-
-    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
-        """Called in place of the server's ``start_response``."""
-        if self._ended_unnoticed and is_refused(code_of(status)):
-            self.refused = True
-            status, headers = answer_of(400)[0]
-        try:
-            return super().start_response(status, headers, exc_info)
-        finally:
-            # PEP 3333: the traceback would be a reference cycle.
-            exc_info = None
+    has_read: bool
+    """Whether the application has begun to read."""
 
     def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
@@ -77,19 +57,30 @@ class UploadWatch(WsgiWatch):
             self._request = self.environ["werkzeug.request"]
         return self
 
+    def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
+        """Called in place of the server's ``start_response``."""
+        if self.refuses(code_of(status)):
+            status, headers, _ = answer_of(400)
+        try:
+            return super().start_response(status, headers, exc_info)
+        finally:
+            # PEP 3333: the traceback would be a reference cycle.
+            exc_info = None
+
     def delivering(self) -> Delivery:
         """The delivery of the response, now that it begins before the body's end."""
         if self.deliverer is None:
-            self.deliverer = self.serving.deliver(self)
+            self.deliverer = self.setup.deliver(self)
         return self.deliverer
 
     def leave_input(self) -> None:
         upload = self.input
         self.deliverer = None
         if upload is not None:
-            upload.watch = None
-            if self.expected_in is None:
-                upload.finish()
+            upload.finish(self)
+
+    def has_server_read(self) -> bool:
+        return has_read_rest(self.stream, self.server)
 
     @property
     def left_alone(self) -> bool:

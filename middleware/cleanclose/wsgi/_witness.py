@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import length_hint
 from sys import exception
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final
 
-from cleanclose.core import Facts, Mechanism, Side, TruncatedBodyError, Watch, Witness
-from cleanclose.core.blame.judge import is_wrapper
-from cleanclose.core.blame.provenance import came_from, passed_object, says_lost
-from cleanclose.core.blame.short_uploads import is_refused
+from cleanclose.core import Facts, Mechanism, Witness
+from cleanclose.core.blame.blocking import BlockingWatch
+from cleanclose.core.blame.provenance import passed_object, says_lost
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
-from cleanclose.core.conduct import Treatment, is_lost_midway, wsgi_treatment
 from cleanclose.core.deliver.framing import awaited_length, needs_length
-from cleanclose.core.kernel import is_established, tcp_info
-from cleanclose.core.server import UNKNOWN, Server
+from cleanclose.core.kernel import tcp_info
+from cleanclose.core.server import Server
 from cleanclose.core.tcp_info import idle_before
-from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.tracing import trace_id
 from cleanclose.servers import (
+    can_replace_head,
+    client_left,
     client_socket,
     forget_head,
-    has_read_rest,
+    how_gone,
     is_servers_own,
     is_surely_there,
     wsgi_server,
 )
-from cleanclose.wsgi._connection import how_gone
-from cleanclose.wsgi._input import WitnessedInput
 
 if TYPE_CHECKING:
     from cleanclose.wsgi._delivery import Delivery
+    from cleanclose.wsgi._ending import Ending
+    from cleanclose.wsgi._input import WitnessedInput
 
 __all__ = [
+    "END",
     "Environ",
     "ExcInfo",
     "Headers",
     "StartResponse",
     "Write",
     "WsgiWatch",
-    "answer_of",
     "code_of",
+    "size_of",
 ]
 
 Environ = dict[str, Any]
@@ -52,35 +52,14 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | None
 Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 
-_ANSWERS: Final = {
-    # Nobody reads it.
-    400: ("400 Bad Request", b""),
-    500: ("500 Internal Server Error", b"Internal Server Error\n"),
-}
-_END: Final[Any] = object()
+END: Final[Any] = object()
 """What comes behind the last piece."""
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
 _enter: Final = CURRENT.set
 
 
-class Listener(Protocol):
-    """Learns how a response has ended."""
-
-    reporter: Reporter
-
-    def closed(self, watch: WsgiWatch, error: BaseException | None) -> None:
-        """The server has closed a response that is a list: why, if it was not over."""
-        ...
-
-
-def answer_of(status: int) -> tuple[tuple[str, Headers], bytes]:
-    """An answer of our own: its head and its body."""
-    line, body = _ANSWERS[status]
-    return (line, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]), body
-
-
-class WsgiWatch(Watch):
+class WsgiWatch(BlockingWatch):
     """One request: ``start_response``, ``write()``, ``wsgi.input`` and the response's end.
 
     `Serving` sets these attributes by itself: calling an ``__init__`` is a good part of what a GET
@@ -93,10 +72,10 @@ class WsgiWatch(Watch):
         "_request",
         "_server_write",
         "_status",
+        "ending",
         "environ",
         "input",
         "is_sample",
-        "listener",
         "pieces",
         "result",
         "server_start_response",
@@ -108,20 +87,14 @@ class WsgiWatch(Watch):
     _headers: Headers
     _request: Any
     _server_write: Write
-    closing: bool = False
-    """Whether the server is closing the response: nothing can be answered any more."""
-    refused: bool = False
-    """Whether the application answered half a body as if it were whole: nothing of that goes
-    out."""
-    _ended_unnoticed: bool = False
-    half_closed: bool = False
-    """Whether the client has closed its half of the connection only to end its body."""
     stoppable: bool = False
     """Whether to ask before each piece of the response if anybody still waits for it."""
     input: WitnessedInput | None
     """The application's ``wsgi.input``, if somebody watches its reading."""
     is_sample: bool
-    listener: Listener | None
+    deliverer: Delivery | None = None
+    """The delivery of a response that has begun before its request's body was complete."""
+    ending: Ending | None
     """If the response is a list: the object that learns of its end, until that has come."""
     result: Sequence[bytes]
     pieces: Iterator[bytes] | None
@@ -162,12 +135,12 @@ class WsgiWatch(Watch):
             idempotency_key=environ.get("HTTP_IDEMPOTENCY_KEY"),
         )
 
-    def is_of(self, environ: Environ) -> bool:
-        """Whether an environ, or what it was copied from, is this exchange's."""
-        if environ is self.environ:
-            return True
-        stream: object = environ.get("wsgi.input")
-        return stream is not None and stream is self.environ.get("wsgi.input")
+    def is_for(self, request: Mapping[str, Any], /) -> bool:
+        # A copied environ keeps its input.
+        stream: object = request.get("wsgi.input")
+        return request is self.environ or (
+            stream is not None and stream is self.environ.get("wsgi.input")
+        )
 
     # What the application calls.
 
@@ -202,10 +175,7 @@ class WsgiWatch(Watch):
             response: The server's object behind ``start_response``.
         """
         server = self.server
-        if server.head_attribute is not None and response is None:
-            # It would add the second head to the first one.
-            return
-        if server.replaces_head and needs_length(self._status, self._headers):
+        if can_replace_head(response, server) and needs_length(self._status, self._headers):
             forget_head(response, server)
             headers = [*self._headers, ("Content-Length", str(size))]
             self.server_start_response(self._status, headers, (None, None, None))
@@ -219,7 +189,7 @@ class WsgiWatch(Watch):
         try:
             return self._server_write(data)
         except Exception as error:
-            self.server_failed(Witness.WRITE, error)
+            self.server_failed(Witness.WRITE, error, time.monotonic())
             raise
 
     def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
@@ -233,79 +203,19 @@ class WsgiWatch(Watch):
     def leave_input(self) -> None:
         """The exchange is over: nobody notices further reads."""
 
-    @property
-    def has_begun_as_no_error(self) -> bool:
-        """Whether the response has begun as a success, and so takes the body for whole."""
-        status = self.status
-        return status is not None and is_refused(status)
-
-    @property
-    def is_reset(self) -> bool:
-        """Whether the client is known to have reset its connection."""
-        return self.departure is not None and self.departure.mechanism is Mechanism.RESET
-
-    def is_taken(self, stream: Any) -> bool:
-        """Whether the server itself has read what is left of the body."""
-        return has_read_rest(stream, self.server)
-
-    def body_ended(self, raised: bool) -> None:
-        """The application has found the stream's end before the body's.
-
-        Args:
-            raised: Whether its reading raises; if not, it gets the end as it comes.
-
-        Raises:
-            TruncatedBodyError: So it is. The error is marked as the client's.
-        """
-        if not raised:
-            self._ended_unnoticed = True
-            self.body_truncated(time.monotonic())
-            return
-        error = TruncatedBodyError(self.bytes_in, self.expected_in or 0)
-        self.body_truncated(time.monotonic(), error)
-        try:
-            raise error
-        finally:
-            # Its traceback refers to this frame.
-            del error
-
-    def body_failed(self, error: Exception) -> None:
-        """Reading the request's body raised."""
-        server = self.server
-        is_word = server.breaks_off is not None and server.breaks_off(error)
-        if not (is_word or isinstance(error, OSError)) or not came_from(error, server.name):
-            return
-        mechanism = None
-        errno = getattr(error, "errno", None)
-        if errno is None and not isinstance(error, ConnectionError | TimeoutError):
-            # The server's own error, for a broken-off body as for a malformed one.
-            mechanism = how_gone(self._socket())
-            if mechanism is None:
-                return
-        self.peer_gone(Witness.INPUT, time.monotonic(), error, mechanism)
-
     # What else shows that the peer has left.
 
     def ask(self) -> None:
         if self.progress == COMPLETE or self.progress == GONE:
             return
-        server = self.server
-        if server is UNKNOWN:
-            return
-        sock = client_socket(self.environ, self.environ.get("wsgi.input"), server)
-        # A socket in the environ has been asked already, where the response begins.
-        if sock is not None and server.socket_key is None and is_established(sock):
-            return
-        if server.gone_key is not None:
-            is_gone: Any = self.environ.get(server.gone_key)
-            if callable(is_gone) and is_gone():
-                self.peer_gone(Witness.SERVER, time.monotonic(), late=True)
-        else:
-            mechanism = how_gone(sock)
-            if mechanism is Mechanism.EOF and self.half_closed:
-                return
-            if mechanism is not None and mechanism is not Mechanism.UNKNOWN:
-                self.peer_gone(Witness.SOCKET, time.monotonic(), mechanism=mechanism, late=True)
+        seen = client_left(self.environ, self.server)
+        if seen is not None:
+            witness, mechanism = seen
+            if not (mechanism is Mechanism.EOF and self.half_closed):
+                self.peer_gone(witness, time.monotonic(), mechanism=mechanism, late=True)
+
+    def how_gone(self) -> Mechanism | None:
+        return how_gone(self._socket())
 
     def idle_before(self, now: float) -> float | None:
         return idle_before(tcp_info(self._socket()), now - self.started)
@@ -313,7 +223,7 @@ class WsgiWatch(Watch):
     def find_witness(self, error: BaseException) -> None:
         if not isinstance(error, OSError) or not says_lost(error):
             return
-        sock = client_socket(self.environ, self.environ.get("wsgi.input"), self.server)
+        sock = self._socket()
         # The standard library's readers, below a wsgi.input that has no body.
         if sock is not None and passed_object(
             error, lambda each: each is sock or getattr(each, "_sock", None) is sock
@@ -331,87 +241,18 @@ class WsgiWatch(Watch):
         own = is_servers_own(self.server_start_response, server)
         return server if own and server.hides is not None else None
 
-    def treatment(self, error: BaseException, side: Side) -> Treatment:
-        return wsgi_treatment(
-            self.known_server,
-            error,
-            answerable=not self.closing,
-            lost=is_lost_midway(
-                self.departure, begun=self.status is not None, closing=self.closing
-            ),
-        )
-
-    def has_left(self, error: BaseException | None = None) -> bool:
-        # Once it is over, an error is ours, and stands for one that has been judged.
-        if self.departure is not None or error is None or self.stopping or self.ended:
-            return super().has_left()
-        return self._is_loss(error)
-
-    def server_failed(
-        self, witness: Witness, error: BaseException, through: int | None = None
-    ) -> None:
-        """The server raised, and the response did not go out because of it.
-
-        Args:
-            witness: Where it was seen.
-            error: What it raised.
-            through: The id of an object of the application's own which the server used. An error
-                that came through that is not the client's.
-        """
-        if self._is_loss(error, through):
-            self.response_failed()
-            self.peer_gone(witness, time.monotonic(), error)
-            if self._is_sent_whole():
-                # The server broke off in the last piece, before it could find out that it was.
-                self.response_completed()
-
-    def _is_loss(self, error: BaseException, through: int | None = None) -> bool:
-        """Whether the server has raised it for its client's connection."""
-        return (
-            is_wrapper(error) or (isinstance(error, OSError) and says_lost(error))
-        ) and came_from(error, self.server.name, through)
-
-    def response_closed(self, error: BaseException | None, through: int | None = None) -> None:
-        """The server closes the response, for this reason if it is not its end.
-
-        Args:
-            error: What it was handling.
-            through: The id of a file of the application's that it has sent by itself.
-        """
-        if isinstance(error, Exception):
-            self.server_failed(Witness.CLOSE, error, through)
-        elif error is None and self.progress not in (COMPLETE, GONE):
-            self.closed_early()
-
-    def closed_early(self) -> None:
-        """The server closed the response before it had asked for all of it, and gives no reason.
-
-        It need not ask for pieces that the client does not want, or that exceed the length.
-        """
-        if self._is_sent_whole():
-            self.response_completed()
-        else:
-            self.peer_gone(Witness.CLOSE, time.monotonic())
-
-    def _is_sent_whole(self) -> bool:
+    @property
+    def content_length(self) -> str | None:
+        """The response's Content-Length."""
         headers: Headers = getattr(self, "_headers", [])
-        length = next((value for name, value in headers if name.lower() == "content-length"), None)
-        awaited = awaited_length(self.environ["REQUEST_METHOD"], self.status or 0, length)
-        return awaited is not None and self.bytes_out >= awaited
+        return next((value for name, value in headers if name.lower() == "content-length"), None)
+
+    def declared_out(self) -> int | None:
+        method = self.environ["REQUEST_METHOD"]
+        return awaited_length(method, self.status or 0, self.content_length)
 
     # The response's iterable, where it is a list: it cannot raise, and the server goes through it
     # alone. How far it has come, its own iterator tells.
-
-    def respond_with(self, listener: Listener, result: Sequence[bytes]) -> Self:
-        """Be the response's iterable over a list or a tuple."""
-        self.listener = listener
-        self.result = result
-        self.pieces = None
-        if exception() is not None:
-            # What was being handled when the application was called says nothing about its
-            # response.
-            self.outer = True
-        return self
 
     def __bool__(self) -> bool:
         return True
@@ -429,43 +270,42 @@ class WsgiWatch(Watch):
 
     def close(self) -> None:
         """The server has done with it; see how."""
-        listener = self.listener
-        if listener is None:
+        ending = self.ending
+        if ending is None:
             return
-        self.listener = None
+        self.ending = None
         error = exception()
         pieces = self.pieces
         # Nobody iterates further, and a length hint costs twice as much.
-        at_end = not self.result if pieces is None else next(pieces, _END) is _END
+        at_end = not self.result if pieces is None else next(pieces, END) is END
         if at_end and error is None and not self.progress:
             # Nearly always, there is nothing to report.
             self.progress = COMPLETE
             if self.is_sample:
-                listener.reporter.request_over(self)
+                ending.reporter.request_over(self)
             if self.input is not None:
                 self.leave_input()
             if _current() is self:
                 _enter(None)
             return
-        if self.outer:
-            error = None
         if not self.ended:
             left = 0 if at_end else len(self.result)
             if left and pieces is not None:
                 left = 1 + length_hint(pieces)
             for piece in self.result[: len(self.result) - left]:
-                self.response_piece(_size(piece))
+                self.response_piece(size_of(piece))
             if at_end:
                 self.response_completed()
-        listener.closed(self, error)
+        ending.closed(self, None if self.outer else error)
 
 
-def _size(piece: Any) -> int:
-    # The server rejects anything but bytes, and says so.
+def size_of(piece: Any) -> int:
+    """The size of a piece of the response. The server rejects anything but bytes, and says so."""
     return len(piece) if isinstance(piece, bytes) else 0
 
 
 def code_of(status: str) -> int:
+    """The code in a status line; 0 without one."""
     # The server has accepted it although it is not a number.
     return int(status[:3]) if status[:3].isdigit() else 0
 

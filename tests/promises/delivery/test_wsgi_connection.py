@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from cleanclose.wsgi._connection import ClientConnection
+from cleanclose.servers import ClientConnection
 
 
 def test_whether_the_client_itself_is_at_the_other_end() -> None:

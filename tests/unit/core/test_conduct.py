@@ -11,7 +11,9 @@ from cleanclose.core.conduct import (
     CONDUCT,
     Conduct,
     Treatment,
+    answer_of,
     asgi_treatment,
+    breaks_off,
     ends_quietly,
     is_lost_midway,
     is_unanswered,
@@ -148,3 +150,33 @@ def test_who_wants_an_answer_gets_the_error(
 ) -> None:
     conduct = Conduct(quiet=quiet)
     assert ends_quietly(conduct, begun=begun, wants_answer=wants_answer) is ends
+
+
+@pytest.mark.parametrize("status", {each.status for each in CONDUCT.values() if each.status})
+def test_each_answer_of_ours_says_how_long_it_is(status: int) -> None:
+    line, headers, body = answer_of(status)
+    assert line.startswith(str(status))
+    assert dict(headers)["Content-Length"] == str(len(body))
+
+
+class ServersOwn(Exception):
+    """As a server would have it."""
+
+
+ServersOwn.__module__ = "hiding.errors"
+
+
+@pytest.mark.parametrize(
+    ("error", "quiet", "breaks"),
+    [
+        (ConnectionResetError(), True, False),
+        (ServersOwn(), True, False),
+        (LookupError(), True, True),
+        (ConnectionResetError(), False, True),
+        (ServersOwn(), False, True),
+    ],
+)
+def test_a_response_that_has_begun_breaks_off_by_an_error_that_every_server_knows(
+    error: Exception, quiet: bool, breaks: bool
+) -> None:
+    assert breaks_off(error, Conduct(quiet=quiet), HIDING) is breaks

@@ -14,8 +14,7 @@ import pytest
 
 from cleanclose.core.deliver.table import Done, Read, Respond, Step
 from cleanclose.core.server import Continue, Server
-from cleanclose.servers import wsgi_response
-from cleanclose.wsgi._connection import ClientConnection, drain, find_connection
+from cleanclose.servers import ClientConnection, drain, find_connection, wsgi_response
 
 MIB = 1024 * 1024
 FILE = Server("file", Continue.LAZY, input_socket="raw._sock", reads_from=("raw._sock",))
@@ -70,7 +69,7 @@ def test_what_has_arrived_is_read_and_nothing_is_waited_for(
     stream.peek(1)
     drainer = Drainer(left=100_000, seconds=0)
     here.settimeout(7)
-    step = drain(stream, connection_of(stream), drainer)
+    step = drain(stream, connection_of(stream), FILE, drainer)
     assert isinstance(step, Respond)
     assert (drainer.total, drainer.ended) == (5000, False)
     assert here.gettimeout() == 7
@@ -85,7 +84,7 @@ def test_a_body_is_read_to_its_end(pair: tuple[socket.socket, socket.socket], cl
     if close:
         there.shutdown(socket.SHUT_WR)
     drainer = Drainer(left=10_000, seconds=30)
-    assert isinstance(drain(stream, connection_of(stream), drainer), Done)
+    assert isinstance(drain(stream, connection_of(stream), FILE, drainer), Done)
     assert (drainer.total, drainer.ended) == (5000 if close else 10_000, True)
     if not close:
         assert stream.read(4) == b"next"
@@ -111,7 +110,7 @@ def test_a_byte_now_and_then_holds_nobody_beyond_the_limit(
 
     drainer = Limited(left=10_000, seconds=30)
     there.sendall(b"x")
-    assert isinstance(drain(stream, connection_of(stream), drainer), Respond)
+    assert isinstance(drain(stream, connection_of(stream), FILE, drainer), Respond)
     assert drainer.total == 20
 
 

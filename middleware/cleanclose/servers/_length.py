@@ -1,0 +1,90 @@
+"""How long the body of a WSGI request is, by its environ and by what its server does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cleanclose.core.deliver.framing import (
+    CHUNKED,
+    NO_BODY,
+    TOO_LONG,
+    WITHOUT_UPLOAD,
+    body_length,
+)
+from cleanclose.servers._connection import find_connection
+from cleanclose.servers._lookup import wsgi_server
+from cleanclose.servers._rooms import ROOMS
+
+__all__ = ["plain_length", "wsgi_length"]
+
+_FILTERING_KEYS: Final = tuple(
+    room.environ_key
+    for room in ROOMS
+    if room.wsgi is not None and room.environ_key is not None and not room.wsgi.declares_length
+)
+"""Those of servers whose Content-Length may not be that of the body."""
+
+
+def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
+    """How long the body of a WSGI request is, where that is as plain as nearly always.
+
+    `cleanclose.core.deliver.framing.body_length` in short, because every POST asks.
+
+    Args:
+        environ: The environ, without a Transfer-Encoding.
+        content_length: Its Content-Length.
+
+    Returns:
+        A number of bytes; None where somebody has to look closer.
+    """
+    for key in _FILTERING_KEYS:
+        if key in environ:
+            return None
+    if (
+        "HTTP_UPGRADE" in environ
+        or environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
+        or environ["REQUEST_METHOD"] in WITHOUT_UPLOAD
+        or not content_length.isdecimal()
+        or not content_length.isascii()
+        or len(content_length) >= TOO_LONG
+    ):
+        return None
+    return int(content_length)
+
+
+def wsgi_length(environ: Mapping[str, Any], start_response: object) -> int:
+    """How long the body of a WSGI request is that has a Content-Length or a Transfer-Encoding.
+
+    Args:
+        environ: The environ.
+        start_response: The callable as the server gave it.
+
+    Returns:
+        A number of bytes, `CHUNKED` or `NO_BODY`.
+    """
+    declared = environ.get("CONTENT_LENGTH")
+    if "HTTP_TRANSFER_ENCODING" not in environ:
+        # A client of somebody's tests may have put a number there.
+        length = plain_length(environ, str(declared))
+        if length is not None:
+            return length
+    server = wsgi_server(environ, start_response)
+    length = body_length(
+        method=environ["REQUEST_METHOD"],
+        http_version=environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
+        content_length=None if declared is None else str(declared),
+        transfer_encoding=environ.get("HTTP_TRANSFER_ENCODING"),
+        upgrade=environ.get("HTTP_UPGRADE"),
+    )
+    if length != NO_BODY and not server.declares_length:
+        # A filter in front of the application may have changed it: only the end tells.
+        return CHUNKED
+    if (
+        length == CHUNKED
+        and not environ.get("wsgi.input_terminated")
+        and find_connection(environ, environ["wsgi.input"], server) is None
+    ):
+        # Nothing says where wsgi.input ends, and the connection is not in reach either.
+        return NO_BODY
+    return length

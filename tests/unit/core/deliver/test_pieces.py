@@ -1,0 +1,36 @@
+"""Which pieces of a response wait for what comes behind them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cleanclose.core.deliver.pieces import SMALL_RESPONSE, Source, may_block, may_wait
+from cleanclose.core.server import Continue, Server
+
+ANY = Server("any", Continue.LAZY)
+ENDS_WITH_IT = Server("ends with its response", Continue.LAZY, ends_with_response=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "server", "waits"),
+    [
+        (Source.ITERATOR, 1, ANY, True),
+        (Source.ITERATOR, 0, ANY, False),
+        (Source.ITERATOR, 0, ENDS_WITH_IT, True),
+        (Source.THERE, 0, ANY, True),
+        (Source.GENERATOR, 1, ANY, False),
+        (Source.GENERATOR, 0, ENDS_WITH_IT, False),
+    ],
+)
+def test_who_may_be_at_work_for_long_keeps_nothing_back(
+    source: Source, size: int, server: Server, waits: bool
+) -> None:
+    assert may_wait(source, size, server) is waits
+
+
+@pytest.mark.parametrize(
+    ("unsent", "blocks"), [(0, False), (SMALL_RESPONSE, False), (SMALL_RESPONSE + 1, True)]
+)
+def test_a_response_larger_than_the_buffers_may_block(unsent: int, blocks: bool) -> None:
+    assert may_block(unsent) is blocks
+    assert may_block(None)
