@@ -54,7 +54,7 @@ def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
 
 
 def wsgi_length(environ: Mapping[str, Any], start_response: object) -> int:
-    """How long the body of a WSGI request is that has a Content-Length or a Transfer-Encoding.
+    """The same where somebody has to look closer.
 
     Args:
         environ: The environ.
@@ -64,11 +64,6 @@ def wsgi_length(environ: Mapping[str, Any], start_response: object) -> int:
         A number of bytes, `CHUNKED` or `NO_BODY`.
     """
     declared = environ.get("CONTENT_LENGTH")
-    if "HTTP_TRANSFER_ENCODING" not in environ:
-        # A client of somebody's tests may have put a number there.
-        length = plain_length(environ, str(declared))
-        if length is not None:
-            return length
     server = wsgi_server(environ, start_response)
     length = body_length(
         method=environ["REQUEST_METHOD"],
