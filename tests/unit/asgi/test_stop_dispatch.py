@@ -21,7 +21,7 @@ from tests.harness.turns import LEFT_OPEN, Server, nothing_is_left
 
 pytestmark = pytest.mark.filterwarnings(LEFT_OPEN)
 
-START = {"type": "http.response.start", "status": 200, "headers": []}
+START: dict[str, Any] = {"type": "http.response.start", "status": 200, "headers": []}
 Dispatch = Callable[[Request, RequestResponseEndpoint], Any]
 
 
