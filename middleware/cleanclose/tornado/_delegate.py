@@ -232,9 +232,11 @@ class Mounted(Delegate):
         setup: TornadoSetup,
         request: httputil.HTTPServerRequest,
     ) -> None:
-        super().__init__(
-            lambda *_: find_handler(), setup, request.server_connection, request.connection
-        )
+        def start_request(*_: object) -> httputil.HTTPMessageDelegate:
+            inner: httputil.HTTPMessageDelegate = find_handler()
+            return inner
+
+        super().__init__(start_request, setup, request.server_connection, request.connection)
         self._find_handler = find_handler
 
     def execute(self) -> Any:
