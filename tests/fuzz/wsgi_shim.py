@@ -274,7 +274,7 @@ def check(conversation: Conversation) -> None:
         surge=False,
     )
     _play(middleware, conversation, wrapped)
-    places: Places | None = vars(middleware)["_places"]
+    places: Places | None = vars(vars(middleware)["_serving"].setup)["_places"]
     assert places is None or places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
