@@ -10,7 +10,7 @@ import io
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from hypothesis import strategies as st
 
@@ -274,7 +274,8 @@ def check(conversation: Conversation) -> None:
         surge=False,
     )
     _play(middleware, conversation, wrapped)
-    places: Places | None = vars(vars(middleware)["_serving"].setup)["_places"]
+    setup = vars(vars(middleware)["_serving"])["_setup"]
+    places = cast("Places | None", vars(setup)["_places"])
     assert places is None or places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
