@@ -274,7 +274,8 @@ def check(conversation: Conversation) -> None:
         surge=False,
     )
     _play(middleware, conversation, wrapped)
-    setup = vars(vars(middleware)["_serving"])["_setup"]
+    serving: object = vars(middleware)["_serving"]
+    setup: object = vars(serving)["_setup"]
     places = cast("Places | None", vars(setup)["_places"])
     assert places is None or places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
