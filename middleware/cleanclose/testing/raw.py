@@ -151,9 +151,10 @@ class _Conversation:
         return not self.wire.waiting or self.wire.broken or self._ended()
 
     def _pause(self, seconds: float) -> None:
-        if self.reads_while_sending:
+        if self.reads_while_sending and not self._ended():
             self._receive(self._has_enough, seconds)
         else:
+            # Nothing will come any more, and a client that goes on sending keeps its pace.
             time.sleep(seconds)
 
     def _send(self, data: bytes | memoryview, *, counted: int = 0, reading: bool) -> bool:
