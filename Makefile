@@ -21,6 +21,7 @@ SOAK_ARGS ?=
 FUZZ_ARGS ?=
 MUTANTS_ARGS ?=
 AFTER_TEST ?=
+WHOLE ?=
 
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
@@ -35,7 +36,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 # pip calls in one environment must not run side by side.
 .NOTPARALLEL:
-.PHONY: help venv demo demo-stop test test-unit test-rest test-whole test-collect test-all test-again test-lowest lowest-venv coverage coverage-unit lint verify-types format \
+.PHONY: help venv demo demo-stop test test-unit test-rest test-collect test-all test-again test-lowest lowest-venv coverage coverage-unit lint verify-types format \
   docs bench bench-lingering bench-stopping matrix matrix-full soak fuzz mutants suites build constraints clean bench-servers newest
 
 help: ## List the targets
@@ -84,9 +85,11 @@ test-unit: $(VENV)/.stamp-test ## Run the tests that need no server (PYTHON=pyth
 	$(BIN)/python -m pytest $(TEST_FLAGS) $(or $(TEST_ARGS),tests/unit)
 
 # One try of each scenario: a promise that holds now and then has the other runs to fail in.
-test: $(VENV)/.stamp-test ## Run what a change needs: every server and promise (TEST_ARGS="-k expect")
+# WHOLE=1 is `make test` and `make test-rest` in one run: it collects once, and a server that both
+# ask is started once.
+test: $(VENV)/.stamp-test ## Run what a change needs: every server and promise (TEST_ARGS="-k expect"; WHOLE=1)
 	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
-	  $(BIN)/python -m pytest $(TEST_FLAGS) -m "not full" $(TEST_ARGS)
+	  $(BIN)/python -m pytest $(TEST_FLAGS) $(if $(WHOLE),,-m "not full") $(TEST_ARGS)
 
 # Each value of a parameter is in `make test`, each combination is here (tests/harness/selection.py).
 # One try here as well: the same scenario on the next server is another one.
@@ -97,13 +100,9 @@ test-rest: $(VENV)/.stamp-test ## Run what `make test` has left
 test-collect: $(VENV)/.stamp-test ## Read all tests, and leave their bytecode to the runs that follow
 	$(BIN)/python -m pytest -qq --collect-only -n 0 -p no:cacheprovider > /dev/null
 
-# Both in one run: it collects once, and a server that both ask is started once.
-test-whole: $(VENV)/.stamp-test ## Run what `make test` and `make test-rest` run, in one go
-	CLEANCLOSE_TRIES=$${CLEANCLOSE_TRIES:-1} \
-	  $(BIN)/python -m pytest $(TEST_FLAGS) $(TEST_ARGS)
-
 # One try of each scenario with the lowest versions: they either work or they do not.
-test-all: $(if $(AFTER_TEST),test-rest,test-whole) ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
+test-all: ## Run every test, lowest versions, matrix (AFTER_TEST=1: without `make test`)
+	$(MAKE) $(if $(AFTER_TEST),test-rest,test WHOLE=1)
 	CLEANCLOSE_TRIES=1 CLEANCLOSE_EXAMPLES=400 $(MAKE) test-lowest
 	$(MAKE) matrix
 
