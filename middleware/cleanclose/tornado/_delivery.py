@@ -19,6 +19,7 @@ from cleanclose.core import Mechanism
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import CHUNKED, needs_length, response_length
+from cleanclose.core.deliver.patience import LOOK
 from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import how_left
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from cleanclose.tornado._upload import UploadWatch
 
 __all__ = ["Delivery"]
-
-_LOOK: Final = 0.002
-"""Seconds in which the event loop sees what has arrived, and tornado's task has it."""
 
 _clock: Final = time.monotonic
 
@@ -179,7 +177,7 @@ class Delivery:
         # Tornado may have to wait for an application that waits for these.
         _settle(self._written)
         self._written.clear()
-        at = self._loop.time() + (seconds or _LOOK)
+        at = self._loop.time() + (seconds or LOOK)
         if self._timer is not None:
             if seconds and at >= self._timer.when():
                 # The earlier one will ask again.
