@@ -15,7 +15,7 @@ from cleanclose.core.deliver.draining import Draining
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.pieces import Source, may_block, may_wait
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
-from cleanclose.linger import LINGERER, Handover
+from cleanclose.linger import hand_over
 from cleanclose.servers import (
     can_close,
     drain,
@@ -237,17 +237,8 @@ class Delivery:
         # If the reader is not known, its stream would wait for the client.
         if connection.end_reading() and not self._has_drained and exchange.may_read:
             self._count_buffered()
-        linger = exchange.linger(_now())
-        linger.reads = blocks
-        handover = Handover(
-            linger=linger,
-            report=self._setup.reporter.report,
-            most=self._setup.settings.max_lingering,
-            held_as=connection.number,
-        )
-        taken = LINGERER.take(connection.number, handover)
+        taken = hand_over(exchange, self._setup, connection.number, _now(), reads=blocks)
         if taken is None:
-            exchange.no_descriptor()
             return
 
         def let_go() -> None:
