@@ -219,8 +219,6 @@ class HttpWatch(AsgiWatch):
 
     whole: bool = True
     """Whether the application has received the body's end."""
-    has_read: bool = False
-    """Whether it has called ``receive``."""
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""

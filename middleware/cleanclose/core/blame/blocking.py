@@ -94,8 +94,6 @@ class BlockingWatch(Watch):
     """Whether the client has closed its half of the connection only to end its body."""
     left: int | None = 0
     """Bytes of the body that are still to come; None if only its end tells its length."""
-    read_error: Exception | None = None
-    """What the application's reading of the body has raised."""
 
     # What the shim knows of its server.
 

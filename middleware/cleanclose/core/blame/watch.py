@@ -89,6 +89,10 @@ class Watch:
     """Whether the application has received all of the request's body."""
     bytes_in: int = 0
     """Bytes of the request's body that it has received."""
+    has_read: bool = False
+    """Whether anybody has begun to read it: a client that waits for a 100 has received one."""
+    read_error: Exception | None = None
+    """What the application's reading of the body has raised, where that shows."""
     body_arrived: bool = False
     """Whether the server has all of it, read or not."""
     expected_in: int | None = None
