@@ -209,9 +209,7 @@ class WsgiWatch(BlockingWatch):
             return
         seen = client_left(self.environ, self.server)
         if seen is not None:
-            witness, mechanism = seen
-            if not (mechanism is Mechanism.EOF and self.half_closed):
-                self.peer_gone(witness, time.monotonic(), mechanism=mechanism, late=True)
+            self.seen_gone(*seen, time.monotonic())
 
     def how_gone(self) -> Mechanism | None:
         return how_gone(self._socket())

@@ -111,6 +111,17 @@ class BlockingWatch(Watch):
         """How the client has left, as its socket says; None if it has not."""
         raise NotImplementedError
 
+    def seen_gone(self, witness: Witness, mechanism: Mechanism, now: float) -> None:
+        """Something that was asked says that the peer has left.
+
+        Args:
+            witness: What was asked.
+            mechanism: How it has left, by that.
+            now: The time.
+        """
+        if not (mechanism is Mechanism.EOF and self.half_closed):
+            self.peer_gone(witness, now, mechanism=mechanism, late=True)
+
     def has_server_read(self) -> bool:
         """Whether the server itself has read what is left of the body."""
         raise NotImplementedError
@@ -228,8 +239,7 @@ class BlockingWatch(Watch):
                 that came through that is not the client's.
         """
         if is_loss(error, self.server.name, through):
-            self.response_failed()
-            self.peer_gone(witness, now, error)
+            self.peer_gone(witness, now, error, unsent=True)
             if self._is_sent_whole():
                 # The server broke off in the last piece, before it could find out that it was.
                 self.response_completed()
