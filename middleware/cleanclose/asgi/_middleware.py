@@ -14,7 +14,6 @@ from cleanclose.asgi._messages import (
     Scope,
     Send,
     can_be_read_again,
-    client_address,
     fields,
 )
 from cleanclose.asgi._stop import StoppedApp
@@ -27,7 +26,6 @@ from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import is_multiplexed
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.process import COPYING
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
@@ -270,24 +268,17 @@ class CleanCloseMiddleware:
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""
         scope, calls, setup = watch.scope, watch.calls, self._parts.setup
-        headers = fields(scope)
         multiplexed = is_multiplexed(scope["http_version"])
         exchange = setup.begin_delivery(
             watch,
+            time.monotonic(),
             server=calls.server,
             connection=Connection(
-                address=client_address(scope),
                 lingers=not multiplexed and can_linger() and calls.socket is not None,
-                proxied=is_proxied(headers),
                 multiplexed=multiplexed,
             ),
-            length=watch.length,
-            awaits_continue=not watch.has_read
-            and awaits_continue(headers.get("expect"), headers.get("via")),
+            headers=fields(scope),
         )
-        if watch.departure is not None:
-            # Nobody is left to deliver to.
-            exchange.peer_gone(watch.departure.mechanism, time.monotonic())
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
         return Delivery(exchange, calls, lambda: watch.receiving > 0, setup)

@@ -208,8 +208,7 @@ class AsgiWatch(Watch):
 
     def find_witness(self, error: BaseException) -> None:
         for each in raised_by_calls(error, self.server, self.calls, ASGI_CALLS):
-            self.response_failed()
-            self.peer_gone(Witness.SEND, _clock(), each)
+            self.peer_gone(Witness.SEND, _clock(), each, unsent=True)
 
 
 class HttpWatch(AsgiWatch):
@@ -219,8 +218,6 @@ class HttpWatch(AsgiWatch):
 
     whole: bool = True
     """Whether the application has received the body's end."""
-    has_read: bool = False
-    """Whether it has called ``receive``."""
 
     async def receive(self) -> Message:
         """What the application has as ``receive``."""
@@ -352,8 +349,7 @@ class HttpWatch(AsgiWatch):
             and sign.gone(self.server_receive)
         ):
             # If the response was complete, it left while the server waited for room to write.
-            self.response_failed()
-            self.peer_gone(sign.witness, _clock(), late=True)
+            self.peer_gone(sign.witness, _clock(), late=True, unsent=True)
 
 
 class UploadWatch(HttpWatch):

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 from cleanclose.core._old_names import look_up
 from cleanclose.core.about import version
 from cleanclose.core.asking import client_gone, raise_if_gone
+from cleanclose.core.blame.departures import on_departure
 from cleanclose.core.blame.records import errors_in, fields_of, verdict_of_errors
-from cleanclose.core.blame.watch import Watch, current, on_departure
+from cleanclose.core.blame.watch import Watch, current
 from cleanclose.core.counters import (
     COUNTED,
     MEASURED,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cleanclose.core.blame.watch import current
-from cleanclose.core.events import Side
+from collections.abc import Callable
+
+from cleanclose.core.blame.watch import Watch, current
 from cleanclose.core.stop import ClientLeft
 
-__all__ = ["client_gone", "raise_if_gone"]
+__all__ = ["client_gone", "raise_if_gone", "stop_if_gone"]
 
 
 def client_gone() -> bool:
@@ -37,9 +38,23 @@ def raise_if_gone() -> None:
             the server then ends requests in its own way.
     """
     watch = current()
-    if watch is None or watch.ended:
-        return
+    if watch is not None and not watch.ended:
+        stop_if_gone(watch)
+
+
+def stop_if_gone(watch: Watch, clean_up: Callable[[], object] | None = None) -> None:
+    """The same for an exchange that is not over.
+
+    Args:
+        watch: The exchange. It is asked for what else it can see.
+        clean_up: Called before, if the client has left.
+
+    Raises:
+        ClientLeft: The client has left.
+    """
     watch.ask()
-    if watch.departure is not None and watch.departure.side is Side.CLIENT:
+    if watch.may_stop():
         watch.write_stops().ended(cut=True)
+        if clean_up is not None:
+            clean_up()
         raise ClientLeft

@@ -42,7 +42,7 @@ __all__ = [
     "tcp_info",
 ]
 
-_TCP_INFO_SIZE: Final = 152
+_TCP_INFO_SIZE: Final = 136
 """Bytes of the struct that `cleanclose.core.tcp_info` reads."""
 
 COUNTERS: Final[Mapping[str, str]] = MappingProxyType(

@@ -58,8 +58,6 @@ class Server:
             application returns.
         end_waits: Whether its ``send`` of a response's end waits until there is room in the
             queue of the body's pieces.
-        heeds_close: Whether it closes the connection after a response in which the application has
-            set ``Connection: close``.
         ends_at_upgrade: Whether an ASGI server's parser ends a request for an upgrade at its head,
             whatever its body.
         connection: Dotted attributes that lead to the client's connection, from the object behind
@@ -135,7 +133,6 @@ class Server:
     reads_first: bool = False
     ends_at_length: bool = False
     end_waits: bool = False
-    heeds_close: bool = True
     ends_at_upgrade: bool = False
     connection: tuple[str, ...] = ()
     closes: str | None = None

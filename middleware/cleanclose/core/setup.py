@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.server import Server
 from cleanclose.core.settings import Settings
 from cleanclose.core.tell.reporter import Reporter
@@ -31,29 +34,43 @@ class Setup:
     def begin_delivery(
         self,
         watch: Watch,
+        now: float,
         *,
         server: Server,
         connection: Connection,
-        length: int,
-        awaits_continue: bool,
+        headers: Mapping[str, str],
     ) -> Exchange:
         """Begin the delivery of a response that begins before its request's body is complete.
 
         Args:
-            watch: The request, as far as it has come.
+            watch: The request, as far as it has come. The exchange learns what is known of its peer
+                already.
+            now: The time.
             server: What is special about the server.
-            connection: The client's connection.
-            length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
-            awaits_continue: Whether the client waits for a 100, and nobody has asked for the body.
+            connection: The client's connection, without what the request itself says: the address,
+                and the headers that show a proxy.
+            headers: The request's headers, by their names in lower case.
         """
-        return Exchange(
+        facts = watch.facts()
+        exchange = Exchange(
             self.settings,
             self.places,
             server=server,
-            connection=connection,
-            facts=watch.facts(),
-            length=length,
-            awaits_continue=awaits_continue,
+            connection=dataclasses.replace(
+                connection,
+                address=facts.client,
+                proxied=connection.proxied or is_proxied(headers),
+            ),
+            facts=facts,
+            length=CHUNKED if watch.expected_in is None else watch.expected_in,
+            awaits_continue=not watch.has_read
+            and awaits_continue(headers.get("expect"), headers.get("via")),
             started=watch.started,
             received=watch.bytes_in,
         )
+        if watch.read_error is not None:
+            exchange.reading_failed(watch.read_error, now)
+        if watch.departure is not None:
+            # Nobody is left to deliver to.
+            exchange.peer_gone(watch.departure.mechanism, now)
+        return exchange

@@ -63,7 +63,6 @@ class TcpInfo:
         silent_for: Seconds since this end has last sent something new, to the millisecond.
         acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
         received_bytes: Bytes that have arrived in order, since Linux 4.1.
-        unsent_bytes: Bytes that have not been sent yet, since Linux 4.6.
     """
 
     state: int
@@ -71,7 +70,6 @@ class TcpInfo:
     silent_for: float | None = None
     acked_bytes: int | None = None
     received_bytes: int | None = None
-    unsent_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +98,6 @@ _UNACKED: Final = 24
 _LAST_DATA_SENT: Final = 44
 _BYTES_ACKED: Final = 120
 _BYTES_RECEIVED: Final = 128
-_NOTSENT_BYTES: Final = 144
 
 
 def parse_tcp_info(data: bytes) -> TcpInfo:
@@ -121,7 +118,6 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
         silent_for=None if last_sent is None else last_sent * _MILLISECOND,
         acked_bytes=_field(data, _BYTES_ACKED, _U64),
         received_bytes=_field(data, _BYTES_RECEIVED, _U64),
-        unsent_bytes=_field(data, _NOTSENT_BYTES, _U32),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from types import MethodType
 from typing import Final
 
-from cleanclose.core.blame.watch import on_departure
+from cleanclose.core.blame.departures import on_departure
 from cleanclose.core.levels import Levels
 from cleanclose.core.process import Lock
 from cleanclose.quiet._lines import OWNERS

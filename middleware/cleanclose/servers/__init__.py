@@ -5,12 +5,10 @@ where it keeps its socket. To add one, add a module here with its `Room` as ``RO
 finds it.
 """
 
-from cleanclose.servers._asking import MISSING, find, number
+from cleanclose.servers._asking import MISSING, find
 from cleanclose.servers._callers import (
     ASGI_CALLS,
-    is_called_by_server,
     is_called_by_wsgi_server,
-    wants_answer,
 )
 from cleanclose.servers._calls import Calls, Stopping
 from cleanclose.servers._chunks import close_behind_chunks, end_chunks
@@ -19,24 +17,15 @@ from cleanclose.servers._connection import (
     client_left,
     find_connection,
     how_gone,
-    readable,
 )
 from cleanclose.servers._drain import drain
 from cleanclose.servers._files import file_in_pieces, is_servers_file, teller
 from cleanclose.servers._length import plain_length, wsgi_length
 from cleanclose.servers._lookup import (
     asgi_server,
-    asgi_socket,
-    close_asgi,
     cooperates_with,
-    gone_sign,
-    has_arrived,
-    is_asgi_stopping,
     is_servers_own,
     is_surely_there,
-    plain_socket,
-    stop_reading,
-    waiting_messages,
     wsgi_response,
     wsgi_server,
 )
@@ -44,16 +33,14 @@ from cleanclose.servers._private import PRIVATE
 from cleanclose.servers._program import Program
 from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
-from cleanclose.servers._signs import SETTLED, Sign, sign_of
+from cleanclose.servers._signs import SETTLED, sign_of
 from cleanclose.servers._wsgi import (
     can_close,
     can_replace_head,
-    client_descriptor,
     client_socket,
     forget_head,
     has_read_rest,
     is_socket_gone,
-    reader_below,
     threads_of,
 )
 
@@ -67,16 +54,12 @@ __all__ = [
     "ClientConnection",
     "Program",
     "Room",
-    "Sign",
     "Stopping",
     "asgi_server",
-    "asgi_socket",
     "can_close",
     "can_replace_head",
-    "client_descriptor",
     "client_left",
     "client_socket",
-    "close_asgi",
     "close_behind_chunks",
     "cooperates_with",
     "drain",
@@ -85,28 +68,17 @@ __all__ = [
     "find",
     "find_connection",
     "forget_head",
-    "gone_sign",
-    "has_arrived",
     "has_read_rest",
     "how_gone",
-    "is_asgi_stopping",
-    "is_called_by_server",
     "is_called_by_wsgi_server",
     "is_servers_file",
     "is_servers_own",
     "is_socket_gone",
     "is_surely_there",
-    "number",
     "plain_length",
-    "plain_socket",
-    "readable",
-    "reader_below",
     "sign_of",
-    "stop_reading",
     "teller",
     "threads_of",
-    "waiting_messages",
-    "wants_answer",
     "wsgi_length",
     "wsgi_response",
     "wsgi_server",

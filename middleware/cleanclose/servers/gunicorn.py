@@ -88,7 +88,6 @@ ROOM: Final = Room(
         # BodyReceiver.set_complete.
         arrived=("_complete", True),
         hides_after_end=True,
-        heeds_close=False,
         connection=("protocol.transport",),
         # ASGIProtocol._feed_callback_parser sends a 400 of its own until the application returns.
         stops_reading="protocol.transport.pause_reading",

@@ -19,7 +19,7 @@ from cleanclose.core import Mechanism
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import CHUNKED, needs_length, response_length
-from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
+from cleanclose.core.deliver.patience import LOOK
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import how_left
 from cleanclose.linger import can_linger, descriptor_of, hand_over
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from cleanclose.tornado._upload import UploadWatch
 
 __all__ = ["Delivery"]
-
-_LOOK: Final = 0.002
-"""Seconds in which the event loop sees what has arrived, and tornado's task has it."""
 
 _clock: Final = time.monotonic
 
@@ -67,18 +64,14 @@ class Delivery:
         self._rests = False
         self._timer: asyncio.TimerHandle | None = None
         self._end_hearing: Callable[[], None] | None = None
-        headers = watch.headers
         self.exchange = watch.setup.begin_delivery(
             watch,
+            _clock(),
             server=TORNADO,
             connection=Connection(
-                address=watch.facts().client,
-                lingers=can_linger() and descriptor_of(self._stream.socket) is not None,
-                proxied=is_proxied(headers),
+                lingers=can_linger() and descriptor_of(self._stream.socket) is not None
             ),
-            length=watch.length,
-            awaits_continue=not watch.tornado_reads
-            and awaits_continue(headers.get("Expect"), headers.get("Via")),
+            headers=watch.headers,
         )
         if watch.left_alone:
             self.exchange.leave_alone()
@@ -179,7 +172,7 @@ class Delivery:
         # Tornado may have to wait for an application that waits for these.
         _settle(self._written)
         self._written.clear()
-        at = self._loop.time() + (seconds or _LOOK)
+        at = self._loop.time() + (seconds or LOOK)
         if self._timer is not None:
             if seconds and at >= self._timer.when():
                 # The earlier one will ask again.

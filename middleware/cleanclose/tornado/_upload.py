@@ -42,8 +42,6 @@ class UploadWatch(TornadoWatch):
     """The per-response opt-out."""
     tornado_waits: bool = False
     """Whether tornado waits for the application's delegate, and so does not read."""
-    tornado_reads: bool = False
-    """Whether it has begun to read the body: a client that waits for a 100 has received it."""
     _reading_over: bool = False
     """Whether tornado reads no more of the body."""
 
@@ -120,7 +118,7 @@ class UploadWatch(TornadoWatch):
 
     def rest(self) -> Awaitable[None] | None:
         """What tornado has to wait for before it reads on; None if it may."""
-        self.tornado_waits, self.tornado_reads = False, True
+        self.tornado_waits, self.has_read = False, True
         return None if self.messages is None else self.messages.rest()
 
     def body_over(self) -> None:

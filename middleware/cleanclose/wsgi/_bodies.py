@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from types import GeneratorType
 from typing import Any, Final
 
-from cleanclose.core.blame.watch import GONE
+from cleanclose.core.asking import stop_if_gone
 from cleanclose.core.deliver.pieces import Source
-from cleanclose.core.stop import ClientLeft
 from cleanclose.servers import is_servers_file, teller
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._ending import Ending
@@ -117,17 +116,14 @@ class Body:
         Raises:
             ClientLeft: Nobody waits.
         """
-        watch = self._watch
-        watch.ask()
-        if watch.progress != GONE or not watch.may_stop():
-            return
+        stop_if_gone(self._watch, self._close_result)
+
+    def _close_result(self) -> None:
         # Closing the response later will find it closed.
         result, self._result = self._result, ()
-        watch.write_stops().ended(cut=True)
         close: Callable[[], object] | None = getattr(result, "close", None)
         if close is not None:
             close()
-        raise ClientLeft
 
     def close(self) -> None:
         """Close the application's iterable; see how the response has ended."""

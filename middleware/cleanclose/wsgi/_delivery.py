@@ -12,23 +12,25 @@ from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.draining import Draining
+from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.pieces import Source, may_block, may_wait
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
-from cleanclose.linger import LINGERER, Handover
+from cleanclose.core.setup import Setup
+from cleanclose.linger import can_linger, hand_over
 from cleanclose.servers import (
     can_close,
     drain,
     find_connection,
     is_called_by_wsgi_server,
     is_socket_gone,
+    threads_of,
     wsgi_response,
 )
-from cleanclose.wsgi._upload import UploadWatch
-from cleanclose.wsgi._witness import END, ExcInfo, Headers, Write, size_of
+from cleanclose.wsgi._witness import END, ExcInfo, Headers, Write, fields, size_of
 
 if TYPE_CHECKING:
-    from cleanclose.wsgi._setup import Setup
+    from cleanclose.wsgi._upload import UploadWatch
 
 __all__ = ["Delivery"]
 
@@ -42,7 +44,7 @@ class Delivery:
 
     Args:
         watch: The witnesses; its input is the application's.
-        setup: What all deliveries of the application need.
+        setup: What all exchanges share.
     """
 
     def __init__(self, watch: UploadWatch, setup: Setup) -> None:
@@ -56,10 +58,35 @@ class Delivery:
         self._connection = find_connection(watch.environ, self._stream, server)
         self._has_drained = False
         self._let_go: Callable[[], None] | None = None
-        self.exchange = watch.delivery = setup.begin(watch, self._connection, self._response)
+        known = self._known_of_connection()
+        if known.blocking:
+            setup.places.hold_workers(threads_of(watch.environ, self._response, server))
+        self.exchange = watch.delivery = setup.begin_delivery(
+            watch, _now(), server=server, connection=known, headers=fields(watch.environ)
+        )
         if self._connection is None and is_socket_gone(self._stream, server):
             # Reading from there would wait for the client, as long as that likes.
             self.exchange.leave_alone()
+
+    def _known_of_connection(self) -> Connection:
+        watch, server, connection = self.watch, self._server, self._connection
+        environ, timeout = watch.environ, self._server.worker_timeout
+        relayed = (
+            server.relays
+            and connection is not None
+            and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
+        )
+        # If the server cannot be made to close, the rest must stay as the server knows it.
+        closes = server.close is None or can_close(self._response, server)
+        ends = watch.expected_in is not None or bool(environ.get("wsgi.input_terminated"))
+        return Connection(
+            lingers=connection is not None and can_linger(),
+            proxied=relayed,
+            half_closes=not relayed,
+            blocking=connection is None or not connection.greenlets,
+            framed=closes and ends,
+            worker_timeout=timeout and timeout(environ, self._response),
+        )
 
     # What the application calls.
 
@@ -237,17 +264,8 @@ class Delivery:
         # If the reader is not known, its stream would wait for the client.
         if connection.end_reading() and not self._has_drained and exchange.may_read:
             self._count_buffered()
-        linger = exchange.linger(_now())
-        linger.reads = blocks
-        handover = Handover(
-            linger=linger,
-            report=self._setup.reporter.report,
-            most=self._setup.settings.max_lingering,
-            held_as=connection.number,
-        )
-        taken = LINGERER.take(connection.number, handover)
+        taken = hand_over(exchange, self._setup, connection.number, _now(), reads=blocks)
         if taken is None:
-            exchange.no_descriptor()
             return
 
         def let_go() -> None:

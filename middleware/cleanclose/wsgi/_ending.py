@@ -174,10 +174,7 @@ class Ending:
             self._leave(watch)
 
     def _app_ended(self, watch: WsgiWatch, error: BaseException | None) -> End:
-        end = watch.app_ended(time.monotonic(), error)
-        for event in end.events:
-            self.reporter.report(event)
-        return end
+        return self.reporter.app_ended(watch, time.monotonic(), error)
 
     def _leave(self, watch: WsgiWatch) -> None:
         """The exchange is over: this thread works for the next one."""

@@ -10,6 +10,8 @@ from typing import Any, Final, cast
 from cleanclose.core import Settings
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.servers import (
@@ -24,7 +26,6 @@ from cleanclose.servers import (
 from cleanclose.wsgi._bodies import Body, ResponseFile, SizedBody
 from cleanclose.wsgi._ending import Ending
 from cleanclose.wsgi._input import ChunkedInput, WitnessedInput
-from cleanclose.wsgi._setup import Setup
 from cleanclose.wsgi._upload import UploadWatch
 from cleanclose.wsgi._witness import Environ, StartResponse, WsgiWatch
 
@@ -55,7 +56,9 @@ class Serving:
         self.reporter = reporter
         self._stoppable = stoppable
         self._ending = Ending(reporter)
-        self._setup = Setup(reporter, settings)
+        self._setup = Setup(
+            settings=settings, places=Places(settings.max_draining), reporter=reporter
+        )
 
     def serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cleanclose.core.conduct import answer_of
+from cleanclose.core.setup import Setup
 from cleanclose.servers import has_read_rest, is_surely_there
+from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, code_of
-
-if TYPE_CHECKING:
-    from cleanclose.wsgi._delivery import Delivery
-    from cleanclose.wsgi._setup import Setup
 
 __all__ = ["UploadWatch"]
 
@@ -36,11 +34,10 @@ class UploadWatch(WsgiWatch):
     stream: Any
     """The server's own ``wsgi.input``."""
     setup: Setup
-    """Makes the delivery."""
+    """What all exchanges share."""
     deliverer: Delivery | None
     """The delivery, once the response begins before the body's end."""
     has_read: bool
-    """Whether the application has begun to read."""
 
     def begin(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """What the application has as ``start_response``."""
@@ -70,7 +67,7 @@ class UploadWatch(WsgiWatch):
     def delivering(self) -> Delivery:
         """The delivery of the response, now that it begins before the body's end."""
         if self.deliverer is None:
-            self.deliverer = self.setup.deliver(self)
+            self.deliverer = Delivery(self, self.setup)
         return self.deliverer
 
     def leave_input(self) -> None:

@@ -17,7 +17,7 @@ from cleanclose.core.deliver.framing import awaited_length, needs_length
 from cleanclose.core.kernel import tcp_info
 from cleanclose.core.server import Server
 from cleanclose.core.tcp_info import idle_before
-from cleanclose.core.tracing import trace_id
+from cleanclose.core.tracing import ids_of
 from cleanclose.servers import (
     can_replace_head,
     client_left,
@@ -43,6 +43,7 @@ __all__ = [
     "Write",
     "WsgiWatch",
     "code_of",
+    "fields",
     "size_of",
 ]
 
@@ -130,9 +131,7 @@ class WsgiWatch(BlockingWatch):
             method=environ["REQUEST_METHOD"],
             client=environ.get("REMOTE_ADDR") or None,
             route=_route(environ, getattr(self, "_request", None)),
-            request_id=environ.get("HTTP_X_REQUEST_ID"),
-            trace_id=trace_id(environ.get("HTTP_TRACEPARENT")),
-            idempotency_key=environ.get("HTTP_IDEMPOTENCY_KEY"),
+            **ids_of(fields(environ).get),
         )
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
@@ -210,9 +209,7 @@ class WsgiWatch(BlockingWatch):
             return
         seen = client_left(self.environ, self.server)
         if seen is not None:
-            witness, mechanism = seen
-            if not (mechanism is Mechanism.EOF and self.half_closed):
-                self.peer_gone(witness, time.monotonic(), mechanism=mechanism, late=True)
+            self.seen_gone(*seen, time.monotonic())
 
     def how_gone(self) -> Mechanism | None:
         return how_gone(self._socket())
@@ -308,6 +305,16 @@ def code_of(status: str) -> int:
     """The code in a status line; 0 without one."""
     # The server has accepted it although it is not a number.
     return int(status[:3]) if status[:3].isdigit() else 0
+
+
+def fields(environ: Mapping[str, Any]) -> dict[str, str]:
+    """The request's headers, by their names in lower case."""
+    prefix = "HTTP_"
+    return {
+        key.removeprefix(prefix).replace("_", "-").lower(): value
+        for key, value in environ.items()
+        if key.startswith(prefix)
+    }
 
 
 def _route(environ: Environ, request: object) -> str | None:

@@ -7,7 +7,7 @@ import logging
 
 
 def test_the_filter_is_installed_once() -> None:
-    from cleanclose.core.blame.watch import DEPARTURE_LISTENERS
+    from cleanclose.core.blame.departures import DEPARTURE_LISTENERS
     from cleanclose.integrations.uvicorn import AccessFilter
 
     logger = logging.getLogger("uvicorn.access")
@@ -25,7 +25,7 @@ def test_the_filter_is_installed_once() -> None:
 
 
 def test_filters_that_are_gone_leave_nothing_behind() -> None:
-    from cleanclose.core.blame.watch import DEPARTURE_LISTENERS
+    from cleanclose.core.blame.departures import DEPARTURE_LISTENERS
     from cleanclose.integrations.uvicorn import AccessFilter
 
     before = len(DEPARTURE_LISTENERS)

@@ -30,7 +30,8 @@ from cleanclose.core import (
     Watch,
     Witness,
 )
-from cleanclose.core.blame.watch import CURRENT, DEPARTURE_LISTENERS
+from cleanclose.core.blame.departures import DEPARTURE_LISTENERS
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.counters import COUNTED, MEASURED, PROCESS
 from cleanclose.integrations import opentelemetry
 from cleanclose.integrations.opentelemetry import OpenTelemetryOutlet

@@ -23,6 +23,7 @@ class Upload(Watch):
     """A request whose body has come in part."""
 
     bytes_in = 1000
+    expected_in = LENGTH
 
     def facts(self) -> Facts:
         return Facts(framework="test", server="test", method="POST")
@@ -33,11 +34,7 @@ def refused(events: list[Event]) -> tuple[Exchange, Setup]:
     setup = Setup(settings=Settings(), places=Places(1), reporter=Reporter([events.append]))
     now = time.monotonic()
     exchange = setup.begin_delivery(
-        Upload(now),
-        server=UNKNOWN,
-        connection=Connection(lingers=True),
-        length=LENGTH,
-        awaits_continue=False,
+        Upload(now), now, server=UNKNOWN, connection=Connection(lingers=True), headers={}
     )
     exchange.response_started(413, 0, now)
     exchange.response_completed(now)

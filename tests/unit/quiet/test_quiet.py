@@ -32,8 +32,9 @@ from cleanclose.core import (
     reset,
     snapshot,
 )
+from cleanclose.core.blame.departures import DEPARTURE_LISTENERS
 from cleanclose.core.blame.judge import mark
-from cleanclose.core.blame.watch import CURRENT, DEPARTURE_LISTENERS
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.quiet import (
     LOGGERS,
     QuietLogs,

@@ -94,8 +94,6 @@ class BlockingWatch(Watch):
     """Whether the client has closed its half of the connection only to end its body."""
     left: int | None = 0
     """Bytes of the body that are still to come; None if only its end tells its length."""
-    read_error: Exception | None = None
-    """What the application's reading of the body has raised."""
 
     # What the shim knows of its server.
 
@@ -112,6 +110,17 @@ class BlockingWatch(Watch):
     def how_gone(self) -> Mechanism | None:
         """How the client has left, as its socket says; None if it has not."""
         raise NotImplementedError
+
+    def seen_gone(self, witness: Witness, mechanism: Mechanism, now: float) -> None:
+        """Something that was asked says that the peer has left.
+
+        Args:
+            witness: What was asked.
+            mechanism: How it has left, by that.
+            now: The time.
+        """
+        if not (mechanism is Mechanism.EOF and self.half_closed):
+            self.peer_gone(witness, now, mechanism=mechanism, late=True)
 
     def has_server_read(self) -> bool:
         """Whether the server itself has read what is left of the body."""
@@ -230,8 +239,7 @@ class BlockingWatch(Watch):
                 that came through that is not the client's.
         """
         if is_loss(error, self.server.name, through):
-            self.response_failed()
-            self.peer_gone(witness, now, error)
+            self.peer_gone(witness, now, error, unsent=True)
             if self._is_sent_whole():
                 # The server broke off in the last piece, before it could find out that it was.
                 self.response_completed()

@@ -186,8 +186,7 @@ class ClosingWatch(Watch):
         if self.ended or self._has_ended:
             return
         self._has_ended = True
-        for event in self.app_ended(now, error).events:
-            self.setup.reporter.report(event)
+        self.setup.reporter.app_ended(self, now, error)
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
         self.ended: bool = not self.is_websocket
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.listening import listen
+from cleanclose.core.outside import contained
 
-__all__ = ["DEPARTURE_LISTENERS", "on_departure"]
+__all__ = ["DEPARTURE_LISTENERS", "announce", "on_departure"]
 
 DEPARTURE_LISTENERS: Final[list[Callable[[], None]]] = []
 """Called whenever a witness sees a peer leave, before anything is logged about it. What they raise
@@ -28,3 +30,10 @@ def on_departure(listener: Callable[[], None]) -> Callable[[], None]:
         A function that ends this; it may be called more than once.
     """
     return listen(DEPARTURE_LISTENERS, listener)
+
+
+def announce() -> None:
+    """A witness has seen a departure. Never raises on a listener's account."""
+    for listener in DEPARTURE_LISTENERS:
+        with contained(lambda _: count_outlet_error()):
+            listener()

@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any, Final
 
-from cleanclose.core.blame.departures import DEPARTURE_LISTENERS, on_departure
+from cleanclose.core.blame.departures import announce
 from cleanclose.core.blame.judge import CARRIERS, judge, mark, marked, masked, unmask
 from cleanclose.core.blame.provenance import calls_into, chain, frames_of, raised_by
 from cleanclose.core.blame.upstreams import library_of, likely_cause_of
 from cleanclose.core.conduct import CONDUCT, Conduct, End, Treatment
-from cleanclose.core.counters import count_outlet_error
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.events import (
     ClientDeparted,
@@ -32,24 +31,17 @@ from cleanclose.core.events import (
     Verdict,
     Witness,
 )
-from cleanclose.core.outside import contained
-from cleanclose.core.stop import Stops
+from cleanclose.core.stop import UNSAFE_METHODS, Stops
 
 __all__ = [
     "COMPLETE",
     "CURRENT",
-    "DEPARTURE_LISTENERS",
     "GONE",
     "OPEN",
     "STREAMING",
     "Watch",
     "current",
-    "on_departure",
 ]
-
-UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-"""Methods that change something (all except the safe ones of RFC 9110, section 9.2.1, and those
-that do not end an exchange of their own)."""
 
 OPEN: Final = 0
 """Nothing of the response's body has been handed over."""
@@ -89,6 +81,10 @@ class Watch:
     """Whether the application has received all of the request's body."""
     bytes_in: int = 0
     """Bytes of the request's body that it has received."""
+    has_read: bool = False
+    """Whether anybody has begun to read it: a client that waits for a 100 has received one."""
+    read_error: Exception | None = None
+    """What the application's reading of the body has raised, where that shows."""
     body_arrived: bool = False
     """Whether the server has all of it, read or not."""
     expected_in: int | None = None
@@ -291,6 +287,7 @@ class Watch:
         mechanism: Mechanism | None = None,
         *,
         late: bool = False,
+        unsent: bool = False,
     ) -> None:
         """A witness has seen that the peer has left.
 
@@ -303,7 +300,11 @@ class Watch:
             mechanism: How the peer left; what the error says if it is not given.
             late: Whether the witness was asked only now, so that the moment of the departure is not
                 known.
+            unsent: Whether the server could not write what it had of the response: then that is
+                not complete, even if it was for the application.
         """
+        if unsent:
+            self.response_failed()
         if self.progress == COMPLETE:
             return
         mechanism = mechanism or Mechanism.of(error)
@@ -318,26 +319,22 @@ class Watch:
             phase = self.phase
             witnesses: tuple[Witness, ...] = (witness,)
         else:
-            side, phase, witnesses = known.side, known.phase, known.witnesses
+            side, phase, seen = known.side, known.phase, known.witnesses
             if known.mechanism is not Mechanism.UNKNOWN:
                 mechanism = known.mechanism
-            if witness not in witnesses:
-                witnesses = (*witnesses, witness)
+            witnesses = seen if witness in seen else (*seen, witness)
         self.progress = GONE
         self.departure = Verdict(side=side, phase=phase, mechanism=mechanism, witnesses=witnesses)
-        if error is not None:
-            mark(error, self.departure, self.key, at_home=current() is self)
-            if witness is Witness.INPUT:
-                self._broken_calls = calls_into(CARRIERS)
+        self._mark(error, self.departure)
+        if error is not None and witness is Witness.INPUT:
+            self._broken_calls = calls_into(CARRIERS)
         self._announce(mechanism, now)
 
     def _announce(self, mechanism: Mechanism, now: float) -> None:
         if self.delivery is not None and not self.delivery.treated:
             # Nothing is left to wait for.
             self.delivery.peer_gone(mechanism, now)
-        for listener in DEPARTURE_LISTENERS:
-            with contained(lambda _: count_outlet_error()):
-                listener()
+        announce()
         if self.stops is not None and self.may_stop():
             self.stops.peer_left()
 
@@ -347,8 +344,11 @@ class Watch:
         self.goodbye = Verdict(
             side=Side.CLIENT, phase=self.phase, mechanism=mechanism, witnesses=(witness,)
         )
+        self._mark(error, self.goodbye)
+
+    def _mark(self, error: BaseException | None, verdict: Verdict) -> None:
         if error is not None:
-            mark(error, self.goodbye, self.key, at_home=current() is self)
+            mark(error, verdict, self.key, at_home=current() is self)
 
     @property
     def _peer_has_all(self) -> bool:

@@ -97,6 +97,5 @@ class WebSocketEnd(Watch):
         """The application has returned or raised: as of `Watch`."""
         if error is not None and self.departure is None and self.judge(error) == _GOODBYE:
             # The application did not expect it: somebody has to report it.
-            self.response_failed()
-            self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True)
+            self.peer_gone(Witness.RECEIVE, now, mechanism=Mechanism.EOF, late=True, unsent=True)
         return super().app_ended(now, error)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.deliver.pieces import may_block
 from cleanclose.core.events import Phase
 from cleanclose.core.server import Server
 
-__all__ = ["SMALL_RESPONSE", "fails_early", "is_stopped", "may_be_early", "needs_reader"]
-
-SMALL_RESPONSE: Final = 64 * 1024
-"""Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
-server that sends more may wait for a client that waits for the server to read."""
+__all__ = ["fails_early", "is_stopped", "may_be_early", "needs_reader"]
 
 
 def is_stopped(watch: Watch) -> bool:
@@ -64,4 +59,4 @@ def needs_reader(exchange: Exchange, server: Server, size: int) -> bool:
         server: The server.
         size: The response's bytes; 0 for somebody else's, whose size nobody knows.
     """
-    return exchange.may_read and (server.end_waits or size > SMALL_RESPONSE)
+    return exchange.may_read and (server.end_waits or may_block(size))

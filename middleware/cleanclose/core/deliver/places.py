@@ -20,7 +20,7 @@ class Places:
     """
 
     def __init__(self, most: int, *, share: int | None = None) -> None:
-        self.most = most
+        self.most = self._limit = most
         self._share = max(1, most // 2) if share is None else share
         self._lock = Lock()
         self.renew()
@@ -33,26 +33,19 @@ class Places:
 
     def __reduce__(self) -> tuple[type[Places], tuple[int], dict[str, int]]:
         """For copy and pickle: the same number of places, all free."""
-        return type(self), (self.most,), {"_share": self._share}
+        return type(self), (self._limit,), {"most": self.most, "_share": self._share}
 
-    @classmethod
-    def for_workers(cls, threads: int | None, *, most: int, greenlets: bool = False) -> Places:
-        """The places of a blocking server, where a drain holds a worker.
+    def hold_workers(self, threads: int | None) -> None:
+        """A drain holds a worker here: leave half of them free.
 
-        Workers wait only for proxies. All clients of a proxy have its address, so one address may
-        have all of the places.
+        Only a request shows how many there are. Workers wait only for proxies. All clients of a
+        proxy have its address, so one address may have all of the places.
 
         Args:
             threads: How many requests the process serves at once; None if that is not known, which
                 counts as one.
-            most: The limit that was set (`cleanclose.core.Settings.max_draining`).
-            greenlets: Whether each request has a greenlet of its own, which costs nothing while it
-                waits. If so, only ``most`` counts.
         """
-        if greenlets:
-            return cls(most)
-        most = min(most, (threads or 1) // 2)
-        return cls(most, share=most)
+        self.most = self._share = min(self._limit, (threads or 1) // 2)
 
     def take(self, address: str | None) -> bool:
         """Take a place.

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
-__all__ = ["SAFE_METHODS", "Stoppable"]
+__all__ = ["SAFE_METHODS", "UNSAFE_METHODS", "Stoppable"]
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 """Methods that change nothing (RFC 9110, section 9.2.1): half of such a request harms nobody."""
+
+UNSAFE_METHODS: Final = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+"""Methods that change something (all except the safe ones of RFC 9110, section 9.2.1, and those
+that do not end an exchange of their own)."""
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9_-]*\Z")
 _PARAMETER: Final = re.compile(r"\{[^{}]*\}|\*")

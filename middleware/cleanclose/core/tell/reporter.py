@@ -136,11 +136,25 @@ class Reporter:
         """
         if watch.delivery is not None:
             self.report(watch.delivery.event(now))
+        end = self.app_ended(watch, now, error)
+        if watch.is_sample:
+            self.request_over(watch)
+        return end
+
+    def app_ended(self, watch: Watch, now: float, error: BaseException | None = None) -> End:
+        """The same where the delivery's end and the sample's have their own moments.
+
+        Args:
+            watch: The exchange.
+            now: The time.
+            error: What the application raised, if it did.
+
+        Returns:
+            What becomes of the error; its events have been reported.
+        """
         end = watch.app_ended(now, error)
         for event in end.events:
             self.report(event)
-        if watch.is_sample:
-            self.request_over(watch)
         return end
 
     def request_begins(self, watch: Watch) -> None:

@@ -27,8 +27,9 @@ from cleanclose.core import (
     client_gone,
     current,
 )
+from cleanclose.core.blame.departures import DEPARTURE_LISTENERS
 from cleanclose.core.blame.judge import marked
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, DEPARTURE_LISTENERS
+from cleanclose.core.blame.watch import COMPLETE, CURRENT
 from cleanclose.core.conduct import Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.places import Places

@@ -8,13 +8,9 @@ from typing import Final
 import pytest
 
 from cleanclose.core import Facts, Mechanism, Settings, Watch, Witness
-from cleanclose.core.deliver.early import (
-    SMALL_RESPONSE,
-    fails_early,
-    may_be_early,
-    needs_reader,
-)
+from cleanclose.core.deliver.early import fails_early, may_be_early, needs_reader
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.pieces import SMALL_RESPONSE
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.server import Continue, Server
 

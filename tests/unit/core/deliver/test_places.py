@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import threading
 from collections import Counter
@@ -47,12 +48,21 @@ def test_a_place_that_is_given_back_can_be_taken() -> None:
     [(None, 0), (1, 0), (2, 1), (3, 1), (4, 2), (9, 4), (1000, 100), (sys.maxsize, 100)],
 )
 def test_half_of_the_workers_at_most(threads: int | None, expected: int) -> None:
-    assert Places.for_workers(threads, most=100).most == expected
+    places = Places(100)
+    for _ in range(2):
+        places.hold_workers(threads)
+        assert places.most == expected
+        assert sum(places.take("192.0.2.1") for _ in range(200)) == expected
+        for _ in range(expected):
+            places.give_back("192.0.2.1")
 
 
-@pytest.mark.parametrize("threads", [None, 1, 1000])
-def test_greenlets_wait_at_no_cost(threads: int | None) -> None:
-    assert Places.for_workers(threads, most=100, greenlets=True).most == 100
+def test_workers_that_are_counted_again() -> None:
+    places = Places(100)
+    places.hold_workers(None)
+    assert not places.take("192.0.2.1")
+    places.hold_workers(8)
+    assert copy.deepcopy(places).most == places.most == 4
 
 
 def test_many_threads() -> None:

@@ -14,6 +14,7 @@ from cleanclose.core.tell.reporter import Reporter
 
 class Upload(Watch):
     body_complete = False
+    expected_in = 1000
     code: int | None = None
 
     @property
@@ -36,7 +37,7 @@ def test_an_early_response_comes_before_an_error_and_covers_the_departure() -> N
     events: list[Event] = []
     setup, watch = reported_to(events), Upload(1.0)
     watch.delivery = setup.begin_delivery(
-        watch, server=UNKNOWN, connection=Connection(), length=1000, awaits_continue=False
+        watch, 1.5, server=UNKNOWN, connection=Connection(), headers={}
     )
     watch.delivery.response_started(413, None, 2.0)
     watch.delivery.response_completed(2.0)
