@@ -83,6 +83,7 @@ class BlockingWatch(Watch):
     __slots__ = ()
 
     bytes_in: int = 0
+    read_error: Exception | None = None
     closing: bool = False
     """Whether the server is closing the response: nothing can be answered any more."""
     refused: bool = False

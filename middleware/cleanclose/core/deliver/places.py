@@ -20,7 +20,8 @@ class Places:
     """
 
     def __init__(self, most: int, *, share: int | None = None) -> None:
-        self.most = self._limit = most
+        self.most: int = most
+        self._limit = most
         self._share = max(1, most // 2) if share is None else share
         self._lock = Lock()
         self.renew()
