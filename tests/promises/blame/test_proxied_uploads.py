@@ -83,11 +83,13 @@ def wait_for(seen: Observed, names: set[str]) -> None:
 def test_a_cut_upload_is_not_the_upstreams_fault(
     stack: Stack, framework: str, tmp_path: Path
 ) -> None:
-    names = {f"{library}-{how}" for library in PROXIES for how in HOWS}
+    # boto3 reads in a thread of its own, where a socket of gevent's cannot wait, bare or wrapped.
+    libraries = [each for each in PROXIES if not (stack is PYWSGI and each == "boto3")]
+    names = {f"{library}-{how}" for library in libraries for how in HOWS}
     with upload_sink() as sink:
         env = {URL: sink.url, "TEST_FRAMEWORK": framework}
         with observed(stack, tmp_path, wrapped=True, more=env) as seen:
-            cut_all(seen, {library: f"/proxy?{library}" for library in PROXIES})
+            cut_all(seen, {library: f"/proxy?{library}" for library in libraries})
             wait_for(seen, names)
     each_is_the_clients(seen, names)
 

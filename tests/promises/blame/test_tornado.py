@@ -63,7 +63,11 @@ class Observed:
             # A status of 500 is a line in the access log at ERROR.
             if record["level"] >= WARNING and record["logger"] != "tornado.access"
         ]
-        return new, events[self._before[1] :]
+        # All departures of a file may make a surge of their own, which is another promise.
+        one_exchange = [
+            event for event in events[self._before[1] :] if event["event"] != "departure_surge"
+        ]
+        return new, one_exchange
 
     def settled(self) -> Said:
         """The same, when everything has been said."""
