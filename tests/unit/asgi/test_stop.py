@@ -221,7 +221,7 @@ def is_dropped(where: str, base: int) -> bool:
     """Whether Starlette's ``BaseHTTPMiddleware`` raises nothing: where all of it is cancelled."""
     return bool(base) and (
         (where.startswith("whole") and not on_asyncio())
-        or (where == "stream" and FORWARDS_IN_A_GROUP)
+        or (where in ("stream", "unread") and FORWARDS_IN_A_GROUP)
     )
 
 
