@@ -268,14 +268,13 @@ class CleanCloseMiddleware:
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""
         scope, calls, setup = watch.scope, watch.calls, self._parts.setup
-        multiplexed = is_multiplexed(scope["http_version"])
         exchange = setup.begin_delivery(
             watch,
             time.monotonic(),
             server=calls.server,
             connection=Connection(
-                lingers=not multiplexed and can_linger() and calls.socket is not None,
-                multiplexed=multiplexed,
+                in_reach=can_linger() and calls.socket is not None,
+                multiplexed=is_multiplexed(scope["http_version"]),
             ),
             headers=fields(scope),
         )

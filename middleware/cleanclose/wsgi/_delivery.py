@@ -80,7 +80,7 @@ class Delivery:
         closes = server.close is None or can_close(self._response, server)
         ends = watch.expected_in is not None or bool(environ.get("wsgi.input_terminated"))
         return Connection(
-            lingers=connection is not None and can_linger(),
+            in_reach=connection is not None and can_linger(),
             proxied=relayed,
             half_closes=not relayed,
             blocking=connection is None or not connection.greenlets,
