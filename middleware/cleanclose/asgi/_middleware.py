@@ -24,7 +24,7 @@ from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
-from cleanclose.core.deliver.framing import is_multiplexed
+from cleanclose.core.deliver.framing import BODILESS, is_multiplexed
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.process import COPYING
 from cleanclose.core.setup import Setup
@@ -153,8 +153,7 @@ class CleanCloseMiddleware:
             kind = None
         watch: HttpWatch | WebSocketWatch
         if kind == "http":
-            # A body has no defined meaning in these (RFC 9110, sections 9.3.1, 9.3.2).
-            if scope["method"] == "GET" or scope["method"] == "HEAD":
+            if scope["method"] in BODILESS:
                 watch = HttpWatch()
             else:
                 watch = upload = UploadWatch()
@@ -228,7 +227,10 @@ class CleanCloseMiddleware:
             ends_here = self._ended(watch, error)
         finally:
             watch.stand_alone()
-        if watch.stops is not None and (watch.stops.stopped if error is None else ends_here):
+        stops = watch.stops
+        if stops is not None and stops.may_hide_cancelling(
+            failed=error is not None, quiet=ends_here
+        ):
             pass_cancellation_on()
         return ends_here
 
