@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 
+from cleanclose.core.blame.calls import held_after
 from cleanclose.core.blame.judge import is_wrapper, mark
 from cleanclose.core.blame.provenance import came_from, says_lost
 from cleanclose.core.blame.short_uploads import is_raised, is_refused
@@ -120,8 +121,11 @@ class BlockingWatch(Watch):
             mechanism: How it has left, by that.
             now: The time.
         """
-        if not (mechanism is Mechanism.EOF and self.half_closed):
-            self.peer_gone(witness, now, mechanism=mechanism, late=True)
+        if mechanism is Mechanism.EOF and self.half_closed:
+            return
+        # A server that says so itself sends in a thread of its own: it may hold what it has taken.
+        self.in_flight: int = held_after(self.bytes_out, waits=witness is not Witness.SERVER)
+        self.peer_gone(witness, now, mechanism=mechanism, late=True)
 
     def has_server_read(self) -> bool:
         """Whether the server itself has read what is left of the body."""
@@ -130,6 +134,11 @@ class BlockingWatch(Watch):
     def declared_out(self) -> int | None:
         """How many bytes of the response's body its head announces; None if it does not say."""
         raise NotImplementedError
+
+    def awaited_out(self) -> int | None:
+        """How many bytes of the response's body the peer waits for, by the head that it has."""
+        # PEP 3333: the head goes out with the first of them.
+        return self.declared_out() if self.bytes_out else None
 
     # The request's body.
 
@@ -240,6 +249,8 @@ class BlockingWatch(Watch):
                 that came through that is not the client's.
         """
         if is_loss(error, self.server.name, through):
+            # The piece that it was sending.
+            self.in_flight = self.bytes_out + 1
             self.peer_gone(witness, now, error, unsent=True)
             if self._is_sent_whole():
                 # The server broke off in the last piece, before it could find out that it was.

@@ -13,6 +13,7 @@ from cleanclose.core.blame.judge import marked
 from cleanclose.core.server import Continue, Server
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+MIB = 1024 * 1024
 BARE = OSError("error during read(1000)")
 BAD_CHUNK = ValueError("bad chunk size: b''")
 SERVER = Server(
@@ -180,6 +181,42 @@ def test_what_a_closing_says(
     assert (watch.departure is not None) is left
     if watch.departure is not None:
         assert watch.departure.witnesses == (Witness.CLOSE,)
+
+
+@pytest.mark.parametrize(
+    ("declared", "sent", "witness", "left"),
+    [
+        (10, 10, Witness.SOCKET, False),
+        (10, 9, Witness.SOCKET, True),
+        (None, 10, Witness.SOCKET, True),
+        # The head waits for the first byte.
+        (0, 0, Witness.SOCKET, True),
+        (10, 10, Witness.SERVER, False),
+        # A server that sends in a thread of its own may hold some of it.
+        (MIB, MIB, Witness.SERVER, True),
+        (MIB, MIB, Witness.SOCKET, False),
+    ],
+)
+def test_who_leaves_with_the_last_byte_has_not_departed(
+    declared: int | None, sent: int, witness: Witness, left: bool
+) -> None:
+    watch = PlainWatch(code=200)
+    watch.body_complete = True
+    watch.declared = declared
+    watch.response_piece(sent)
+    watch.seen_gone(witness, Mechanism.EOF, 101.0)
+    assert (watch.departure is not None) is left
+    assert (watch.goodbye is not None) is not left
+    assert watch.may_stop() is left
+
+
+def test_a_last_byte_that_could_not_be_sent_is_a_departure() -> None:
+    watch = PlainWatch(code=200)
+    watch.body_complete = True
+    watch.declared = 10
+    watch.response_piece(10)
+    watch.response_closed(RESET, 101.0)
+    assert watch.departure is not None
 
 
 def test_a_line_that_is_written_before_the_end_knows_the_servers_error() -> None:
