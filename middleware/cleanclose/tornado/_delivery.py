@@ -128,7 +128,7 @@ class Delivery:
         self.do(self.exchange.app_read(_clock()))
 
     def _turn_over(self) -> None:
-        if self.exchange.state is State.KEPT:
+        if self._written:
             # The application's futures have the error that this raises.
             with contextlib.suppress(Exception):
                 self.do(self.exchange.turn_over(_clock()))
