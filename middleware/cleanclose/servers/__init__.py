@@ -17,10 +17,11 @@ from cleanclose.servers._connection import (
     client_left,
     find_connection,
     how_gone,
+    traits_of,
 )
-from cleanclose.servers._drain import drain
+from cleanclose.servers._drain import drain, read_ahead
 from cleanclose.servers._files import file_in_pieces, is_servers_file, teller
-from cleanclose.servers._length import plain_length, wsgi_length
+from cleanclose.servers._length import SELF_ENDING, plain_length, wsgi_length
 from cleanclose.servers._lookup import (
     asgi_server,
     cooperates_with,
@@ -49,6 +50,7 @@ __all__ = [
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "SELF_ENDING",
     "SETTLED",
     "Calls",
     "ClientConnection",
@@ -76,9 +78,11 @@ __all__ = [
     "is_socket_gone",
     "is_surely_there",
     "plain_length",
+    "read_ahead",
     "sign_of",
     "teller",
     "threads_of",
+    "traits_of",
     "wsgi_length",
     "wsgi_response",
     "wsgi_server",

@@ -12,19 +12,22 @@ from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.draining import Draining
-from cleanclose.core.deliver.exchange import Connection
+from cleanclose.core.deliver.early import may_read_ahead
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.pieces import Source, may_block, may_wait
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
 from cleanclose.core.setup import Setup
 from cleanclose.linger import can_linger, hand_over
 from cleanclose.servers import (
+    SELF_ENDING,
     can_close,
     drain,
     find_connection,
     is_called_by_wsgi_server,
     is_socket_gone,
+    read_ahead,
     threads_of,
+    traits_of,
     wsgi_response,
 )
 from cleanclose.wsgi._witness import END, ExcInfo, Headers, Write, fields, size_of
@@ -34,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery"]
 
-_BUFFERED: Final = 64 * 1024
-"""Bytes that a server's reader may have taken together with the request's head."""
 _now: Final = time.monotonic
 
 
@@ -56,37 +57,23 @@ class Delivery:
         # A bound method where nothing has wrapped it: gunicorn's Response, for one.
         self._response: object = wsgi_response(watch.server_start_response, server)
         self._connection = find_connection(watch.environ, self._stream, server)
-        self._has_drained = False
         self._let_go: Callable[[], None] | None = None
-        known = self._known_of_connection()
+        known = traits_of(
+            self._connection,
+            server,
+            watch.environ,
+            self._response,
+            lingers=can_linger(),
+            ends=watch.expected_in is not None or bool(watch.environ.get(SELF_ENDING)),
+        )
         if known.blocking:
             setup.places.hold_workers(threads_of(watch.environ, self._response, server))
-        self.exchange = watch.delivery = setup.begin_delivery(
+        self.exchange = setup.begin_delivery(
             watch, _now(), server=server, connection=known, headers=fields(watch.environ)
         )
         if self._connection is None and is_socket_gone(self._stream, server):
             # Reading from there would wait for the client, as long as that likes.
             self.exchange.leave_alone()
-
-    def _known_of_connection(self) -> Connection:
-        watch, server, connection = self.watch, self._server, self._connection
-        environ, timeout = watch.environ, self._server.worker_timeout
-        relayed = (
-            server.relays
-            and connection is not None
-            and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
-        )
-        # If the server cannot be made to close, the rest must stay as the server knows it.
-        closes = server.close is None or can_close(self._response, server)
-        ends = watch.expected_in is not None or bool(environ.get("wsgi.input_terminated"))
-        return Connection(
-            lingers=connection is not None and can_linger(),
-            proxied=relayed,
-            half_closes=not relayed,
-            blocking=connection is None or not connection.greenlets,
-            framed=closes and ends,
-            worker_timeout=timeout and timeout(environ, self._response),
-        )
 
     # What the application calls.
 
@@ -243,7 +230,6 @@ class Delivery:
 
     def _drain(self) -> Step:
         exchange, watch = self.exchange, self.watch
-        self._has_drained = True
         draining = Draining(exchange, watch.left, _now)
         try:
             return drain(self._stream, self._connection, self._server, draining)
@@ -262,8 +248,8 @@ class Delivery:
         if connection is None:
             return
         # If the reader is not known, its stream would wait for the client.
-        if connection.end_reading() and not self._has_drained and exchange.may_read:
-            self._count_buffered()
+        if connection.end_reading() and may_read_ahead(exchange):
+            exchange.body_received(read_ahead(self._stream, self.watch.left), False, _now())
         taken = hand_over(exchange, self._setup, connection.number, _now(), reads=blocks)
         if taken is None:
             return
@@ -277,16 +263,6 @@ class Delivery:
             server.when_closing(self._response, let_go)
         elif server.closes_last:
             self._let_go = let_go
-
-    def _count_buffered(self) -> None:
-        """Count what came with the request's head, in the server's own buffer."""
-        left = self.watch.left
-        # After it the server finds the end; nobody needs the error that a server may raise for
-        # that.
-        with contextlib.suppress(Exception):
-            if left is not None:
-                size = len(self._stream.read(min(left, _BUFFERED)))
-                self.exchange.body_received(size, False, _now())
 
     def _force_close(self) -> None:
         """Make the server close the connection, if there is a way."""

@@ -11,10 +11,12 @@ from cleanclose.core import Settings
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY
 from cleanclose.core.deliver.places import Places
+from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.servers import (
+    SELF_ENDING,
     close_behind_chunks,
     file_in_pieces,
     is_servers_file,
@@ -118,19 +120,15 @@ class Serving:
         self, outer: Watch, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Serve a request while the thread works for an exchange already."""
-        if not outer.ended and outer.is_for(environ):
-            # The application is wrapped as well, and mounted in one that is: one exchange.
+        from_server = is_servers_own(start_response, wsgi_server(environ, start_response))
+        nesting = nesting_of(outer, environ, from_server=from_server)
+        if nesting is Nesting.SAME:
             return self.app(environ, start_response)
-        # The application has called another one, as a client does; or a server has dropped a
-        # response silently.
-        dropped = outer.ended or is_servers_own(
-            start_response, wsgi_server(environ, start_response)
-        )
         _enter(None)
         try:
             return self.serve(environ, start_response)
         finally:
-            if not dropped:
+            if nesting is Nesting.CALLED:
                 _enter(outer)
 
     def _serve_upload(
@@ -154,9 +152,8 @@ class Serving:
             upload = ChunkedInput(stream, watch, raw=watch.server.raw_chunks)
         else:
             watch.expected_in = watch.left = length
-            # Not needed if the length is known; and Werkzeug reports that the client has left only
-            # if it checks the length itself.
-            environ.pop("wsgi.input_terminated", None)
+            # Not needed if the length is known.
+            environ.pop(SELF_ENDING, None)
             upload = WitnessedInput()
             upload.stream = stream
             upload.watch = watch

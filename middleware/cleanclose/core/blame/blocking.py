@@ -8,6 +8,7 @@ the shim knows.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Callable
 
@@ -23,7 +24,7 @@ from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import Mechanism, Side, Verdict, Witness
 from cleanclose.core.server import Server
 
-__all__ = ["BlockingWatch", "broken_off", "broken_pipe", "is_loss"]
+__all__ = ["BlockingWatch", "Closing", "broken_off", "broken_pipe", "is_loss"]
 
 
 def is_loss(error: BaseException, server: str, through: int | None = None) -> bool:
@@ -76,6 +77,21 @@ def broken_pipe(error: BaseException, departure: Verdict | None) -> BrokenPipeEr
     if departure is not None:
         mark(broken, departure)
     return broken
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Closing:
+    """What is left to report when a server closes a response.
+
+    Args:
+        failed: The application's own error, to report before anything else is closed.
+        open: Whether the exchange's end is still to be reported behind that.
+        outside: What has ended it, if that came from outside.
+    """
+
+    failed: BaseException | None = None
+    open: bool = False
+    outside: BaseException | None = None
 
 
 class BlockingWatch(Watch):
@@ -256,10 +272,33 @@ class BlockingWatch(Watch):
                 # The server broke off in the last piece, before it could find out that it was.
                 self.response_completed()
 
+    def server_closes(
+        self, error: BaseException | None, now: float, through: int | None = None
+    ) -> Closing:
+        """The server closes the response, for this reason if it is not its end.
+
+        Args:
+            error: What it was handling.
+            now: The time.
+            through: The id of a file of the application's that it has sent by itself.
+
+        Returns:
+            What is left to report.
+        """
+        self.closing = True
+        if not self.ended:
+            self.response_closed(error, now, through)
+        is_exception = isinstance(error, Exception)
+        if self.progress == COMPLETE and self.delivery is None:
+            # An error that came out of the file is an upstream's, perhaps.
+            return Closing(failed=error if is_exception and through is not None else None)
+        # What ends an exchange from outside: a stopping worker, or a time limit.
+        return Closing(open=True, outside=None if is_exception else error)
+
     def response_closed(
         self, error: BaseException | None, now: float, through: int | None = None
     ) -> None:
-        """The server closes the response, for this reason if it is not its end.
+        """See what a closing says of the peer.
 
         It need not ask for pieces that the client does not want, or that exceed the length. If it
         gives no reason and has not asked for all that the client waits for, the client has left.
