@@ -26,11 +26,11 @@ from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import is_multiplexed
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.process import COPYING
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
+from cleanclose.core.wrapper import Wrapper
 from cleanclose.linger import can_linger
-from cleanclose.quiet import install_quiet_logs
+from cleanclose.quiet import quieten
 from cleanclose.stop import pass_cancellation_on
 from cleanclose.surge import make_reporter
 
@@ -74,7 +74,7 @@ class _Parts:
         self.serve = app if self.stoppable is None else StoppedApp(app, self.stoppable)
 
 
-class CleanCloseMiddleware:
+class CleanCloseMiddleware(Wrapper):
     """Pure ASGI middleware: delivers early responses, and reports whose fault a broken one was.
 
     An early response reaches a client that is still uploading. A client that leaves, on HTTP or on
@@ -98,6 +98,8 @@ class CleanCloseMiddleware:
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
+    _own = frozenset({"app", "_parts"})
+
     def __init__(
         self,
         app: ASGIApp,
@@ -114,7 +116,7 @@ class CleanCloseMiddleware:
             reporter=make_reporter(outlets, limits),
         )
         self._parts = _Parts(app, stoppable, setup)
-        self._quieten()
+        self._begin()
 
     @property
     def app(self) -> ASGIApp:
@@ -125,22 +127,8 @@ class CleanCloseMiddleware:
     def app(self, app: ASGIApp) -> None:
         self._parts.wrap(app)
 
-    def _quieten(self) -> None:
-        settings = self._parts.setup.settings
-        if settings.quiet_logs:
-            install_quiet_logs(settings.level_table(), app=self.app)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin as a copy, in another process maybe."""
-        self.__dict__.update(state)
-        self._quieten()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("app", "_parts") or name in COPYING:
-            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
-            # application one of this.
-            raise AttributeError(name)
-        return getattr(self.app, name)
+    def _begin(self) -> None:
+        quieten(self._parts.setup.settings, self.app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
         """Serve one scope, and return what the application returns."""

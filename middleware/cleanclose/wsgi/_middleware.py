@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Unpack
+from typing import Unpack
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
-from cleanclose.core.process import COPYING
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
-from cleanclose.quiet import install_quiet_logs
+from cleanclose.core.wrapper import Wrapper
+from cleanclose.quiet import quieten
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._serving import Serving, WSGIApp
@@ -18,7 +18,7 @@ from cleanclose.wsgi._witness import Environ, StartResponse
 __all__ = ["CleanCloseMiddleware", "skip"]
 
 
-class CleanCloseMiddleware:
+class CleanCloseMiddleware(Wrapper):
     """WSGI middleware: delivers early responses, and reports whose fault an error is.
 
     It belongs outermost: then ``start_response`` is the server's own. Requests that ask for a
@@ -40,6 +40,8 @@ class CleanCloseMiddleware:
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
+    _own = frozenset({"app", "_serving"})
+
     def __init__(
         self,
         app: WSGIApp,
@@ -53,7 +55,7 @@ class CleanCloseMiddleware:
         # An object without a __getattr__: with one, every look-up costs.
         self._serving = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work))
         self._serve = self._serving.serve
-        self._quieten()
+        self._begin()
 
     @property
     def app(self) -> WSGIApp:
@@ -64,21 +66,8 @@ class CleanCloseMiddleware:
     def app(self, app: WSGIApp) -> None:
         self._serving.app = app
 
-    def _quieten(self) -> None:
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=self.app)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin as a copy, in another process maybe."""
-        self.__dict__.update(state)
-        self._quieten()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("app", "_serving") or name in COPYING:
-            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
-            # application one of this.
-            raise AttributeError(name)
-        return getattr(self.app, name)
+    def _begin(self) -> None:
+        quieten(self._settings, self.app)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
