@@ -17,9 +17,8 @@ from cleanclose.servers._connection import (
     client_left,
     find_connection,
     how_gone,
-    traits_of,
 )
-from cleanclose.servers._drain import drain, read_ahead
+from cleanclose.servers._drain import drain
 from cleanclose.servers._files import file_in_pieces, is_servers_file, teller
 from cleanclose.servers._length import SELF_ENDING, plain_length, wsgi_length
 from cleanclose.servers._lookup import (
@@ -36,14 +35,13 @@ from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._signs import SETTLED, sign_of
 from cleanclose.servers._wsgi import (
-    can_close,
     can_replace_head,
     client_socket,
     forget_head,
     has_read_rest,
     is_socket_gone,
-    threads_of,
 )
+from cleanclose.servers._wsgi_side import WsgiSide
 
 __all__ = [
     "ASGI_CALLS",
@@ -57,8 +55,8 @@ __all__ = [
     "Program",
     "Room",
     "Stopping",
+    "WsgiSide",
     "asgi_server",
-    "can_close",
     "can_replace_head",
     "client_left",
     "client_socket",
@@ -78,11 +76,8 @@ __all__ = [
     "is_socket_gone",
     "is_surely_there",
     "plain_length",
-    "read_ahead",
     "sign_of",
     "teller",
-    "threads_of",
-    "traits_of",
     "wsgi_length",
     "wsgi_response",
     "wsgi_server",

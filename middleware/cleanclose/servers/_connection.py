@@ -8,13 +8,11 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.events import Mechanism, Witness
 from cleanclose.core.kernel import descriptor_of, is_established
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._lookup import cooperates_with, plain_socket
 from cleanclose.servers._wsgi import (
-    can_close,
     client_descriptor,
     client_socket,
     reader_below,
@@ -26,7 +24,6 @@ __all__ = [
     "find_connection",
     "how_gone",
     "readable",
-    "traits_of",
 ]
 
 _PEEK: Final[int | None] = (
@@ -136,43 +133,6 @@ def find_connection(
     if number is None or not hasattr(sock, "settimeout") or not hasattr(sock, "detach"):
         return None
     return ClientConnection(sock, number, reader_below(stream, server, sock))
-
-
-def traits_of(
-    connection: ClientConnection | None,
-    server: Server,
-    environ: Mapping[str, Any],
-    response: object,
-    *,
-    lingers: bool,
-    ends: bool,
-) -> Connection:
-    """What a delivery must know of a request's connection and its server.
-
-    Args:
-        connection: The client's connection, if it is in reach.
-        server: The server, as it was recognised.
-        environ: The environ.
-        response: The server's own object behind ``start_response``; None if it is hidden.
-        lingers: Whether this system allows taking connections over.
-        ends: Whether ``wsgi.input`` ends where the body does.
-    """
-    relayed = (
-        server.relays
-        and connection is not None
-        and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
-    )
-    # If the server cannot be made to close, the rest must stay as the server knows it.
-    closes = server.close is None or can_close(response, server)
-    timeout = server.worker_timeout
-    return Connection(
-        lingers=connection is not None and lingers,
-        proxied=relayed,
-        half_closes=not relayed,
-        blocking=connection is None or not connection.greenlets,
-        framed=closes and ends,
-        worker_timeout=None if timeout is None else timeout(environ, response),
-    )
 
 
 def client_left(environ: Mapping[str, Any], server: Server) -> tuple[Witness, Mechanism] | None:

@@ -203,8 +203,9 @@ def _make_room() -> None:
     one of another class, for tornado as well: so this makes one object, before tornado makes any.
     """
     connection = object.__new__(http1connection.HTTP1Connection)
-    for watch in (UploadWatch, WebSocketWatch):
-        watch.stand_before(object.__new__(watch), connection)
+    watches: tuple[type[TornadoWatch], ...] = (UploadWatch, WebSocketWatch)
+    for watch in watches:
+        object.__new__(watch).stand_before(connection)
 
 
 _make_room()

@@ -98,7 +98,9 @@ def length_alone(method: str, content_length: str) -> int | None:
     Returns:
         A number of bytes; None where somebody has to look closer.
     """
-    return None if method in WITHOUT_UPLOAD else _decimal(content_length)
+    if method in WITHOUT_UPLOAD or not content_length.isdigit() or not content_length.isascii():
+        return None
+    return int(content_length) if len(content_length) < _TOO_LONG else None
 
 
 def is_multiplexed(http_version: str) -> bool:
