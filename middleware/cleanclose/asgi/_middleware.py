@@ -9,16 +9,16 @@ from cleanclose.asgi._messages import ASGIApp, Receive, Scope, Send
 from cleanclose.asgi._serving import Serving
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.process import COPYING
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
-from cleanclose.quiet import install_quiet_logs
+from cleanclose.core.wrapper import Wrapper
+from cleanclose.quiet import quieten
 from cleanclose.surge import make_reporter
 
 __all__ = ["CleanCloseMiddleware"]
 
 
-class CleanCloseMiddleware:
+class CleanCloseMiddleware(Wrapper):
     """Pure ASGI middleware: delivers early responses, and reports whose fault a broken one was.
 
     An early response reaches a client that is still uploading. A client that leaves, on HTTP or on
@@ -42,9 +42,6 @@ class CleanCloseMiddleware:
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
-    # In a slot: a method here would have to look for `Serving` on an object with `__getattr__`.
-    __slots__ = ("__call__", "__dict__", "__weakref__")
-
     if TYPE_CHECKING:
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -65,36 +62,8 @@ class CleanCloseMiddleware:
             places=Places(limits.max_draining),
             reporter=make_reporter(outlets, limits),
         )
-        self._serving = Serving(app, setup, stoppable)
-        self._begin()
-
-    @property
-    def app(self) -> ASGIApp:
-        """The wrapped application. Another one may be put in its place."""
-        return self._serving.app
-
-    @app.setter
-    def app(self, app: ASGIApp) -> None:
-        self._serving.app = app
+        super().__init__(Serving(app, setup, stoppable))
 
     def _begin(self) -> None:
-        self.__call__ = self._serving.serve  # type: ignore[method-assign]
-        settings = self._serving.setup.settings
-        if settings.quiet_logs:
-            install_quiet_logs(settings.level_table(), app=self.app)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: all but the slot, which `__setstate__` fills."""
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin as a copy, in another process maybe."""
-        self.__dict__.update(state)
-        self._begin()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("app", "_serving") or name in COPYING:
-            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
-            # application one of this.
-            raise AttributeError(name)
-        return getattr(self.app, name)
+        super()._begin()
+        quieten(self._serving.setup.settings, self.app)

@@ -22,6 +22,7 @@ from cleanclose.core.server import Server
 
 __all__ = [
     "CONDUCT",
+    "TOO_LARGE",
     "Conduct",
     "End",
     "Treatment",
@@ -179,9 +180,14 @@ def ends_quietly(conduct: Conduct, *, begun: bool, wants_answer: bool) -> bool:
     return conduct.quiet and (begun or not wants_answer)
 
 
+TOO_LARGE: Final = 413
+"""The status for a body above a limit."""
+
 _ANSWERS: Final[Mapping[int, tuple[str, bytes]]] = {
     # Nobody reads it.
     400: ("400 Bad Request", b""),
+    # Python's table has another phrase since 3.13.
+    TOO_LARGE: ("413 Request Entity Too Large", b"413: Request Entity Too Large\n"),
     500: ("500 Internal Server Error", b"Internal Server Error\n"),
 }
 
@@ -190,7 +196,7 @@ def answer_of(status: int) -> tuple[str, list[tuple[str, str]], bytes]:
     """An answer of our own: its status line, its headers, and its body.
 
     Args:
-        status: The status that a `Conduct` names.
+        status: The status that a `Conduct` names, or `TOO_LARGE`.
     """
     line, body = _ANSWERS[status]
     return line, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))], body

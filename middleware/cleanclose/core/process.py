@@ -14,14 +14,7 @@ import os
 import weakref
 from typing import Any, Final, Protocol
 
-__all__ = ["COPYING", "Lock", "at_exit", "renew_after_fork"]
-
-
-COPYING: Final = frozenset(
-    {"__copy__", "__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__setstate__"}
-)
-"""Names under which `copy` and `pickle` look for an object's own methods. A proxy object must not
-offer those of its target."""
+__all__ = ["Lock", "at_exit", "renew_after_fork"]
 
 
 class Renewable(Protocol):

@@ -44,7 +44,7 @@ class Setup:
 
         Args:
             watch: The request, as far as it has come. The exchange learns what is known of its peer
-                already.
+                already, and the watch refers to the exchange from now on.
             now: The time.
             server: What is special about the server.
             connection: The client's connection, without what the request itself says: the address,
@@ -73,4 +73,5 @@ class Setup:
         if watch.departure is not None:
             # Nobody is left to deliver to.
             exchange.peer_gone(watch.departure.mechanism, now)
+        watch.delivery = exchange
         return exchange

@@ -6,7 +6,12 @@ proven to be about a client's departure, and about nothing else. The shims insta
 """
 
 from cleanclose.quiet.filter import QuietLogs
-from cleanclose.quiet.installation import LOGGERS, install_quiet_logs, uninstall_quiet_logs
+from cleanclose.quiet.installation import (
+    LOGGERS,
+    install_quiet_logs,
+    quieten,
+    uninstall_quiet_logs,
+)
 from cleanclose.quiet.loops import install_quiet_asyncio
 
 __all__ = [
@@ -14,5 +19,6 @@ __all__ = [
     "QuietLogs",
     "install_quiet_asyncio",
     "install_quiet_logs",
+    "quieten",
     "uninstall_quiet_logs",
 ]

@@ -11,10 +11,11 @@ from typing import Final
 from cleanclose.core.blame.departures import on_departure
 from cleanclose.core.levels import Levels
 from cleanclose.core.process import Lock
+from cleanclose.core.settings import Settings
 from cleanclose.quiet._lines import OWNERS
 from cleanclose.quiet.filter import QuietLogs
 
-__all__ = ["LOGGERS", "install_quiet_logs", "uninstall_quiet_logs"]
+__all__ = ["LOGGERS", "install_quiet_logs", "quieten", "uninstall_quiet_logs"]
 
 LOGGERS: Final = tuple(sorted(OWNERS))
 """The loggers on which servers, frameworks and asyncio report what happens to a request."""
@@ -143,6 +144,17 @@ def install_quiet_logs(
         raise ValueError(f"loggers must be a collection of names, not {loggers!r}")
     owners = {name: _owner(name) for name in loggers}
     _INSTALLATION.add(levels, owners | _loggers_of(app))
+
+
+def quieten(settings: Settings, app: object = None) -> None:
+    """Do as the settings of a middleware say.
+
+    Args:
+        settings: The settings.
+        app: As of `install_quiet_logs`.
+    """
+    if settings.quiet_logs:
+        install_quiet_logs(settings.level_table(), app=app)
 
 
 def uninstall_quiet_logs() -> None:

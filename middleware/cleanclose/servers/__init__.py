@@ -20,7 +20,7 @@ from cleanclose.servers._connection import (
 )
 from cleanclose.servers._drain import drain
 from cleanclose.servers._files import file_in_pieces, is_servers_file, teller
-from cleanclose.servers._length import plain_length, wsgi_length
+from cleanclose.servers._length import SELF_ENDING, plain_length, wsgi_length
 from cleanclose.servers._lookup import (
     asgi_server,
     cooperates_with,
@@ -35,28 +35,28 @@ from cleanclose.servers._room import Room
 from cleanclose.servers._rooms import ROOMS
 from cleanclose.servers._signs import SETTLED, sign_of
 from cleanclose.servers._wsgi import (
-    can_close,
     can_replace_head,
     client_socket,
     forget_head,
     has_read_rest,
     is_socket_gone,
-    threads_of,
 )
+from cleanclose.servers._wsgi_side import WsgiSide
 
 __all__ = [
     "ASGI_CALLS",
     "MISSING",
     "PRIVATE",
     "ROOMS",
+    "SELF_ENDING",
     "SETTLED",
     "Calls",
     "ClientConnection",
     "Program",
     "Room",
     "Stopping",
+    "WsgiSide",
     "asgi_server",
-    "can_close",
     "can_replace_head",
     "client_left",
     "client_socket",
@@ -78,7 +78,6 @@ __all__ = [
     "plain_length",
     "sign_of",
     "teller",
-    "threads_of",
     "wsgi_length",
     "wsgi_response",
     "wsgi_server",

@@ -12,9 +12,19 @@ from cleanclose.core.events import Mechanism, Witness
 from cleanclose.core.kernel import descriptor_of, is_established
 from cleanclose.core.server import UNKNOWN, Server
 from cleanclose.servers._lookup import cooperates_with, plain_socket
-from cleanclose.servers._wsgi import client_descriptor, client_socket, reader_below
+from cleanclose.servers._wsgi import (
+    client_descriptor,
+    client_socket,
+    reader_below,
+)
 
-__all__ = ["ClientConnection", "client_left", "find_connection", "how_gone", "readable"]
+__all__ = [
+    "ClientConnection",
+    "client_left",
+    "find_connection",
+    "how_gone",
+    "readable",
+]
 
 _PEEK: Final[int | None] = (
     socket.MSG_PEEK | socket.MSG_DONTWAIT if hasattr(socket, "MSG_DONTWAIT") else None

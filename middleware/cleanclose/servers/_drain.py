@@ -17,10 +17,13 @@ from cleanclose.core.deliver.table import Read, Step
 from cleanclose.core.server import Server
 from cleanclose.servers._connection import ClientConnection
 
-__all__ = ["drain"]
+__all__ = ["drain", "read_ahead"]
 
 PIECE: Final = 256 * 1024
 SMALL_PIECE: Final = 16 * 1024
+
+_READ_AHEAD: Final = 64 * 1024
+"""Bytes that a server's reader may have taken together with the request's head."""
 
 _NOT_YET: Final = (TimeoutError, BlockingIOError, ssl.SSLWantReadError)
 
@@ -50,6 +53,24 @@ def drain(
     if server.drain is not None:
         return server.drain(stream, connection.number, drained)
     return drained.nothing_came()
+
+
+def read_ahead(stream: Any, left: int | None) -> int:
+    """Read what came with a request's head, from the server's own buffer; return how much it was.
+
+    Only where the server finds the end behind it (`ClientConnection.end_reading`). Nobody needs the
+    error that it may raise for that end.
+
+    Args:
+        stream: The server's ``wsgi.input``.
+        left: Bytes of the body that are still to come; None if only its end tells.
+    """
+    if left is None:
+        return 0
+    try:
+        return len(stream.read(min(left, _READ_AHEAD)))
+    except Exception:  # noqa: BLE001 - whatever it is, the connection is the lingerer's next
+        return 0
 
 
 def _drain(read: Callable[[int], bytes], piece: int, drained: Drained) -> Step:

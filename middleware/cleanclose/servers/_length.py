@@ -8,15 +8,20 @@ from typing import Any, Final
 from cleanclose.core.deliver.framing import (
     CHUNKED,
     NO_BODY,
-    TOO_LONG,
-    WITHOUT_UPLOAD,
     body_length,
+    length_alone,
 )
 from cleanclose.servers._connection import find_connection
 from cleanclose.servers._lookup import wsgi_server
 from cleanclose.servers._rooms import ROOMS
 
-__all__ = ["plain_length", "wsgi_length"]
+__all__ = ["SELF_ENDING", "plain_length", "wsgi_length"]
+
+SELF_ENDING: Final = "wsgi.input_terminated"
+"""The environ's key by which a server says that its ``wsgi.input`` ends with the body by itself.
+
+Werkzeug believes it, and then compares no length: it would not tell an application of its that the
+client left in the middle of the body."""
 
 _FILTERING_KEYS: Final = tuple(
     room.environ_key
@@ -29,8 +34,6 @@ _FILTERING_KEYS: Final = tuple(
 def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
     """How long the body of a WSGI request is, where that is as plain as nearly always.
 
-    `cleanclose.core.deliver.framing.body_length` in short, because every POST asks.
-
     Args:
         environ: The environ, without a Transfer-Encoding.
         content_length: Its Content-Length.
@@ -41,16 +44,9 @@ def plain_length(environ: Mapping[str, Any], content_length: str) -> int | None:
     for key in _FILTERING_KEYS:
         if key in environ:
             return None
-    if (
-        "HTTP_UPGRADE" in environ
-        or environ.get("SERVER_PROTOCOL") != "HTTP/1.1"
-        or environ["REQUEST_METHOD"] in WITHOUT_UPLOAD
-        or not content_length.isdecimal()
-        or not content_length.isascii()
-        or len(content_length) >= TOO_LONG
-    ):
+    if "HTTP_UPGRADE" in environ or environ.get("SERVER_PROTOCOL") != "HTTP/1.1":
         return None
-    return int(content_length)
+    return length_alone(environ["REQUEST_METHOD"], content_length)
 
 
 def wsgi_length(environ: Mapping[str, Any], start_response: object) -> int:
@@ -77,7 +73,7 @@ def wsgi_length(environ: Mapping[str, Any], start_response: object) -> int:
         return CHUNKED
     if (
         length == CHUNKED
-        and not environ.get("wsgi.input_terminated")
+        and not environ.get(SELF_ENDING)
         and find_connection(environ, environ["wsgi.input"], server) is None
     ):
         # Nothing says where wsgi.input ends, and the connection is not in reach either.

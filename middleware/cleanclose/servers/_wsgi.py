@@ -12,7 +12,6 @@ from cleanclose.core.server import Server
 from cleanclose.servers._asking import find, gone
 
 __all__ = [
-    "can_close",
     "can_replace_head",
     "client_descriptor",
     "client_socket",
@@ -20,7 +19,6 @@ __all__ = [
     "has_read_rest",
     "is_socket_gone",
     "reader_below",
-    "threads_of",
 ]
 
 _GETTERS: Final[dict[str, Callable[[Any], Any]]] = {}
@@ -129,27 +127,3 @@ def has_read_rest(stream: object, server: Server) -> bool:
         server: The server, as it was recognised.
     """
     return server.left_attribute is not None and find(stream, server.left_attribute) == 0
-
-
-def can_close(response: object, server: Server) -> bool:
-    """Whether the server closes the connection after a response, or can be made to.
-
-    Args:
-        response: The server's own object behind ``start_response``; None if it is hidden.
-        server: The server, as it was recognised.
-    """
-    return server.closes_anyway or response is not None
-
-
-def threads_of(environ: Mapping[str, Any], response: object, server: Server) -> int | None:
-    """How many requests the server's process serves at once; None if it does not show that.
-
-    Args:
-        environ: The environ.
-        response: The server's own object behind ``start_response``.
-        server: The server, as it was recognised.
-    """
-    if server.threads is not None:
-        return server.threads(environ, response)
-    # More than one, if the server says so but not how many.
-    return 2 if environ.get("wsgi.multithread") else None

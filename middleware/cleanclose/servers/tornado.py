@@ -5,7 +5,7 @@ No framework is imported here: tornado's classes are known by their names.
 
 from __future__ import annotations
 
-import enum
+import asyncio
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +37,6 @@ __all__ = [
     "STREAM",
     "STREAMS",
     "TORNADO",
-    "Word",
     "can_be_stopped",
     "can_be_watched",
     "closer_of",
@@ -223,20 +222,18 @@ def error_of_closing(exc_info: Any) -> object:
     return cast("tuple[object, ...]", error)[1] if isinstance(error, tuple) else error
 
 
-class Word(enum.Enum):
-    """What ``HTTP1Connection`` writes by itself."""
+def hear_words(
+    stream: Any, *, is_kept: Callable[[], bool], malformed: Callable[[], object]
+) -> Callable[[], None]:
+    """Keep what ``HTTP1Connection`` itself writes to a stream off the wire, behind a response.
 
-    CONTINUE = "a 100, after the request's head"
-    MALFORMED = "a bare 400, since it cannot parse the body; it closes when that is written"
-
-
-def hear_words(stream: Any, answer: Callable[[Word], Any]) -> Callable[[], None]:
-    """Let somebody else decide about what ``HTTP1Connection`` itself writes to a stream.
+    That is a 100, which it writes only before the response's head; and a bare 400 for a body that
+    it cannot parse, behind which it closes the stream.
 
     Args:
         stream: The stream.
-        answer: Called for each word. It returns the future that ``HTTP1Connection`` gets instead of
-            that of writing it, or None if it is to be written.
+        is_kept: Whether the response's head is still kept back.
+        malformed: Called instead of writing a 400.
 
     Returns:
         A function that ends this.
@@ -247,14 +244,23 @@ def hear_words(stream: Any, answer: Callable[[Word], Any]) -> Callable[[], None]
         by = caller()
         if by is None or not _READS_MESSAGE.has(by):
             return write(data)
-        instead = answer(Word.CONTINUE if data.startswith(b"HTTP/1.1 100 ") else Word.MALFORMED)
-        return write(data) if instead is None else instead
+        if data.startswith(b"HTTP/1.1 100 "):
+            return write(data) if is_kept() else _done()
+        malformed()
+        # What has been written has to be out before it closes the connection.
+        return _done() if stream.closed() else write(b"")
 
     def end() -> None:
         del stream.write
 
     stream.write = write_or_not
     return end
+
+
+def _done() -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 def refuses_head(reason: str, headers: Any, chunk: bytes | None) -> bool:
@@ -298,8 +304,6 @@ def lost_delegate_error() -> BaseException | None:
 
 
 def _serve(make: Callable[[], Any], host: str, port: int) -> None:
-    import asyncio
-
     httpserver: Any = importlib.import_module("tornado.httpserver")
     log: Any = importlib.import_module("tornado.log")
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from tornado import httputil, web
+from tornado import http1connection, httputil, web
 
 from cleanclose.core.blame.watch import CURRENT
-from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length
+from cleanclose.core.conduct import TOO_LARGE, answer_of
+from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, length_alone
 from cleanclose.servers.tornado import lost_delegate_error
 from cleanclose.tornado._upload import Successor, UploadWatch
 from cleanclose.tornado._websocket import WebSocketWatch
@@ -22,9 +23,6 @@ StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageD
 
 _MORE_TO_COME: Final = frozenset({"Content-Length", "Transfer-Encoding", "Upgrade"})
 """Without one of these a request ends with its head, and the server reads nothing more of it."""
-_TOO_LARGE: Final = 413
-_REASON: Final = "Request Entity Too Large"
-"""Python 3.13 has another phrase in its table."""
 
 
 class Delegate(httputil.HTTPMessageDelegate):
@@ -62,11 +60,16 @@ class Delegate(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         """The request's head is there."""
         connection, kind = self._request_conn, TornadoWatch
-        if not _MORE_TO_COME.isdisjoint(headers):
-            length = _body_length(start_line, headers)
+        more = _MORE_TO_COME.intersection(headers)
+        if more:
+            length = None
+            if len(more) == 1 and start_line[2] == "HTTP/1.1" and "Content-Length" in more:
+                length = length_alone(start_line[0], headers["Content-Length"])
+            if length is None:
+                length = _body_length(start_line, headers)
             if length != NO_BODY:
                 return self._upload_begins(start_line, headers, length)
-            if "Upgrade" in headers and headers["Upgrade"].lower() == "websocket":
+            if "Upgrade" in more and headers["Upgrade"].lower() == "websocket":
                 kind = WebSocketWatch
         CURRENT.set(kind(connection, start_line[0], headers, self._setup))
         self._inner = inner = self._start_request(self._server_conn, connection)
@@ -86,8 +89,9 @@ class Delegate(httputil.HTTPMessageDelegate):
             else:
                 waiting = self._piece_received(upload, chunk)
         finally:
-            rest = upload.rest()
-        return waiting if waiting is not None else rest
+            upload.tornado_waits = False
+        rest = None if upload.messages is None else upload.rest()
+        return rest if waiting is None else waiting
 
     def finish(self) -> None:
         """The body is complete."""
@@ -132,10 +136,9 @@ class Delegate(httputil.HTTPMessageDelegate):
         CURRENT.set(upload)
         if length == CHUNKED:
             # Tornado answers too large a count with a bare 400, so we count instead.
-            upload.take_at_most(sys.maxsize)
+            upload.take_at_most(upload.servers_own)
         self._inner = inner = self._start_request(self._server_conn, connection)
         self._request = (start_line, headers)
-        upload.tornado_waits = True
         waiting = inner.headers_received(start_line, headers)
         if waiting is None and not _is_too_long(upload):
             return _before_body(upload)
@@ -157,7 +160,7 @@ class Delegate(httputil.HTTPMessageDelegate):
             delivery.body_comes(len(chunk))
             if delivery.exchange.response_complete:
                 return None
-        if upload.limit.is_passed_by(len(chunk)):
+        if upload.passes(len(chunk)):
             return self._refuse(upload)
         if delivery is not None:
             delivery.app_reads()
@@ -185,11 +188,27 @@ class Delegate(httputil.HTTPMessageDelegate):
             headers=headers,
         )
         self._inner = application.get_handler_delegate(
-            request, _TooLargeHandler, {"status_code": _TOO_LARGE}
+            request, _TooLargeHandler, {"status_code": TOO_LARGE}
         )
         waiting = self._inner.headers_received(start_line, headers)
         if waiting is not None:
             await waiting
+
+
+def _make_room() -> None:
+    """Make room on connections for what the watches put there.
+
+    Objects of a class share the names of their attributes, thirty at most, and each of the first
+    objects takes one name's room away for good. An object whose names do not fit costs as much as
+    one of another class, for tornado as well: so this makes one object, before tornado makes any.
+    """
+    connection = object.__new__(http1connection.HTTP1Connection)
+    watches: tuple[type[TornadoWatch], ...] = (UploadWatch, WebSocketWatch)
+    for watch in watches:
+        object.__new__(watch).stand_before(connection)
+
+
+_make_room()
 
 
 def _body_length(request: Any, headers: httputil.HTTPHeaders) -> int:
@@ -204,7 +223,7 @@ def _body_length(request: Any, headers: httputil.HTTPHeaders) -> int:
 
 def _is_too_long(upload: UploadWatch) -> bool:
     # Checked after the handler's prepare(), which may have raised the limit.
-    return upload.limit.is_passed_by_length and upload.messages is None
+    return upload.messages is None and upload.is_too_long()
 
 
 def _before_body(upload: UploadWatch) -> Awaitable[None] | None:
@@ -212,7 +231,7 @@ def _before_body(upload: UploadWatch) -> Awaitable[None] | None:
     if delivery is not None and not delivery.exchange.response_complete:
         # After the head, as without us: the 100, and the reading.
         delivery.app_reads()
-    elif delivery is not None and upload.limit.is_passed_by_length:
+    elif delivery is not None and upload.is_too_long():
         upload.take_at_most(sys.maxsize)
     return upload.rest()
 
@@ -250,18 +269,19 @@ class _TooLargeHandler(web.ErrorHandler):
 
     def prepare(self) -> None:
         """As ErrorHandler's, which takes the phrase from Python's table."""
-        raise web.HTTPError(_TOO_LARGE, reason=_REASON)
+        line, _, _ = answer_of(TOO_LARGE)
+        raise web.HTTPError(TOO_LARGE, reason=_phrase(line))
 
     def data_received(self, chunk: bytes) -> None:
         """Nothing is left for a handler that has answered."""
 
 
 def _write_too_large(connection: httputil.HTTPConnection) -> None:
-    body = f"{_TOO_LARGE}: {_REASON}\n".encode()
-    headers = httputil.HTTPHeaders(
-        {"Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
-    )
-    connection.write_headers(
-        httputil.ResponseStartLine("HTTP/1.1", _TOO_LARGE, _REASON), headers, body
-    )
+    line, headers, body = answer_of(TOO_LARGE)
+    start_line = httputil.ResponseStartLine("HTTP/1.1", TOO_LARGE, _phrase(line))
+    connection.write_headers(start_line, httputil.HTTPHeaders(dict(headers)), body)
     connection.finish()
+
+
+def _phrase(line: str) -> str:
+    return line.partition(" ")[2]

@@ -25,7 +25,6 @@ from cleanclose.core.kernel import how_left
 from cleanclose.linger import can_linger, descriptor_of, hand_over
 from cleanclose.servers.tornado import (
     TORNADO,
-    Word,
     error_of_closing,
     hear_words,
     stop_reading,
@@ -128,7 +127,7 @@ class Delivery:
         self.do(self.exchange.app_read(_clock()))
 
     def _turn_over(self) -> None:
-        if self.exchange.state is State.KEPT:
+        if self._written:
             # The application's futures have the error that this raises.
             with contextlib.suppress(Exception):
                 self.do(self.exchange.turn_over(_clock()))
@@ -290,27 +289,18 @@ class Delivery:
 
     def _hear_words(self) -> None:
         if self._end_hearing is None:
-            self._end_hearing = hear_words(self._stream, self._answer_word)
+            self._end_hearing = hear_words(
+                self._stream, is_kept=lambda: self._head is not None, malformed=self._malformed
+            )
 
     def _let_words_pass(self) -> None:
         if self._end_hearing is not None:
             self._end_hearing()
             self._end_hearing = None
 
-    def _answer_word(self, word: Word) -> asyncio.Future[None] | None:
-        """Keep what tornado writes by itself off the wire, unless it comes before the head."""
-        if word is Word.CONTINUE and self._head is not None:
-            return None
-        if word is Word.MALFORMED:
-            if self.exchange.state is State.DRAINING:
-                self.do(self.exchange.body_malformed(_clock()))
-            if not self._stream.closed():
-                # What we have written has to be out before it closes the connection.
-                flushed: asyncio.Future[None] = self._stream.write(b"")
-                return flushed
-        done: asyncio.Future[None] = self._loop.create_future()
-        done.set_result(None)
-        return done
+    def _malformed(self) -> None:
+        if self.exchange.state is State.DRAINING:
+            self.do(self.exchange.body_malformed(_clock()))
 
 
 async def _all_written(stream: Any) -> None:

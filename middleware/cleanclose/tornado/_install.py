@@ -11,7 +11,7 @@ from tornado import httpserver, httputil, web
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.stop import Stoppable
-from cleanclose.quiet import install_quiet_logs
+from cleanclose.quiet import quieten
 from cleanclose.servers.tornado import can_be_watched
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._delegate import Delegate, Mounted
@@ -84,8 +84,7 @@ def install(
     is_server = isinstance(application, httpserver.HTTPServer)
     served: Any = application.request_callback if is_server else application
     stop_handlers(served, Stoppable.of(stop_work))
-    if checked.quiet_logs:
-        install_quiet_logs(checked.level_table())
+    quieten(checked)
     setup = TornadoSetup(
         settings=checked,
         places=Places(checked.max_draining),

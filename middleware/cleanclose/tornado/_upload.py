@@ -9,15 +9,15 @@ from typing import Any
 from tornado import httputil, iostream
 
 from cleanclose.core.deliver.framing import CHUNKED
-from cleanclose.core.deliver.limit import BodyLimit
+from cleanclose.core.deliver.limit import LimitedBody
 from cleanclose.servers.tornado import refuses_head
 from cleanclose.tornado._delivery import Delivery
-from cleanclose.tornado._witness import StartLine, TornadoSetup, TornadoWatch, make_room
+from cleanclose.tornado._witness import StartLine, TornadoSetup, TornadoWatch
 
 __all__ = ["Successor", "UploadWatch"]
 
 
-class UploadWatch(TornadoWatch):
+class UploadWatch(LimitedBody, TornadoWatch):
     """The watch of a request with a body.
 
     The connection works like tornado's until a response begins while the body is incomplete: only
@@ -31,17 +31,28 @@ class UploadWatch(TornadoWatch):
         length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
     """
 
-    __slots__ = ("length", "limit")
+    __slots__ = (
+        "body_complete",
+        "bytes_in",
+        "expected_in",
+        "has_read",
+        "length",
+        "most",
+        "tornado_waits",
+    )
 
+    body_complete: bool
+    bytes_in: int
+    expected_in: int | None
+    has_read: bool
+    tornado_waits: bool
+    """Whether tornado waits for the application's delegate, and so does not read."""
     length: int
-    limit: BodyLimit
-    """How much of the body the application accepts."""
+    most: int
     messages: Delivery | None = None
     """What the application's calls go through, once there is something to deliver."""
     left_alone: bool = False
     """The per-response opt-out."""
-    tornado_waits: bool = False
-    """Whether tornado waits for the application's delegate, and so does not read."""
     _reading_over: bool = False
     """Whether tornado reads no more of the body."""
 
@@ -53,15 +64,18 @@ class UploadWatch(TornadoWatch):
         setup: TornadoSetup,
         length: int,
     ) -> None:
-        super().__init__(connection, method, headers, setup)
+        # Not by super(), here and below: it costs a good part of what a POST does.
+        TornadoWatch.__init__(self, connection, method, headers, setup)
         self.length = length
-        self.body_complete = False
+        self.body_complete = self.has_read = False
+        self.bytes_in = 0
+        self.tornado_waits = True
         self.expected_in = None if length == CHUNKED else length
         most: int | None = connection.params.max_body_size
-        self.limit = BodyLimit(length, self.stream.max_buffer_size if most is None else most)
+        self.most = self.stream.max_buffer_size if most is None else most
 
     def stand_before(self, connection: Any) -> None:
-        super().stand_before(connection)
+        TornadoWatch.stand_before(self, connection)
         connection.set_max_body_size = self.set_max_body_size
 
     # What the application calls.
@@ -70,32 +84,34 @@ class UploadWatch(TornadoWatch):
         self, start_line: StartLine, headers: httputil.HTTPHeaders, chunk: bytes | None = None
     ) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write_headers`."""
+        if self.body_complete and self.messages is None:
+            # Nearly always.
+            return TornadoWatch.write_headers(self, start_line, headers, chunk)
         if self._delivers:
             assert isinstance(start_line, httputil.ResponseStartLine)
             if not refuses_head(start_line.reason, headers, chunk):
                 kept = self._delivery().begin(start_line, headers, chunk)
                 if kept is not None:
                     return kept
-        return super().write_headers(start_line, headers, chunk)
+        return TornadoWatch.write_headers(self, start_line, headers, chunk)
 
     def write(self, chunk: bytes) -> asyncio.Future[None]:
         """Implements `tornado.httputil.HTTPConnection.write`."""
         kept = None if self.messages is None else self.messages.go_on(chunk)
-        return super().write(chunk) if kept is None else kept
+        return TornadoWatch.write(self, chunk) if kept is None else kept
 
     def finish(self) -> None:
         """Implements `tornado.httputil.HTTPConnection.finish`."""
-        if self._delivers:
+        if (self.body_complete and self.messages is None) or not self._delivers:
+            TornadoWatch.finish(self)
+        else:
             self._delivery().finish()
             self._let_go()
-        else:
-            super().finish()
 
     def set_max_body_size(self, max_body_size: int) -> None:
         """As HTTP1Connection's."""
-        self.limit.set(max_body_size)
-        if self.body_complete or self.length != CHUNKED:
-            self.take_at_most(max_body_size)
+        self.most = max_body_size
+        self.take_at_most(self.servers_own)
 
     @property
     def _delivers(self) -> bool:
@@ -130,9 +146,6 @@ class UploadWatch(TornadoWatch):
         # They refer to each other, which would leave them to the garbage collector.
         if self._reading_over and self.messages is not None and self.messages.is_over:
             self.messages = None
-
-
-make_room(UploadWatch)
 
 
 class Successor(httputil.HTTPConnection):

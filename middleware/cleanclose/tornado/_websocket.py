@@ -14,7 +14,7 @@ from tornado import websocket
 
 from cleanclose.core.blame.provenance import raised_under
 from cleanclose.servers.tornado import PROTOCOLS
-from cleanclose.tornado._witness import TornadoWatch, make_room
+from cleanclose.tornado._witness import TornadoWatch
 
 __all__ = ["WebSocketWatch"]
 
@@ -99,9 +99,6 @@ class WebSocketWatch(TornadoWatch):
         """Tornado logs what a callback has raised, and closes the websocket then."""
         self.callback_failed(value, time.monotonic())
         method(typ, value, tb)
-
-
-make_room(WebSocketWatch)
 
 
 def _stand_around(handler: Any, name: str, around: Callable[..., Any]) -> Callable[..., Any]:

@@ -29,7 +29,7 @@ from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import ids_of
 from cleanclose.servers.tornado import STREAMS, TORNADO, closer_of, sent_bytes, uncaught
 
-__all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header", "make_room"]
+__all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header"]
 
 StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 
@@ -293,22 +293,6 @@ class _StreamClose:
         finally:
             CURRENT.reset(before)
             watch.closed(by, unsent=unsent)
-
-
-def make_room(watch: type[TornadoWatch]) -> None:
-    """Make room on connections for what a watch puts there.
-
-    All objects of a class share the names of their attributes, and after the first few objects
-    Python adds no more names: an object with another attribute costs as much as one of another
-    class.
-
-    Args:
-        watch: The watch's class.
-    """
-    watch.stand_before(object.__new__(watch), object.__new__(http1connection.HTTP1Connection))
-
-
-make_room(TornadoWatch)
 
 
 def header(headers: httputil.HTTPHeaders, name: str) -> str | None:

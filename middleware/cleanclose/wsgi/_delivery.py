@@ -6,27 +6,19 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.draining import Draining
-from cleanclose.core.deliver.exchange import Connection
+from cleanclose.core.deliver.early import may_read_ahead
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.pieces import Source, may_block, may_wait
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
 from cleanclose.core.setup import Setup
 from cleanclose.linger import can_linger, hand_over
-from cleanclose.servers import (
-    can_close,
-    drain,
-    find_connection,
-    is_called_by_wsgi_server,
-    is_socket_gone,
-    threads_of,
-    wsgi_response,
-)
+from cleanclose.servers import WsgiSide
 from cleanclose.wsgi._witness import END, ExcInfo, Headers, Write, fields, size_of
 
 if TYPE_CHECKING:
@@ -34,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Delivery"]
 
-_BUFFERED: Final = 64 * 1024
-"""Bytes that a server's reader may have taken together with the request's head."""
 _now: Final = time.monotonic
 
 
@@ -51,48 +41,24 @@ class Delivery:
         self.watch = watch
         self.pending: deque[bytes] = deque()
         self._setup = setup
-        self._server = server = watch.server
-        self._stream: Any = watch.stream
-        # A bound method where nothing has wrapped it: gunicorn's Response, for one.
-        self._response: object = wsgi_response(watch.server_start_response, server)
-        self._connection = find_connection(watch.environ, self._stream, server)
-        self._has_drained = False
+        self._side = side = WsgiSide(
+            watch.environ, watch.stream, watch.server_start_response, watch.server
+        )
         self._let_go: Callable[[], None] | None = None
-        known = self._known_of_connection()
+        known = side.traits(lingers=can_linger(), length=watch.expected_in)
         if known.blocking:
-            setup.places.hold_workers(threads_of(watch.environ, self._response, server))
-        self.exchange = watch.delivery = setup.begin_delivery(
-            watch, _now(), server=server, connection=known, headers=fields(watch.environ)
+            setup.places.hold_workers(side.threads)
+        self.exchange = setup.begin_delivery(
+            watch, _now(), server=side.server, connection=known, headers=fields(watch.environ)
         )
-        if self._connection is None and is_socket_gone(self._stream, server):
-            # Reading from there would wait for the client, as long as that likes.
+        if side.is_unreadable:
             self.exchange.leave_alone()
-
-    def _known_of_connection(self) -> Connection:
-        watch, server, connection = self.watch, self._server, self._connection
-        environ, timeout = watch.environ, self._server.worker_timeout
-        relayed = (
-            server.relays
-            and connection is not None
-            and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
-        )
-        # If the server cannot be made to close, the rest must stay as the server knows it.
-        closes = server.close is None or can_close(self._response, server)
-        ends = watch.expected_in is not None or bool(environ.get("wsgi.input_terminated"))
-        return Connection(
-            in_reach=connection is not None and can_linger(),
-            proxied=relayed,
-            half_closes=not relayed,
-            blocking=connection is None or not connection.greenlets,
-            framed=closes and ends,
-            worker_timeout=timeout and timeout(environ, self._response),
-        )
 
     # What the application calls.
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Begin the response."""
-        if self._server.keeps_quiet and not self.watch.left_alone:
+        if self._side.server.keeps_quiet and not self.watch.left_alone:
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -161,7 +127,7 @@ class Delivery:
             size = size_of(piece)
             if not isinstance(exchange.response_piece(size, _now()), Keep):
                 return
-            if not may_wait(source, size, self._server):
+            if not may_wait(source, size, self._side.server):
                 exchange.turn_over(_now())
                 return
 
@@ -177,7 +143,7 @@ class Delivery:
             return
         step = exchange.response_completed(_now(), last)
         if unsent is not None and exchange.early and self.watch.progress == OPEN:
-            self.watch.declare_length(unsent, self._response)
+            self.watch.declare_length(unsent, self._side.response)
         self._carry_out(step, blocks=may_block(unsent))
 
     def let_pending_go(self) -> None:
@@ -202,7 +168,7 @@ class Delivery:
         """
         if is_unanswered(
             error, begun=bool(self.pending), body_complete=self.watch.body_complete
-        ) and is_called_by_wsgi_server(caller(), self._server):
+        ) and self._side.is_caller(caller()):
             self._heed_wish()
             self._carry_out(self.exchange.app_failed(_now()), blocks=False)
 
@@ -234,19 +200,18 @@ class Delivery:
             step = self._drain()
         if isinstance(step, Respond):
             if step.close:
-                self._force_close()
+                self._side.close()
             if step.linger:
                 self._hand_over(blocks=blocks)
             exchange.responded(_now())
         elif exchange.early and not exchange.body_complete:
-            self._force_close()
+            self._side.close()
 
     def _drain(self) -> Step:
         exchange, watch = self.exchange, self.watch
-        self._has_drained = True
         draining = Draining(exchange, watch.left, _now)
         try:
-            return drain(self._stream, self._connection, self._server, draining)
+            return self._side.drain(draining)
         except Exception as error:  # noqa: BLE001 - the core knows what it means
             return exchange.reading_failed(error, _now())
         except BaseException:
@@ -258,37 +223,10 @@ class Delivery:
 
     def _hand_over(self, *, blocks: bool) -> None:
         """Give the lingerer the connection, while the server sends, and closes."""
-        exchange, connection, server = self.exchange, self._connection, self._server
-        if connection is None:
-            return
+        exchange, side = self.exchange, self._side
         # If the reader is not known, its stream would wait for the client.
-        if connection.end_reading() and not self._has_drained and exchange.may_read:
-            self._count_buffered()
-        taken = hand_over(exchange, self._setup, connection.number, _now(), reads=blocks)
-        if taken is None:
-            return
-
-        def let_go() -> None:
-            connection.take_away(closes=closes)
-            taken.let_go()
-
-        closes = can_close(self._response, server)
-        if server.when_closing is not None:
-            server.when_closing(self._response, let_go)
-        elif server.closes_last:
-            self._let_go = let_go
-
-    def _count_buffered(self) -> None:
-        """Count what came with the request's head, in the server's own buffer."""
-        left = self.watch.left
-        # After it the server finds the end; nobody needs the error that a server may raise for
-        # that.
-        with contextlib.suppress(Exception):
-            if left is not None:
-                size = len(self._stream.read(min(left, _BUFFERED)))
-                self.exchange.body_received(size, False, _now())
-
-    def _force_close(self) -> None:
-        """Make the server close the connection, if there is a way."""
-        if self._server.close is not None:
-            self._server.close(self._response, self._stream)
+        if side.end_reading() and may_read_ahead(exchange):
+            exchange.body_received(side.read_ahead(self.watch.left), False, _now())
+        taken = hand_over(exchange, self._setup, side.number, _now(), reads=blocks)
+        if taken is not None:
+            self._let_go = side.when_sent(taken.let_go)

@@ -8,7 +8,7 @@ from typing import Final
 
 from cleanclose.core.blame.blocking import broken_pipe
 from cleanclose.core.blame.provenance import raise_as_it_is
-from cleanclose.core.blame.watch import COMPLETE, CURRENT
+from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.conduct import Conduct, End, answer_of, breaks_off
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.servers import forget_head, wsgi_response
@@ -124,17 +124,13 @@ class Ending:
             close: The application's own ``close()``, if there is one.
             through: The id of a file of the application's that the server itself has sent.
         """
-        watch.closing = True
         try:
-            if not watch.ended:
-                watch.response_closed(error, time.monotonic(), through)
-            over = watch.progress != COMPLETE or watch.deliverer is not None
-            if through is not None and isinstance(error, Exception) and not over:
-                # It came out of the file: an upstream's, perhaps.
-                self._app_ended(watch, error)
-            if self._close(watch, close, all_sent=error is None) and over and not watch.ended:
-                # What ends an exchange from outside: a stopping worker, or a time limit.
-                self._app_ended(watch, None if isinstance(error, Exception) else error)
+            closing = watch.server_closes(error, time.monotonic(), through)
+            if closing.failed is not None:
+                self._app_ended(watch, closing.failed)
+            closed = self._close(watch, close, all_sent=error is None)
+            if closed and closing.open and not watch.ended:
+                self._app_ended(watch, closing.outside)
             if watch.is_sample:
                 self.reporter.request_over(watch)
         finally:

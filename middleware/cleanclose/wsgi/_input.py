@@ -8,6 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cleanclose.core.blame.provenance import module_outside
+from cleanclose.core.blame.reading import (
+    ends_lines,
+    ends_part,
+    ends_read,
+    line_lacks,
+    read_lacks,
+)
 from cleanclose.servers import end_chunks
 
 if TYPE_CHECKING:
@@ -87,18 +94,13 @@ class WitnessedInput:
 
     def _judged(self, watch: UploadWatch, data: bytes, wanted_size: Any) -> bytes:
         """What `read` returns, counted, and completed if it came short."""
-        size = len(data)
         left = watch.left
         asked: int | None = None if wanted_size is _NO_SIZE else wanted_size
-        if asked is None or asked < 0:
-            self._count(watch, size, at_end=True, asked=asked)
-        elif left is None:
-            self._count(watch, size, at_end=not data and asked != 0)
-        else:
-            wanted = min(asked, left)
-            if 0 < size < wanted:
-                data += b"".join(self._more(self.stream.read, wanted - size))
-            self._count(watch, len(data), at_end=len(data) < wanted, asked=asked)
+        lacking = read_lacks(len(data), asked, left)
+        if lacking:
+            data += b"".join(self._more(self.stream.read, lacking))
+        size = len(data)
+        self._count(watch, size, at_end=ends_read(size, asked, left), asked=asked)
         return data
 
     def readline(self, *args: Any, **keywords: Any) -> bytes:
@@ -110,9 +112,7 @@ class WitnessedInput:
         lines: list[bytes] = self._call(self.stream.readlines, *args, **keywords)
         if self.watch is not None:
             size = sum(map(len, lines))
-            hint = _size(args, keywords)
-            at_end = hint is None or hint <= 0 or size < hint
-            self._count(self.watch, size, at_end=at_end)
+            self._count(self.watch, size, at_end=ends_lines(size, _size(args, keywords)))
         return lines
 
     def __iter__(self) -> Iterator[bytes]:
@@ -148,19 +148,12 @@ class WitnessedInput:
         watch = self.watch
         if watch is None:
             return line
-        limited = size is not None and size >= 0
         left = watch.left
         if left is None or not line:
-            self._count(watch, len(line), at_end=not line and size != 0, asked=size)
+            self._count(watch, len(line), at_end=ends_part(len(line), size), asked=size)
             return line
-        # A line without an end is the last one; or what the server had of it.
-        while not line.endswith(b"\n") and len(line) < left:
-            if not limited:
-                more = self._call(read)
-            elif size is not None and len(line) < size:
-                more = self._call(read, size - len(line))
-            else:
-                break
+        while line_lacks(line, size, left):
+            more = self._call(read, *(() if size is None or size < 0 else (size - len(line),)))
             if not more:
                 self._count(watch, len(line), at_end=True, asked=size)
                 return line
@@ -213,7 +206,7 @@ class WitnessedInput:
                 size = result if isinstance(result, int) else len(result or b"")
                 asked = _wanted(args, keywords)
                 # A stream that has nothing yet returns None.
-                at_end = size == 0 and result is not None and asked != 0
+                at_end = result is not None and ends_part(size, asked)
                 self._count(self.watch, size, at_end=at_end, asked=asked)
             return result
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
-from cleanclose.core.process import COPYING
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
-from cleanclose.quiet import install_quiet_logs
+from cleanclose.core.wrapper import Wrapper
+from cleanclose.quiet import quieten
 from cleanclose.surge import make_reporter
 from cleanclose.wsgi._input import WitnessedInput
 from cleanclose.wsgi._serving import Serving, WSGIApp
@@ -18,7 +20,7 @@ from cleanclose.wsgi._witness import Environ, StartResponse
 __all__ = ["CleanCloseMiddleware", "skip"]
 
 
-class CleanCloseMiddleware:
+class CleanCloseMiddleware(Wrapper):
     """WSGI middleware: delivers early responses, and reports whose fault an error is.
 
     It belongs outermost: then ``start_response`` is the server's own. Requests that ask for a
@@ -40,6 +42,12 @@ class CleanCloseMiddleware:
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
+    if TYPE_CHECKING:
+
+        def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            """Serve one request."""
+            ...
+
     def __init__(
         self,
         app: WSGIApp,
@@ -48,41 +56,23 @@ class CleanCloseMiddleware:
         stop_work: bool | Callable[[Environ], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
-        self._settings = Settings(**settings)
-        self.reporter: Reporter = make_reporter(outlets, self._settings)
-        # An object without a __getattr__: with one, every look-up costs.
-        self._serving = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work))
-        self._serve = self._serving.serve
-        self._quieten()
+        limits = Settings(**settings)
+        setup = Setup(
+            settings=limits,
+            places=Places(limits.max_draining),
+            reporter=make_reporter(outlets, limits),
+        )
+        super().__init__(Serving(app, setup, Stoppable.of(stop_work)))
 
     @property
-    def app(self) -> WSGIApp:
-        """The wrapped application. Another one may be put in its place, as with other wrappers."""
-        return self._serving.app
+    def reporter(self) -> Reporter:
+        """Reports the events."""
+        reporter: Reporter = self._serving.reporter
+        return reporter
 
-    @app.setter
-    def app(self, app: WSGIApp) -> None:
-        self._serving.app = app
-
-    def _quieten(self) -> None:
-        if self._settings.quiet_logs:
-            install_quiet_logs(self._settings.level_table(), app=self.app)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Begin as a copy, in another process maybe."""
-        self.__dict__.update(state)
-        self._quieten()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("app", "_serving") or name in COPYING:
-            # Not constructed yet: looking it up would ask for it again. Nor is a copy of the
-            # application one of this.
-            raise AttributeError(name)
-        return getattr(self.app, name)
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request."""
-        return self._serve(environ, start_response)
+    def _begin(self) -> None:
+        super()._begin()
+        quieten(self._serving.setup.settings, self.app)
 
 
 def skip(environ: Environ) -> None:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 from sys import exception
 from typing import Any, Final, cast
 
-from cleanclose.core import Settings
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY
-from cleanclose.core.deliver.places import Places
+from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.servers import (
+    SELF_ENDING,
     close_behind_chunks,
     file_in_pieces,
     is_servers_file,
@@ -44,21 +44,16 @@ class Serving:
 
     Args:
         app: The WSGI application.
-        reporter: Reports the events.
-        settings: The settings.
+        setup: What all exchanges share.
         stoppable: Which requests' work may be stopped; None for none.
     """
 
-    def __init__(
-        self, app: WSGIApp, reporter: Reporter, settings: Settings, stoppable: Stoppable | None
-    ) -> None:
+    def __init__(self, app: WSGIApp, setup: Setup, stoppable: Stoppable | None) -> None:
         self.app = app
-        self.reporter = reporter
+        self.setup = setup
+        self.reporter: Reporter = setup.reporter
         self._stoppable = stoppable
-        self._ending = Ending(reporter)
-        self._setup = Setup(
-            settings=settings, places=Places(settings.max_draining), reporter=reporter
-        )
+        self._ending = Ending(setup.reporter)
 
     def serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -118,19 +113,15 @@ class Serving:
         self, outer: Watch, environ: Environ, start_response: StartResponse
     ) -> Iterable[bytes]:
         """Serve a request while the thread works for an exchange already."""
-        if not outer.ended and outer.is_for(environ):
-            # The application is wrapped as well, and mounted in one that is: one exchange.
+        from_server = is_servers_own(start_response, wsgi_server(environ, start_response))
+        nesting = nesting_of(outer, environ, from_server=from_server)
+        if nesting is Nesting.SAME:
             return self.app(environ, start_response)
-        # The application has called another one, as a client does; or a server has dropped a
-        # response silently.
-        dropped = outer.ended or is_servers_own(
-            start_response, wsgi_server(environ, start_response)
-        )
         _enter(None)
         try:
             return self.serve(environ, start_response)
         finally:
-            if not dropped:
+            if nesting is Nesting.CALLED:
                 _enter(outer)
 
     def _serve_upload(
@@ -143,7 +134,7 @@ class Serving:
         watch.bytes_in = 0
         watch.environ = environ
         watch.server_start_response = start_response
-        watch.setup = self._setup
+        watch.setup = self.setup
         watch.deliverer = None
         watch.stream = stream = environ["wsgi.input"]
         if started >= self.reporter.sample_at or self._stoppable is not None:
@@ -154,9 +145,8 @@ class Serving:
             upload = ChunkedInput(stream, watch, raw=watch.server.raw_chunks)
         else:
             watch.expected_in = watch.left = length
-            # Not needed if the length is known; and Werkzeug reports that the client has left only
-            # if it checks the length itself.
-            environ.pop("wsgi.input_terminated", None)
+            # Not needed if the length is known.
+            environ.pop(SELF_ENDING, None)
             upload = WitnessedInput()
             upload.stream = stream
             upload.watch = watch

@@ -21,6 +21,7 @@ from cleanclose.core import (
     Side,
     TruncatedBodyError,
     UpstreamReset,
+    client_gone,
 )
 from cleanclose.core.blame.judge import marked
 from tests.harness.leavers import connected, leave, leave_at, request
@@ -192,6 +193,33 @@ def test_an_unsafe_request_that_was_carried_out_in_vain() -> None:
     assert isinstance(event, ResponseUndelivered)
     assert (event.verdict.phase, event.verdict.mechanism) == (Phase.HANDLER, Mechanism.EOF)
     assert event.status == 200
+
+
+@pytest.mark.parametrize(
+    ("length", "names"), [(None, ["client_departed"]), (6, ["client_departed"]), (5, [])]
+)
+def test_who_leaves_with_the_last_byte_has_not_departed(
+    length: int | None, names: list[str]
+) -> None:
+    events: list[Event] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        declared = [] if length is None else [("Content-Length", str(length))]
+        start_response("200 OK", [("Content-Type", "text/plain"), *declared])
+
+        def pieces() -> Iterator[bytes]:
+            yield b"hello"
+            until(client_gone)
+
+        return pieces()
+
+    with serving(wrap(app, events)) as port, connected(port) as client:
+        client.sendall(request("GET", "/"))
+        answer = b""
+        while not answer.endswith(b"hello"):
+            answer += client.recv(4096)
+        client.close()
+    assert [event.name for event in events] == names
 
 
 def test_a_cut_body_is_answered_400_where_the_application_does_not() -> None:

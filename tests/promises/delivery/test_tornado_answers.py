@@ -19,6 +19,7 @@ from tornado import httputil, web, wsgi
 
 from cleanclose.core import Event
 from cleanclose.tornado import install
+from tests.harness.leavers import leave_at, request
 from tests.harness.tls import Certificate, certificate, tls_upload
 from tests.harness.tornado_serving import MIB, Running, serving, the_event
 from tests.harness.waiting import until
@@ -122,6 +123,17 @@ def test_a_client_that_writes_first_gets_all_of_it(
     assert seen.response is not None, seen
     assert (seen.status, len(seen.response.body)) == (413, size)
     assert seen.transcript.clean, seen
+
+
+def test_who_leaves_in_an_early_answer_is_one_event(events: list[Event]) -> None:
+    app = install(application(), outlets=[events.append])
+    with serving(app, max_body_size=NO_LIMIT) as running:
+        head = request("POST", f"/prepare?size={8 * MIB}", length=64 * MIB)
+        # More than tornado can have written by then.
+        leave_at(running.port, head, "rst", body=bytes(100_000), read=1)
+        until(lambda: events, "no event")
+        until(lambda: running.pending() == 0, "the connection is still open")
+    assert [each.name for each in events] == ["upload_drained"]
 
 
 @pytest.mark.negative_control

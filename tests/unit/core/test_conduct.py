@@ -9,6 +9,7 @@ import pytest
 from cleanclose.core import Mechanism, Phase, Side, Verdict, Witness
 from cleanclose.core.conduct import (
     CONDUCT,
+    TOO_LARGE,
     Conduct,
     Treatment,
     answer_of,
@@ -152,7 +153,9 @@ def test_who_wants_an_answer_gets_the_error(
     assert ends_quietly(conduct, begun=begun, wants_answer=wants_answer) is ends
 
 
-@pytest.mark.parametrize("status", {each.status for each in CONDUCT.values() if each.status})
+@pytest.mark.parametrize(
+    "status", {TOO_LARGE, *(each.status for each in CONDUCT.values() if each.status)}
+)
 def test_each_answer_of_ours_says_how_long_it_is(status: int) -> None:
     line, headers, body = answer_of(status)
     assert line.startswith(str(status))

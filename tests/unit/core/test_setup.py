@@ -51,6 +51,14 @@ def begin(
     return exchange
 
 
+def test_the_watch_knows_its_delivery() -> None:
+    watch = Upload(100)
+    exchange = begin(watch)
+    assert watch.delivery is exchange
+    watch.peer_gone(Witness.STREAM, 2.0, mechanism=Mechanism.EOF)
+    assert not exchange.may_read
+
+
 def test_a_small_rest_of_a_direct_client_is_drained() -> None:
     exchange = begin(Upload(100))
     assert isinstance(exchange.response_completed(2.0), Read)

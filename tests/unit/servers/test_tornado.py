@@ -14,7 +14,6 @@ from tornado import http1connection, httputil, iostream
 from cleanclose.core import Mechanism
 from cleanclose.core.blame.closing import Closer
 from cleanclose.servers.tornado import (
-    Word,
     can_be_watched,
     closer_of,
     error_of_closing,
@@ -152,34 +151,46 @@ class Written:
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
+        self.is_closed = False
 
     def write(self, data: bytes) -> str:
         self.data.append(data)
         return "written"
 
+    def closed(self) -> bool:
+        return self.is_closed
 
-@pytest.mark.parametrize("instead", [None, "something else"])
-def test_tornados_own_words_are_answered_and_an_applications_are_written(
-    instead: str | None,
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("closes", [True, False])
+def test_tornados_own_words_are_kept_from_a_response_and_an_applications_are_written(
+    kept: bool, closes: bool
 ) -> None:
-    heard: list[Word] = []
-
-    def answer(word: Word) -> str | None:
-        heard.append(word)
-        return instead
-
     stream = Written()
-    end = hear_words(stream, answer)
+    heard: list[str] = []
+
+    def malformed() -> None:
+        heard.append("malformed")
+        stream.is_closed = closes
+
     by_tornado = calling("tornado.http1connection", "HTTP1Connection._read_message_inner")
-    # The same bytes, from an application, are its own.
-    assert [stream.write(each) for each in (WORD_100, WORD_400)] == ["written"] * 2
-    expected = instead or "written"
-    assert [by_tornado(stream.write, each) for each in (WORD_100, WORD_400)] == [expected] * 2
-    assert heard == [Word.CONTINUE, Word.MALFORMED]
-    assert stream.data == [WORD_100, WORD_400] * (2 if instead is None else 1)
-    end()
-    assert by_tornado(stream.write, WORD_400) == "written"
-    assert len(heard) == 2
+
+    async def write() -> None:
+        end = hear_words(stream, is_kept=lambda: kept, malformed=malformed)
+        # The same bytes, from an application, are its own.
+        assert [stream.write(each) for each in (WORD_100, WORD_400)] == ["written"] * 2
+        stream.data.clear()
+        said = by_tornado(stream.write, WORD_100)
+        assert (said == "written") if kept else said.done()
+        said = by_tornado(stream.write, WORD_400)
+        # Or it would close the connection before the response is out.
+        assert said.done() if closes else said == "written"
+        assert stream.data == [WORD_100] * kept + [b""] * (not closes)
+        end()
+        assert by_tornado(stream.write, WORD_400) == "written"
+
+    asyncio.run(write())
+    assert heard == ["malformed"]
 
 
 def test_an_error_that_tornado_does_not_handle_is_not_uncaught() -> None:

@@ -8,9 +8,11 @@ the shim knows.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 from collections.abc import Callable
 
+from cleanclose.core.blame.calls import held_after
 from cleanclose.core.blame.judge import is_wrapper, mark
 from cleanclose.core.blame.provenance import came_from, says_lost
 from cleanclose.core.blame.short_uploads import is_raised, is_refused
@@ -22,7 +24,7 @@ from cleanclose.core.errors import TruncatedBodyError
 from cleanclose.core.events import Mechanism, Side, Verdict, Witness
 from cleanclose.core.server import Server
 
-__all__ = ["BlockingWatch", "broken_off", "broken_pipe", "is_loss"]
+__all__ = ["BlockingWatch", "Closing", "broken_off", "broken_pipe", "is_loss"]
 
 
 def is_loss(error: BaseException, server: str, through: int | None = None) -> bool:
@@ -77,6 +79,21 @@ def broken_pipe(error: BaseException, departure: Verdict | None) -> BrokenPipeEr
     return broken
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Closing:
+    """What is left to report when a server closes a response.
+
+    Args:
+        failed: The application's own error, to report before anything else is closed.
+        open: Whether the exchange's end is still to be reported behind that.
+        outside: What has ended it, if that came from outside.
+    """
+
+    failed: BaseException | None = None
+    open: bool = False
+    outside: BaseException | None = None
+
+
 class BlockingWatch(Watch):
     """One exchange's peer, as its witnesses on a blocking server see it."""
 
@@ -120,8 +137,11 @@ class BlockingWatch(Watch):
             mechanism: How it has left, by that.
             now: The time.
         """
-        if not (mechanism is Mechanism.EOF and self.half_closed):
-            self.peer_gone(witness, now, mechanism=mechanism, late=True)
+        if mechanism is Mechanism.EOF and self.half_closed:
+            return
+        # A server that says so itself sends in a thread of its own: it may hold what it has taken.
+        self.in_flight: int = held_after(self.bytes_out, waits=witness is not Witness.SERVER)
+        self.peer_gone(witness, now, mechanism=mechanism, late=True)
 
     def has_server_read(self) -> bool:
         """Whether the server itself has read what is left of the body."""
@@ -130,6 +150,11 @@ class BlockingWatch(Watch):
     def declared_out(self) -> int | None:
         """How many bytes of the response's body its head announces; None if it does not say."""
         raise NotImplementedError
+
+    def awaited_out(self) -> int | None:
+        """How many bytes of the response's body the peer waits for, by the head that it has."""
+        # PEP 3333: the head goes out with the first of them.
+        return self.declared_out() if self.bytes_out else None
 
     # The request's body.
 
@@ -240,15 +265,40 @@ class BlockingWatch(Watch):
                 that came through that is not the client's.
         """
         if is_loss(error, self.server.name, through):
+            # The piece that it was sending.
+            self.in_flight = self.bytes_out + 1
             self.peer_gone(witness, now, error, unsent=True)
             if self._is_sent_whole():
                 # The server broke off in the last piece, before it could find out that it was.
                 self.response_completed()
 
+    def server_closes(
+        self, error: BaseException | None, now: float, through: int | None = None
+    ) -> Closing:
+        """The server closes the response, for this reason if it is not its end.
+
+        Args:
+            error: What it was handling.
+            now: The time.
+            through: The id of a file of the application's that it has sent by itself.
+
+        Returns:
+            What is left to report.
+        """
+        self.closing = True
+        if not self.ended:
+            self.response_closed(error, now, through)
+        is_exception = isinstance(error, Exception)
+        if self.progress == COMPLETE and self.delivery is None:
+            # An error that came out of the file is an upstream's, perhaps.
+            return Closing(failed=error if is_exception and through is not None else None)
+        # What ends an exchange from outside: a stopping worker, or a time limit.
+        return Closing(open=True, outside=None if is_exception else error)
+
     def response_closed(
         self, error: BaseException | None, now: float, through: int | None = None
     ) -> None:
-        """The server closes the response, for this reason if it is not its end.
+        """See what a closing says of the peer.
 
         It need not ask for pieces that the client does not want, or that exceed the length. If it
         gives no reason and has not asked for all that the client waits for, the client has left.

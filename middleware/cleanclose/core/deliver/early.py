@@ -5,11 +5,12 @@ from __future__ import annotations
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.deliver.patience import Patience
 from cleanclose.core.deliver.pieces import may_block
 from cleanclose.core.events import Phase
 from cleanclose.core.server import Server
 
-__all__ = ["fails_early", "is_stopped", "may_be_early", "needs_reader"]
+__all__ = ["fails_early", "is_stopped", "may_be_early", "may_read_ahead", "needs_reader"]
 
 
 def is_stopped(watch: Watch) -> bool:
@@ -49,6 +50,15 @@ def fails_early(watch: Watch, error: BaseException) -> bool:
         body_complete=watch.body_arrived or watch.body_complete,
         stopped=is_stopped(watch),
     )
+
+
+def may_read_ahead(exchange: Exchange) -> bool:
+    """Whether somebody has still to read what came with a request's head: no drain has taken it.
+
+    Args:
+        exchange: The exchange, whose response is complete.
+    """
+    return exchange.may_read and exchange.patience is Patience.NONE
 
 
 def needs_reader(exchange: Exchange, server: Server, size: int) -> bool:

@@ -9,12 +9,12 @@ __all__ = [
     "BODILESS",
     "CHUNKED",
     "NO_BODY",
-    "TOO_LONG",
     "WITHOUT_UPLOAD",
     "awaited_length",
     "body_length",
     "ends_chunks",
     "is_multiplexed",
+    "length_alone",
     "needs_length",
     "response_length",
     "wants_continue",
@@ -33,7 +33,7 @@ Where each look counts, nobody looks for one."""
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""
 
-TOO_LONG: Final = 20
+_TOO_LONG: Final = 20
 """A length has fewer digits than this."""
 
 
@@ -93,6 +93,21 @@ def body_length(
     return _agreed(content_length) or NO_BODY
 
 
+def length_alone(method: str, content_length: str) -> int | None:
+    """`body_length` in short, because nearly every POST is such a one.
+
+    Args:
+        method: The method of a request in HTTP/1.1, without Transfer-Encoding and Upgrade.
+        content_length: Its Content-Length.
+
+    Returns:
+        A number of bytes; None where somebody has to look closer.
+    """
+    if method in WITHOUT_UPLOAD or not content_length.isdigit() or not content_length.isascii():
+        return None
+    return int(content_length) if len(content_length) < _TOO_LONG else None
+
+
 def is_multiplexed(http_version: str) -> bool:
     """Whether requests of this version share a connection: HTTP/2 and 3."""
     return http_version.startswith(("2", "3"))
@@ -126,7 +141,7 @@ def _agreed(content_length: str) -> int | None:
 def _decimal(value: str) -> int | None:
     # int() alone would accept "+5", "1_000" and digits of other scripts, which no server should,
     # and would raise for thousands of digits.
-    return int(value) if len(value) < TOO_LONG and value.isascii() and value.isdigit() else None
+    return int(value) if len(value) < _TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:

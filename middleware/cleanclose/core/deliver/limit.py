@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+import sys
+
 from cleanclose.core.deliver.framing import CHUNKED
 
-__all__ = ["BodyLimit"]
+__all__ = ["LimitedBody"]
 
 
-class BodyLimit:
-    """The limit for one body. The application may move it as long as the body has not come.
+class LimitedBody:
+    """A body of which only so much is taken. The application may move the limit until it comes.
 
-    Args:
-        length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
-        most: How many bytes of it are taken.
+    Whoever holds what is known of the body is one: an object of its own would cost every request
+    that has one.
     """
 
-    __slots__ = ("_length", "_most")
+    __slots__ = ()
 
-    def __init__(self, length: int, most: int) -> None:
-        self._length = length
-        self._most = most
-
-    def set(self, most: int) -> None:
-        """The application has set it. In a chunked body it counts from here on."""
-        self._most = most
+    length: int
+    """The body's length, or `cleanclose.core.deliver.framing.CHUNKED`."""
+    most: int
+    """How many bytes of it are taken; of a chunked one, how many of those that are still to come.
+    """
 
     @property
-    def is_passed_by_length(self) -> bool:
-        """Whether the declared length is above it, so that the body need not come at all."""
-        return self._length > self._most
+    def servers_own(self) -> int:
+        """What the server's own limit has to be, whose answer is a bare one.
 
-    def is_passed_by(self, size: int) -> bool:
+        A chunked body is counted here instead.
+        """
+        return sys.maxsize if self.length == CHUNKED else self.most
+
+    def is_too_long(self) -> bool:
+        """Whether the declared length is above it, so that the body need not come at all."""
+        return self.length > self.most
+
+    def passes(self, size: int) -> bool:
         """Whether a chunked body passes it with a piece that has come.
 
         Args:
             size: The piece's length in bytes. A body with a declared length has been compared.
         """
-        if self._length != CHUNKED:
+        if self.length != CHUNKED:
             return False
-        self._most -= size
-        return self._most < 0
+        # The slot is a subclass's.
+        self.most -= size  # type: ignore[misc]
+        return self.most < 0

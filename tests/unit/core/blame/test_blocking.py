@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from cleanclose.core import Facts, Mechanism, Phase, Side, TruncatedBodyError, Verdict, Witness
-from cleanclose.core.blame.blocking import BlockingWatch, broken_off, broken_pipe, is_loss
+from cleanclose.core.blame.blocking import (
+    BlockingWatch,
+    Closing,
+    broken_off,
+    broken_pipe,
+    is_loss,
+)
 from cleanclose.core.blame.judge import marked
 from cleanclose.core.server import Continue, Server
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
+MIB = 1024 * 1024
 BARE = OSError("error during read(1000)")
+OWN = LookupError("the application's")
+STOPPED = SystemExit()
 BAD_CHUNK = ValueError("bad chunk size: b''")
 SERVER = Server(
     "any", Continue.LAZY, hides=lambda error: True, breaks_off=lambda error: error is BAD_CHUNK
@@ -182,6 +191,42 @@ def test_what_a_closing_says(
         assert watch.departure.witnesses == (Witness.CLOSE,)
 
 
+@pytest.mark.parametrize(
+    ("declared", "sent", "witness", "left"),
+    [
+        (10, 10, Witness.SOCKET, False),
+        (10, 9, Witness.SOCKET, True),
+        (None, 10, Witness.SOCKET, True),
+        # The head waits for the first byte.
+        (0, 0, Witness.SOCKET, True),
+        (10, 10, Witness.SERVER, False),
+        # A server that sends in a thread of its own may hold some of it.
+        (MIB, MIB, Witness.SERVER, True),
+        (MIB, MIB, Witness.SOCKET, False),
+    ],
+)
+def test_who_leaves_with_the_last_byte_has_not_departed(
+    declared: int | None, sent: int, witness: Witness, left: bool
+) -> None:
+    watch = PlainWatch(code=200)
+    watch.body_complete = True
+    watch.declared = declared
+    watch.response_piece(sent)
+    watch.seen_gone(witness, Mechanism.EOF, 101.0)
+    assert (watch.departure is not None) is left
+    assert (watch.goodbye is not None) is not left
+    assert watch.may_stop() is left
+
+
+def test_a_last_byte_that_could_not_be_sent_is_a_departure() -> None:
+    watch = PlainWatch(code=200)
+    watch.body_complete = True
+    watch.declared = 10
+    watch.response_piece(10)
+    watch.response_closed(RESET, 101.0)
+    assert watch.departure is not None
+
+
 def test_a_line_that_is_written_before_the_end_knows_the_servers_error() -> None:
     watch = PlainWatch()
     assert not watch.has_left()
@@ -197,3 +242,26 @@ def test_a_broken_pipe_stands_for_the_applications_error(departure: Verdict | No
     broken = broken_pipe(own, departure)
     assert broken.__cause__ is own
     assert (marked(broken) is not None) is (departure is not None)
+
+
+@pytest.mark.parametrize(
+    ("complete", "error", "through", "closing"),
+    [
+        (True, None, None, Closing()),
+        (True, RESET, None, Closing(open=True)),
+        # Out of a file that the server has sent by itself.
+        (True, OWN, 1, Closing(failed=OWN)),
+        (False, OWN, 1, Closing(open=True)),
+        (False, None, None, Closing(open=True)),
+        (False, STOPPED, None, Closing(open=True, outside=STOPPED)),
+    ],
+)
+def test_what_is_left_to_report_when_a_server_closes(
+    complete: bool, error: BaseException | None, through: int | None, closing: Closing
+) -> None:
+    watch = PlainWatch(code=200)
+    watch.body_complete = True
+    if complete:
+        watch.response_completed()
+    assert watch.server_closes(error, 101.0, through) == closing
+    assert watch.closing
