@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -19,10 +19,13 @@ from cleanclose.core.deliver.patience import TURNS, turn_of
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.setup import Setup
-from cleanclose.linger import descriptor_of, hand_over
+from cleanclose.linger import Taken, descriptor_of, hand_over
 from cleanclose.servers import Calls, Stopping
 
 __all__ = ["Delivery"]
+
+_LOOKS: Final = 4
+"""Turns of the loop in which nearly every server closes a connection behind its response."""
 
 
 class Delivery:
@@ -264,10 +267,11 @@ class Delivery:
 
     async def _respond(self, step: Respond) -> None:
         number = descriptor_of(self.calls.socket) if step.linger else None
+        taken: Taken | None = None
         if number is not None:
             # Before the server may close it: from now on the lingerer has it. Without a number the
             # connection was lost meanwhile, and sending reports it.
-            hand_over(self.exchange, self._setup, number, time.monotonic())
+            taken = hand_over(self.exchange, self._setup, number, time.monotonic(), notified=True)
         if step.close:
             self.calls.close()
         try:
@@ -281,6 +285,20 @@ class Delivery:
             # ending TLS. The response is out, and the lingerer knows how it ended.
             if self._kept or not self.exchange.handed_over:
                 raise
+        finally:
+            if taken is not None:
+                self._look_soon(taken, _LOOKS)
+
+    def _look_soon(self, taken: Taken, turns: int) -> None:
+        """Look whether the server has let go: it closes in one of the loop's next turns."""
+
+        def look() -> None:
+            if turns > 1 and taken.is_held:
+                self._look_soon(taken, turns - 1)
+            else:
+                taken.look()
+
+        self._loop.next_turn(look)
 
     async def _flush_reading(self, step: Respond) -> None:
         """Send what is kept back, and read meanwhile: the server may wait until somebody does."""

@@ -264,7 +264,15 @@ class Delivery:
         # If the reader is not known, its stream would wait for the client.
         if connection.end_reading() and not self._has_drained and exchange.may_read:
             self._count_buffered()
-        taken = hand_over(exchange, self._setup, connection.number, _now(), reads=blocks)
+        notified = server.when_closing is not None or server.closes_last
+        taken = hand_over(
+            exchange,
+            self._setup,
+            connection.number,
+            _now(),
+            reads=blocks,
+            notified=notified and not blocks,
+        )
         if taken is None:
             return
 
