@@ -14,7 +14,6 @@ from cleanclose.asgi._messages import (
     Scope,
     Send,
     can_be_read_again,
-    fields,
 )
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
@@ -254,7 +253,7 @@ class CleanCloseMiddleware:
         """
         watch.ask()
         end = self._parts.reporter.exchange_over(watch, time.monotonic(), error)
-        quiet = ends_quietly(
+        quiet = error is not None and ends_quietly(
             end.conduct, begun=watch.status is not None, wants_answer=watch.calls.wants_answer
         )
         try:
@@ -269,19 +268,22 @@ class CleanCloseMiddleware:
         """The delivery of a response that begins while the body is incomplete."""
         scope, calls, setup = watch.scope, watch.calls, self._parts.setup
         multiplexed = is_multiplexed(scope["http_version"])
+        server, sock = calls.server, calls.socket
         exchange = setup.begin_delivery(
             watch,
             time.monotonic(),
-            server=calls.server,
+            server=server,
             connection=Connection(
-                lingers=not multiplexed and can_linger() and calls.socket is not None,
+                lingers=not multiplexed and can_linger() and sock is not None,
                 multiplexed=multiplexed,
             ),
-            headers=fields(scope),
+            headers=watch.headers,
         )
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
-        return Delivery(exchange, calls, lambda: watch.receiving > 0, setup)
+        return Delivery(
+            exchange, calls, lambda: watch.receiving > 0, setup, server=server, sock=sock
+        )
 
 
 def skip(scope: Scope) -> None:
