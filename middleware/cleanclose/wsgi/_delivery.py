@@ -227,6 +227,13 @@ class Delivery:
         # If the reader is not known, its stream would wait for the client.
         if side.end_reading() and may_read_ahead(exchange):
             exchange.body_received(side.read_ahead(self.watch.left), False, _now())
-        taken = hand_over(exchange, self._setup, side.number, _now(), reads=blocks)
+        taken = hand_over(
+            exchange,
+            self._setup,
+            side.number,
+            _now(),
+            reads=blocks,
+            notified=side.says_when_sent and not blocks,
+        )
         if taken is not None:
             self._let_go = side.when_sent(taken.let_go)
