@@ -567,7 +567,7 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
 
 @pytest.mark.anyio
 async def test_a_head_goes_out_though_another_task_receives_the_end_of_the_body() -> None:
-    """As a framework that streams listens for a departure, and has its first event a minute later."""
+    """A framework that streams listens for a departure; its first event may be a minute away."""
     server = Server(length=10)
     server.client_sends(piece(more=False))
 
@@ -638,11 +638,11 @@ async def test_a_message_at_the_wrong_place_is_the_servers_to_reject(message: Me
     rejected: list[Message] = []
     send_on = server.send
 
-    async def strict_send(each: Message) -> None:
-        if server.has_ended() or bool(server.sent) is (each["type"] == "http.response.start"):
-            rejected.append(each)
+    async def strict_send(message: Message) -> None:
+        if server.has_ended() or bool(server.sent) is (message["type"] == "http.response.start"):
+            rejected.append(message)
             raise RuntimeError("this cannot come here")
-        await send_on(each)
+        await send_on(message)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if message is not START:

@@ -16,7 +16,7 @@ def test_a_declared_length_is_compared(length: int, passed: bool) -> None:
 
 
 def test_a_declared_length_is_not_counted_again() -> None:
-    assert not BodyLimit(10, 10).is_passed_by(11)
+    assert BodyLimit(10, 10).is_passed_by(11) is False
 
 
 def test_a_chunked_body_is_counted() -> None:
