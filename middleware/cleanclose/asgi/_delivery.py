@@ -86,7 +86,7 @@ class Delivery:
         """
         if not self.exchange.early:
             self.exchange.app_read(time.monotonic())
-            await self._flush()
+            await self._flush_apart()
         # Checked again: another task of the application may have completed the response. The
         # servers themselves say this then. The drain may have taken their message, and some send it
         # only once.
@@ -104,6 +104,11 @@ class Delivery:
         now = time.monotonic()
         step: Step
         match message["type"]:
+            case "http.response.start" | "http.response.body" as kind if not exchange.takes(
+                head=kind == "http.response.start"
+            ):
+                await self._misplaced(message)
+                return
             case "http.response.start":
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
@@ -125,6 +130,13 @@ class Delivery:
         self._kept.append(message)
         await self._do(step)
 
+    async def _misplaced(self, message: Message) -> None:
+        """Let the server say to the application what it says to a message at this place."""
+        if self._task is not None and self._delivered is not None:
+            await self._delivered.wait()
+        await self._flush()
+        await self.calls.send(message)
+
     async def app_failed(self) -> None:
         """It has raised, and the code that answers for it does not want the body."""
         with contextlib.suppress(Exception):
@@ -143,7 +155,7 @@ class Delivery:
         step = self.exchange.app_ended(time.monotonic())
         if self._delivered is not None:
             await self._drained(self._delivered)
-        elif isinstance(step, Done):
+        if isinstance(step, Done):
             try:
                 await self._flush()
             except Exception:
@@ -183,6 +195,10 @@ class Delivery:
     def _turn(self) -> None:
         if self.exchange.state is not State.KEPT:
             self._turns = 0
+            if self._is_left_behind():
+                # What another task of the application has received ended the wait, and the one that
+                # responds may have nothing more to say for a long time.
+                self._start_task(self._flush)
             return
         self._turns -= 1
         if self._turns:
@@ -190,6 +206,11 @@ class Delivery:
         else:
             self.exchange.turn_over(time.monotonic())
             self._start_task(self._flush)
+
+    def _is_left_behind(self) -> bool:
+        """Whether something is kept back that may go out, and nobody is about to send it."""
+        is_free = self._task is None and not self._writing.locked()
+        return is_free and bool(self._kept) and self.exchange.state is State.STREAMING
 
     @property
     def _loop(self) -> Runtime:
@@ -203,6 +224,9 @@ class Delivery:
         async def run() -> None:
             try:
                 await job()
+                if self.exchange.treated:
+                    # The application has completed its response while the first of it went out.
+                    await self._drain()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
                 if not self.exchange.is_moot(error):
                     self._error = error
@@ -213,6 +237,15 @@ class Delivery:
                 self._task = None
 
         self._task = self._loop.spawn(run)
+
+    async def _flush_apart(self) -> None:
+        """Send what is kept back, even if the caller is cancelled, which has not sent it."""
+        if self._task is None and self._kept:
+            self._start_task(self._flush)
+        if self._task is not None and self._delivered is not None:
+            await self._delivered.wait()
+        # What that has raised is the caller's to hear.
+        await self._flush()
 
     async def _drain(self) -> None:
         exchange = self.exchange

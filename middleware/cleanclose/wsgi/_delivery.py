@@ -204,7 +204,8 @@ class Delivery:
             if step.linger:
                 self._hand_over(blocks=blocks)
             exchange.responded(_now())
-        elif exchange.early and not exchange.body_complete:
+        elif not exchange.body_complete and (exchange.early or self.watch.read_error is not None):
+            # What is left of a body that could not be read would be the next request.
             self._side.close()
 
     def _drain(self) -> Step:
