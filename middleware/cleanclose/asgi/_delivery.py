@@ -209,7 +209,7 @@ class Delivery:
 
     def _is_left_behind(self) -> bool:
         """Whether something is kept back that may go out, and nobody is about to send it."""
-        is_free = self._task is None and not self._writing.locked()
+        is_free = self._task is None and not self._is_writing
         return is_free and bool(self._kept) and self.exchange.state is State.STREAMING
 
     @property
