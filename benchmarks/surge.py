@@ -205,7 +205,7 @@ def _streams(now: float) -> float:
 
 
 def _arrivals(traffic: Traffic, until: float) -> Iterator[tuple[float, Told]]:
-    """What is told, in the order of time."""
+    """The warnings, in the order of time."""
     rng = traffic.random
     most = 1.7
     per_second = traffic.level * (traffic.rate * (1 - _CLUMP) + _EARLY) * most
@@ -237,7 +237,7 @@ class Day:
     """What came of a simulated time."""
 
     told: int
-    """Events that the detector was told of."""
+    """Events that the detector has seen."""
     warnings: list[tuple[float, DepartureSurge]]
 
 
@@ -260,10 +260,10 @@ def random_day(traffic: Traffic, *, seconds: float = DAY, risk: float = 1e-9) ->
 
 
 def _sample(surge: Surge, traffic: Traffic, now: float, share: float = 0.0) -> None:
-    """Tell of the requests that a shim would have told of by now.
+    """Report the requests that a shim would have reported by now.
 
     Args:
-        surge: What is told.
+        surge: The detector.
         traffic: The requests.
         now: The time.
         share: The part of the requests that is a pattern's. They are all left.
@@ -342,7 +342,7 @@ PATTERNS: Final[dict[Cause, Callable[[Traffic, float], Told]]] = {
 
 
 def delay(cause: Cause, traffic: Traffic, *, per_second: float) -> tuple[float | None, list[Cause]]:
-    """How long a pattern goes on before it is told.
+    """How long a pattern goes on before its warning.
 
     Args:
         cause: Which pattern.
@@ -350,8 +350,8 @@ def delay(cause: Cause, traffic: Traffic, *, per_second: float) -> tuple[float |
         per_second: Departures of the pattern per second; on top of the random ones.
 
     Returns:
-        Seconds from its beginning, None if it was not told within ten minutes; and every cause
-        that was told.
+        Seconds from its beginning, None without a warning in ten minutes; and every cause
+        that was warned of.
     """
     surge = Surge()
     begins, ends = 3600.0, 4200.0
@@ -418,10 +418,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if causes:
         console.print(dict(causes))
     delays = Table(
-        title="Seconds until a pattern is told, at 10 requests/s with 1 % random departures",
+        title="Seconds until the warning of a pattern, at 10 requests/s with 1 % random departures",
         title_justify="left",
     )
-    for title in ("", "1/s", "5/s", "what else was told"):
+    for title in ("", "1/s", "5/s", "other warnings"):
         delays.add_column(title, justify="right" if title.endswith("/s") else "left")
     for cause in Cause:
         others: set[Cause] = set()

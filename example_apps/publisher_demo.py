@@ -1,4 +1,4 @@
-"""Let clients hang up on the publisher while RabbitMQ hangs up too, and show who is told of what.
+"""Let clients hang up on the publisher while RabbitMQ hangs up too, and show who learns what.
 
 ``python -m example_apps.publisher_demo``, from the root of the checkout, with rabbitmq-server and
 nginx installed. The service is started three times, each behind an nginx of its own: with

@@ -198,7 +198,7 @@ class Upload:
         os.fsync(self._file.fileno())
         self._file.close()
         # Two equal uploads may both come this far. The second rename replaces the file by one
-        # with the same content, so neither client is told anything untrue.
+        # with the same content, so what each client reads is true.
         self._path.replace(target)
         return StoredFile(digest=digest, size=self._received, path=target)
 

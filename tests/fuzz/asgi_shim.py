@@ -261,7 +261,7 @@ async def _both(conversation: Conversation) -> tuple[_Played, _Played, list[Even
     await _play(replace(conversation, cancel_at=None), _application(conversation, bare), bare)
     middleware = CleanCloseMiddleware(app, outlets=[events.append], **_SETTINGS)
     await _play(conversation, middleware, wrapped)
-    assert vars(middleware)["_parts"].setup.places.taken == 0, "a place was not given back"
+    assert vars(middleware)["_serving"].setup.places.taken == 0, "a place was not given back"
     for _ in range(3):
         await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}

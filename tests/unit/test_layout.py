@@ -229,3 +229,11 @@ def test_every_test_has_one_of_three_places() -> None:
         if path.relative_to(ROOT).parts[1] not in folders
     ]
     assert not beside
+
+
+def test_the_readme_of_the_tests_names_each_part_of_the_harness() -> None:
+    words = (ROOT / "tests" / "README.md").read_text("utf-8")
+    parts = {path.stem for path in (ROOT / "tests" / "harness").glob("*.py")} - {"__init__"}
+
+    assert parts
+    assert {part for part in parts if f"`{part}`" not in words} == set()

@@ -6,7 +6,7 @@ work with it.
 """
 
 from cleanclose.asgi._middleware import CleanCloseMiddleware
-from cleanclose.asgi._middleware import skip as leave_alone
+from cleanclose.asgi._serving import skip as leave_alone
 from cleanclose.core.asking import client_gone, raise_if_gone
 from cleanclose.core.stop import ClientLeft, Stoppable
 from cleanclose.stop import StopWork, client_left, stop_work

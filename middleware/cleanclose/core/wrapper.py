@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 __all__ = ["Wrapper"]
 
@@ -12,12 +12,15 @@ _COPYING: Final = frozenset(
 """Names under which `copy` and `pickle` look for an object's own methods. The application's make no
 copy of the middleware."""
 
+_OWN: Final = frozenset({"app", "_serving"})
+"""What leads to the application. On an object that is not constructed yet, looking for it there
+would ask for it again."""
+
 
 class Wrapper:
     """Shows the application's attributes as its own, and can be copied and pickled with it."""
 
-    _own: ClassVar[frozenset[str]] = frozenset({"app"})
-    """What leads to the application: looking for it there would ask for it again."""
+    __slots__ = ()
 
     @property
     def app(self) -> Any:
@@ -33,7 +36,6 @@ class Wrapper:
         self._begin()
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._own or name in _COPYING:
-            # Not constructed yet, or somebody makes a copy.
+        if name in _OWN or name in _COPYING:
             raise AttributeError(name)
         return getattr(self.app, name)

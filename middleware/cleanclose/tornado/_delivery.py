@@ -68,7 +68,7 @@ class Delivery:
             _clock(),
             server=TORNADO,
             connection=Connection(
-                lingers=can_linger() and descriptor_of(self._stream.socket) is not None
+                in_reach=can_linger() and descriptor_of(self._stream.socket) is not None
             ),
             headers=watch.headers,
         )

@@ -45,7 +45,7 @@ class Delivery:
             watch.environ, watch.stream, watch.server_start_response, watch.server
         )
         self._let_go: Callable[[], None] | None = None
-        known = side.traits(lingers=can_linger(), length=watch.expected_in)
+        known = side.traits(can_linger=can_linger(), length=watch.expected_in)
         if known.blocking:
             setup.places.hold_workers(side.threads)
         self.exchange = setup.begin_delivery(

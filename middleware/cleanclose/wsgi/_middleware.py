@@ -40,8 +40,6 @@ class CleanCloseMiddleware(Wrapper):
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
-    _own = frozenset({"app", "_serving"})
-
     def __init__(
         self,
         app: WSGIApp,

@@ -15,7 +15,7 @@ from cleanclose.core.tell.reporter import Reporter
 
 LAZY = Server("lazy", Continue.LAZY)
 CLIENT = "192.0.2.1"
-DIRECT = Connection(lingers=True)
+DIRECT = Connection(in_reach=True)
 
 
 class Upload(Watch):
@@ -78,7 +78,7 @@ def test_a_body_without_a_length_is_one_that_only_its_end_ends() -> None:
 
 @pytest.mark.parametrize(
     ("headers", "connection"),
-    [({"via": "1.1 proxy"}, DIRECT), ({}, Connection(lingers=True, proxied=True))],
+    [({"via": "1.1 proxy"}, DIRECT), ({}, Connection(in_reach=True, proxied=True))],
 )
 def test_a_proxy_shows_by_the_headers_or_by_the_connection(
     headers: dict[str, str], connection: Connection

@@ -34,7 +34,7 @@ def refused(events: list[Event]) -> tuple[Exchange, Setup]:
     setup = Setup(settings=Settings(), places=Places(1), reporter=Reporter([events.append]))
     now = time.monotonic()
     exchange = setup.begin_delivery(
-        Upload(now), now, server=UNKNOWN, connection=Connection(lingers=True), headers={}
+        Upload(now), now, server=UNKNOWN, connection=Connection(in_reach=True), headers={}
     )
     exchange.response_started(413, 0, now)
     exchange.response_completed(now)

@@ -436,10 +436,9 @@ class Exchange:
             case State.DRAINING:
                 return Read(self._drain.wait(now))
             case State.RESPONDING:
-                multiplexed = self._connection.multiplexed
                 return Respond(
-                    close=not multiplexed,
-                    linger=self._connection.lingers and not multiplexed and not self._unreadable,
+                    close=not self._connection.multiplexed,
+                    linger=self._connection.lingers and not self._unreadable,
                     in_one_piece=self._in_one_piece(),
                 )
             case State.DONE:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
+    "BODILESS",
     "CHUNKED",
     "NO_BODY",
     "WITHOUT_UPLOAD",
@@ -24,6 +25,10 @@ CHUNKED: Final = -1
 
 NO_BODY: Final = 0
 """No body, or a body that cannot be told apart from what follows it on the connection."""
+
+BODILESS: Final = frozenset({"GET", "HEAD"})
+"""Methods whose requests' bodies have no defined meaning (RFC 9110, sections 9.3.1 and 9.3.2).
+Where each look counts, nobody looks for one."""
 
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""

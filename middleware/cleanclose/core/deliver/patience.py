@@ -88,7 +88,7 @@ class Connection:
 
     Args:
         address: The client's address, for its share of the places; None if it is not known.
-        lingers: Whether the lingerer can take it over: its socket is in reach.
+        in_reach: Whether its socket is in reach, on a system where the lingerer can take it over.
         proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
         multiplexed: Whether other requests share it (HTTP/2 and 3). If so, it is never closed.
         blocking: Whether a worker waits while the body is drained, as on a WSGI server.
@@ -101,13 +101,18 @@ class Connection:
     """
 
     address: str | None = None
-    lingers: bool = False
+    in_reach: bool = False
     proxied: bool = False
     multiplexed: bool = False
     blocking: bool = False
     half_closes: bool = True
     framed: bool = True
     worker_timeout: float | None = None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether it lingers after an early response: others may still need a shared one."""
+        return self.in_reach and not self.multiplexed
 
 
 def patience_for(

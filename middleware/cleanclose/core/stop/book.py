@@ -68,6 +68,18 @@ class Stops:
         if not self._blocks and self.on_idle is not None:
             self.on_idle()
 
+    def may_hide_cancelling(self, *, failed: bool, quiet: bool) -> bool:
+        """Whether a cancellation from outside may have been lost in the stopped work.
+
+        A server may cancel a request within moments of the departure, and a block's own error then
+        takes the cancellation's place.
+
+        Args:
+            failed: Whether the application has raised.
+            quiet: Whether what it raised ends here.
+        """
+        return quiet if failed else self.stopped
+
     def ended(self, *, cut: bool, overdue: bool = False) -> None:
         """Note how work has ended.
 

@@ -14,7 +14,7 @@ from cleanclose.core.server import Continue, Server
 from cleanclose.core.settings import Settings
 
 FACTS = Facts(framework="wsgi", server="any", method="POST")
-PROXIED = Connection(address="192.0.2.1", lingers=True, proxied=True, blocking=True)
+PROXIED = Connection(address="192.0.2.1", in_reach=True, proxied=True, blocking=True)
 
 
 def draining(length: int) -> tuple[Exchange, Draining]:

@@ -80,7 +80,7 @@ def exchange(server: Server, *, awaits_continue: bool = False) -> Exchange:
         Settings(),
         Places(4),
         server=server,
-        connection=Connection(lingers=True),
+        connection=Connection(in_reach=True),
         facts=Facts(framework="test", server="test", method="POST"),
         length=10_000_000,
         awaits_continue=awaits_continue,

@@ -41,7 +41,7 @@ FACTS = Facts(framework="asgi", server="any", method="POST")
 SMALL = 1000
 LARGE = 64 * 1024 * 1024
 
-DIRECT = Connection(address="192.0.2.1", lingers=True)
+DIRECT = Connection(address="192.0.2.1", in_reach=True)
 PROXIED = dataclasses.replace(DIRECT, proxied=True)
 BLOCKING = dataclasses.replace(DIRECT, blocking=True)
 BLOCKING_PROXIED = dataclasses.replace(PROXIED, blocking=True)
@@ -978,7 +978,7 @@ CONNECTIONS = [
     NO_SOCKET,
     BLOCKING_NO_SOCKET,
     dataclasses.replace(BLOCKING_PROXIED, worker_timeout=20.0),
-    dataclasses.replace(MULTIPLEXED, lingers=True),
+    dataclasses.replace(MULTIPLEXED, in_reach=True),
 ]
 ROUNDING = 1e-6
 

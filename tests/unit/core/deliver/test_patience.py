@@ -50,9 +50,9 @@ def choose(
 @pytest.mark.parametrize(
     "connection",
     [
-        Connection(lingers=True),
-        Connection(lingers=True, proxied=True),
-        Connection(lingers=True, blocking=True),
+        Connection(in_reach=True),
+        Connection(in_reach=True, proxied=True),
+        Connection(in_reach=True, blocking=True),
         Connection(multiplexed=True),
         Connection(),
     ],
@@ -67,11 +67,11 @@ def test_a_client_that_waits_for_a_100_is_never_read_from(
 @pytest.mark.parametrize(
     ("connection", "left", "asks"),
     [
-        (Connection(lingers=True), MIB, False),
-        (Connection(lingers=True), None, False),
-        (Connection(lingers=True, blocking=True), 1, False),
-        (Connection(lingers=True), 1, True),
-        (Connection(lingers=True, proxied=True), MIB, True),
+        (Connection(in_reach=True), MIB, False),
+        (Connection(in_reach=True), None, False),
+        (Connection(in_reach=True, blocking=True), 1, False),
+        (Connection(in_reach=True), 1, True),
+        (Connection(in_reach=True, proxied=True), MIB, True),
         (Connection(multiplexed=True), MIB, True),
     ],
 )
@@ -88,9 +88,9 @@ def test_a_place_is_taken_only_for_who_waits(
     assert bool(asked) is asks
 
 
-LINGERS = Connection(lingers=True)
-PROXIED = Connection(lingers=True, proxied=True)
-WORKER = Connection(lingers=True, proxied=True, blocking=True)
+LINGERS = Connection(in_reach=True)
+PROXIED = Connection(in_reach=True, proxied=True)
+WORKER = Connection(in_reach=True, proxied=True, blocking=True)
 
 
 @pytest.mark.parametrize(
@@ -99,12 +99,12 @@ WORKER = Connection(lingers=True, proxied=True, blocking=True)
         (LINGERS, SMALL_REMAINDER, Patience.SHORT, Patience.ARRIVED),
         (LINGERS, SMALL_REMAINDER + 1, Patience.NONE, Patience.NONE),
         (LINGERS, None, Patience.ARRIVED, Patience.ARRIVED),
-        (Connection(lingers=True, blocking=True), 1, Patience.ARRIVED, Patience.ARRIVED),
+        (Connection(in_reach=True, blocking=True), 1, Patience.ARRIVED, Patience.ARRIVED),
         (PROXIED, MIB, Patience.DUE, Patience.NONE),
         (WORKER, MIB, Patience.DUE, Patience.ARRIVED),
         (Connection(multiplexed=True), MIB, Patience.DUE, Patience.NONE),
         (Connection(blocking=True), MIB, Patience.DUE, Patience.NONE),
-        (Connection(lingers=True, framed=False), 1, Patience.NONE, Patience.NONE),
+        (Connection(in_reach=True, framed=False), 1, Patience.NONE, Patience.NONE),
     ],
 )
 def test_the_choice_with_a_place_and_without(
