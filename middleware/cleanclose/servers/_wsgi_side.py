@@ -35,7 +35,7 @@ class WsgiSide:
     def __init__(
         self, environ: Mapping[str, Any], stream: Any, start_response: object, server: Server
     ) -> None:
-        self.server = server
+        self.server: Server = server
         """What is special about the server."""
         self.response: object = wsgi_response(start_response, server)
         """Its own object behind ``start_response``; None if others hide it."""

@@ -10,7 +10,14 @@ from cleanclose.core.deliver.pieces import may_block
 from cleanclose.core.events import Phase
 from cleanclose.core.server import Server
 
-__all__ = ["fails_early", "is_stopped", "may_be_early", "may_read_ahead", "needs_reader"]
+__all__ = [
+    "fails_early",
+    "is_stopped",
+    "leaves_rest",
+    "may_be_early",
+    "may_read_ahead",
+    "needs_reader",
+]
 
 
 def is_stopped(watch: Watch) -> bool:
@@ -50,6 +57,17 @@ def fails_early(watch: Watch, error: BaseException) -> bool:
         body_complete=watch.body_arrived or watch.body_complete,
         stopped=is_stopped(watch),
     )
+
+
+def leaves_rest(exchange: Exchange) -> bool:
+    """Whether an early response leaves a part of the body on the connection.
+
+    What follows it there can be no request.
+
+    Args:
+        exchange: The exchange, whose response is complete.
+    """
+    return exchange.early and not exchange.body_complete
 
 
 def may_read_ahead(exchange: Exchange) -> bool:
