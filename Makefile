@@ -55,14 +55,17 @@ define install
 	@touch $@
 endef
 
+# Each has what those before it have: pip is asked once, also where several targets run side by side.
 $(VENV)/.stamp-demo: pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,'.[demo]')
 
 $(VENV)/.stamp-test: pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group test --group stacks)
+	@touch $(VENV)/.stamp-demo
 
 $(VENV)/.stamp-dev: pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,'.[all$(comma)demo]' --group dev)
+	@touch $(VENV)/.stamp-demo $(VENV)/.stamp-test
 
 $(LOWEST_VENV)/.stamp-test: pyproject.toml constraints.txt constraints-lowest.txt
 	$(call install,$(LOWEST_VENV),constraints-lowest.txt,'.[all$(comma)demo]' --group test)

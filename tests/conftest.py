@@ -122,10 +122,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-def pytest_collection_finish() -> None:
-    """What is imported stays; looking through it would be most of what `gc.collect` takes."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays: looking through it again and again takes a fifth of the time."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        # Otherwise it would be most of what each `gc.collect` of a test takes.
+        gc.freeze()
+        gc.enable()
 
 
 def _row_of(item: pytest.Item) -> str:

@@ -45,6 +45,12 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "levels": (f"{_UNIT}/test_levels.py",),
     "blame.calls": (f"{_UNIT}/blame/test_calls.py", "tests/unit/asgi"),
     "blame.websockets": (f"{_UNIT}/blame/test_websockets.py",),
+    "blame.blocking": (f"{_UNIT}/blame/test_blocking.py", "tests/unit/wsgi"),
+    "blame.closing": (f"{_UNIT}/blame/test_closing.py", "tests/unit/tornado"),
+    "deliver.draining": (f"{_UNIT}/deliver/test_draining.py",),
+    "deliver.pieces": (f"{_UNIT}/deliver/test_pieces.py",),
+    "deliver.limit": (f"{_UNIT}/deliver/test_limit.py",),
+    "setup": (f"{_UNIT}/test_setup.py", "tests/unit/asgi/test_middleware.py"),
     "blame.judge": (f"{_UNIT}/blame", "tests/unit/asgi", "tests/unit/wsgi"),
 }
 """Modules of the core, and the unit tests that are to notice a change of them, quick ones first."""

@@ -96,18 +96,29 @@ def stacks() -> dict[str, Stack]:
     return {row.name: wire.fuzzed_stack(row) for row in rows}
 
 
-def _wire(chosen: Sequence[Stack], conversations: int, seed: int) -> bool:
+def _wire(chosen: Sequence[Stack], conversations: int, seed: int, first: int) -> bool:
     table = Table(title=f"the wire, seed {seed}")
-    for column in ("server", "conversations", "requests run", "wrong"):
+    for column in ("server", "conversations", "a second", "requests run", "wrong", "only once"):
         table.add_column(column)
     good = True
     for stack in chosen:
-        run, wrong = wire.fuzz(stack, conversations=conversations, seed=seed)
-        table.add_row(stack.name, str(conversations), str(run), str(len(wrong)))
-        print(f"{stack.name}: {run} requests run, {len(wrong)} wrong", flush=True)
-        for each in wrong[:10]:
+        found = wire.fuzz(stack, conversations=conversations, seed=seed, first=first)
+        table.add_row(
+            stack.name,
+            str(conversations),
+            f"{conversations / found.seconds:.0f}",
+            str(found.run),
+            str(len(found.wrong)),
+            str(found.once.total()),
+        )
+        print(
+            f"{stack.name}: {found.run} requests run in {found.seconds:.0f} s, "
+            f"{len(found.wrong)} wrong, only once: {dict(found.once)}",
+            flush=True,
+        )
+        for each in found.wrong[:20]:
             print(f"  {each}", flush=True)
-        good = good and not wrong
+        good = good and not found.wrong
     Console().print(table)
     return good
 
@@ -123,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=_PARTS, action="append", help="default: all three")
     parser.add_argument("--examples", type=int, default=500, help="of each table and shim")
     parser.add_argument("--conversations", type=int, default=100, help="on the wire, per server")
+    parser.add_argument("--first", type=int, default=0, help="number of the first conversation")
     parser.add_argument("--seed", type=int, default=None, help="of the wire; default: a new one")
     options = parser.parse_args(arguments)
     parts = options.only or _PARTS
@@ -135,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         known = stacks()
         chosen = [known[name] for name in options.servers] or list(known.values())
         seed = random.randrange(10**6) if options.seed is None else options.seed
-        good = _wire(chosen, options.conversations, seed) and good
+        good = _wire(chosen, options.conversations, seed, options.first) and good
     return 0 if good else 1
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import Event, UploadDrained
+from cleanclose.core.deliver.patience import TURNS
 
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
 
@@ -34,6 +35,10 @@ _PATIENCE: Final = 1.0
 
 class BoomError(Exception):
     """The application's own."""
+
+
+class MisuseError(Exception):
+    """The server's, for a message at the wrong place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +62,20 @@ class Conversation:
     """Whether the server's ``send`` raises when the client has left (ASGI 2.4)."""
     cancel_at: int | None
     """After how many turns of the loop the request is cancelled."""
+    cancels: int
+    """How many times, once a turn: anyio's scopes go on until the request has ended."""
+    misuses: bool
+    """Whether the application also sends what may not be sent at that place."""
+    catches: bool
+    """Whether it goes on after what the server raises of that."""
+    listens: bool
+    """Whether another of its tasks receives meanwhile, as frameworks wait for a departure."""
 
 
 _ACTIONS: Final = st.one_of(
-    st.tuples(st.sampled_from(["read", "start", "pause", "read", "start"]), st.just(0)),
+    st.tuples(st.sampled_from(["read", "start", "read", "start"]), st.just(0)),
+    # Up to where a response that is kept back goes out.
+    st.tuples(st.just("pause"), st.one_of(st.just(1), st.integers(TURNS - 3, TURNS + 5))),
     st.tuples(st.sampled_from(["piece", "end", "end"]), st.sampled_from([0, 1, 10, 70_000])),
     st.tuples(st.sampled_from(["fail", "return"]), st.just(0)),
 )
@@ -78,6 +93,10 @@ CONVERSATIONS: Final = st.builds(
     http_version=st.sampled_from(["1.1", "1.1", "2", "1.0"]),
     raises_when_gone=st.booleans(),
     cancel_at=st.one_of(st.none(), st.integers(0, 25)),
+    cancels=st.sampled_from([1, 1, 2, 100]),
+    misuses=st.booleans(),
+    catches=st.booleans(),
+    listens=st.booleans(),
 )
 """Any of them."""
 
@@ -88,6 +107,8 @@ class _Played:
 
     received: list[object] = field(default_factory=list[object])
     sent: list[Message] = field(default_factory=list[Message])
+    raised: list[int] = field(default_factory=list[int])
+    """Behind how many good messages the server has raised for a bad one."""
     done: list[Message] = field(default_factory=list[Message])
     """What the application has sent, as far as its ``send`` has returned."""
     outcome: object = None
@@ -167,9 +188,12 @@ class _Server:
         await asyncio.sleep(0)
         if self.gone and self.conversation.raises_when_gone:
             raise OSError("the client has left")
-        assert not self.played.complete, "something was sent behind the end"
         started = any(each["type"] == "http.response.start" for each in self.played.sent)
-        assert started is (message["type"] != "http.response.start"), "the order is wrong"
+        is_start = message["type"] == "http.response.start"
+        if self.played.complete or started is is_start:
+            # As uvicorn does.
+            assert self.conversation.misuses, "the order is wrong"
+            raise MisuseError
         self.played.sent.append(dict(message))
 
 
@@ -177,24 +201,49 @@ def _application(conversation: Conversation, played: _Played) -> Any:
     total = sum(size for action, size in conversation.actions if action in ("piece", "end"))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        if not conversation.listens:
+            await act(receive, send)
+            return
+        listening = asyncio.ensure_future(listen(receive))
+        try:
+            await act(receive, send)
+        finally:
+            listening.cancel()
+            await asyncio.wait([listening])
+
+    async def listen(receive: Any) -> None:
+        kind = None
+        while kind != "http.disconnect":
+            kind = (await receive())["type"]
+
+    async def act(receive: Any, send: Any) -> None:
         started = ended = False
 
         async def say(message: Message) -> None:
-            await send(dict(message))
-            played.done.append(message)
+            try:
+                await send(dict(message))
+            except MisuseError:
+                played.raised.append(len(played.done))
+                if not conversation.catches:
+                    raise
+            else:
+                played.done.append(message)
 
         for action, size in conversation.actions:
             if action == "read":
+                if conversation.listens:
+                    continue
                 message = await receive()
                 size = len(message.get("body", b""))
                 played.received.append((message["type"], size, message.get("more_body")))
             elif action == "pause":
-                await asyncio.sleep(0)
+                for _ in range(size or 1):
+                    await asyncio.sleep(0)
             elif action == "fail":
                 raise BoomError
             elif action == "return":
                 return
-            elif action == "start" and not started:
+            elif action == "start" and (conversation.misuses or not started):
                 started = True
                 length = [(b"content-length", str(_until_end(conversation)).encode())]
                 headers = length if conversation.response_length else []
@@ -205,7 +254,7 @@ def _application(conversation: Conversation, played: _Played) -> Any:
                         "headers": headers,
                     }
                 )
-            elif action in ("piece", "end") and started and not ended:
+            elif action in ("piece", "end") and (conversation.misuses or (started and not ended)):
                 ended = action == "end"
                 body = b"y" * size
                 await say({"type": "http.response.body", "body": body, "more_body": not ended})
@@ -231,8 +280,9 @@ async def _play(conversation: Conversation, app: Any, played: _Played) -> None:
     server = _Server(conversation, played)
     task = asyncio.ensure_future(app(server.scope(), server.receive, server.send))
     turns = 0
-    while not task.done() and turns < 60:
-        if turns == conversation.cancel_at:
+    while not task.done() and turns < 400:
+        cancel_at = conversation.cancel_at
+        if cancel_at is not None and cancel_at <= turns < cancel_at + conversation.cancels:
             task.cancel()
         await asyncio.sleep(0)
         turns += 1
@@ -247,7 +297,7 @@ async def _play(conversation: Conversation, app: Any, played: _Played) -> None:
         played.outcome = "returned"
     except asyncio.CancelledError:
         played.outcome = "cancelled"
-    except (BoomError, OSError, AssertionError) as error:
+    except (BoomError, MisuseError, OSError, AssertionError) as error:
         if isinstance(error, AssertionError):
             raise
         played.outcome = type(error)
@@ -288,10 +338,14 @@ def check(conversation: Conversation, runner: asyncio.Runner) -> None:
         return
     assert wrapped.received == bare.received
     if conversation.raises_when_gone and conversation.ending != "end":
-        # A drain finds out that the client has left; bare, nobody may have asked.
-        assert bare.body.startswith(wrapped.body)
+        # A drain finds out that the client has left; bare, nobody may have asked. Who listens finds
+        # out at a moment of its own.
+        assert conversation.listens or conversation.misuses or bare.body.startswith(wrapped.body)
         # And what the server would have said to a head is said to nobody while it is kept back.
-        assert wrapped.outcome in (bare.outcome, "returned", BoomError)
+        assert conversation.misuses or wrapped.outcome in (bare.outcome, "returned", BoomError)
+        return
+    if conversation.misuses:
+        _check_misuse(bare, wrapped)
         return
     with contextlib.suppress(IndexError):
         assert wrapped.sent[0]["status"] == bare.sent[0]["status"]
@@ -303,6 +357,13 @@ def check(conversation: Conversation, runner: asyncio.Runner) -> None:
     assert wrapped.outcome == bare.outcome or (
         bare.outcome is OSError and wrapped.outcome == "returned"
     )
+
+
+def _check_misuse(bare: _Played, wrapped: _Played) -> None:
+    assert wrapped.body == bare.body
+    assert wrapped.complete == bare.complete
+    assert wrapped.raised == bare.raised
+    assert wrapped.outcome == bare.outcome
 
 
 def _check_cancelled(conversation: Conversation, bare: _Played, wrapped: _Played) -> None:

@@ -63,6 +63,8 @@ class Conversation:
     actions: tuple[tuple[str, int], ...]
     """What it does then, one after the other."""
     status: int
+    after: Literal["", "write", "flush", "finish", "fail"]
+    """What it does when it has finished."""
     follows: bool
     """Whether a second request comes right behind the first one."""
 
@@ -83,6 +85,7 @@ CONVERSATIONS: Final = st.builds(
     answers=st.sampled_from(["prepare", "piece", "body"]),
     actions=st.lists(_ACTIONS, max_size=5).map(tuple),
     status=st.sampled_from([200, 204, 303, 413]),
+    after=st.sampled_from(["", "", "write", "flush", "finish", "fail"]),
     follows=st.booleans(),
 )
 """Any of them."""
@@ -147,6 +150,17 @@ def _application(conversation: Conversation, played: _Played) -> Application:
                     case _:
                         break
             await self._say()
+            match conversation.after:
+                case "write":
+                    self.write(b"late")  # pyright: ignore[reportUnknownMemberType]
+                case "flush":
+                    await self.flush()
+                case "finish":
+                    await self._say(b"late")
+                case "fail":
+                    raise BoomError
+                case _:
+                    pass
 
         async def _say(self, body: bytes | None = None) -> None:
             done = self.finish(body)  # pyright: ignore[reportUnknownMemberType]

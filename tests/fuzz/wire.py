@@ -1,152 +1,113 @@
-"""The same bytes to a server bare and wrapped: what is run, and what is answered.
+"""The same bytes to a server bare and wrapped: what is run, what is answered, and what is left.
 
-A conversation is up to four requests on one connection: any framing, good ones and bad ones, cut
-off anywhere, in any pieces. Their bodies consist of requests. Nothing may be run that the bare
-server does not run, but for requests that the client has really sent: behind an early response the
-middleware keeps a connection that a bare server may close. And the n-th answer is the n-th
-request's.
+Theory of operation. `tests.fuzz.scripts` makes conversations. One asyncio client has many of them
+at once with the bare server and with the wrapped one, and waits for what ends each of them: the
+server's close, or the answer to the last request. Where neither can come (the client has sent half
+a request and waits), it leaves after a short silence.
+
+Nothing may be run that the bare server does not run, but for requests that the client has really
+sent: behind an early response the middleware keeps a connection that a bare server may close. The
+n-th answer is the n-th request's, with the status and what the application has read as bare. The
+wrapped server ends each connection that the bare one ends, and makes no mistake of framing that the
+bare one does not make. In the end no socket is left, and nothing is logged that is not logged bare.
+
+Servers race with their clients, so both may differ by chance: whatever differs is played again,
+alone, until the bare server does the same, or often enough to be sure that it never does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import functools
-import random
+import math
+import os
+import re
 import socket
+import struct
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 from cleanclose.testing import WireReader
-from tests.harness.apps import fuzzed, routes
+from tests.fuzz.scripts import Script, script_of
+from tests.harness.apps import fuzzed
 from tests.harness.asking import get_json
-from tests.harness.processes import ServerProcess
+from tests.harness.processes import ServerProcess, process_tree
 from tests.harness.stacks import Stack
 
 if TYPE_CHECKING:
     from cleanclose.core import SettingsOptions
 
-__all__ = ["Script", "fuzz", "fuzzed_stack", "script_of"]
+__all__ = ["Found", "fuzz", "fuzzed_stack"]
 
-_AT_ONCE: Final = 6
-_SMUGGLED: Final = b"GET /read?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
-_BATCH: Final = 50
-_LIMIT: Final = 2.0
-"""Seconds for one conversation, in which a server may wait for what never comes."""
-_QUIET: Final = 0.3
-_ANSWERS: Final = 20.0
+_BATCH: Final = 500
+_PARTS: Final = 8
+"""Into which a batch is divided that a server does not survive, until it is one conversation."""
+_SILENCE: Final = 0.15
+"""Seconds without a byte after which a client gives up that has sent half a request."""
+_LONG_SILENCE: Final = 0.8
+"""The same when it is played again: longer than the middleware waits for a small rest of a body."""
+_PATIENCE: Final = 15.0
+"""Seconds for anything that has to come: more than any server's own time-out."""
+_DEAD: Final = 20.0
 """Seconds after which a server that answers nobody counts as dead."""
+_GONE: Final = 2.0
+"""Seconds after which one counts as dead on whose port nobody listens."""
+_REPLAYS: Final = 6
+"""Times that a bare server may do the same, before it counts as one that never does."""
+_TIMES_LOST: Final = 4
+"""Times that an answer must be lost of these."""
+_MOST_REPLAYED: Final = 40
+"""Differences that are played again, of those of one batch."""
+_SETTINGS: Final[SettingsOptions] = {
+    "idle_seconds": 0.3,
+    "hold_seconds": 0.05,
+    "max_seconds": 1.0,
+}
+_LOUD: Final = re.compile(r"ERROR|CRITICAL|WARNING|^[\w.]*(Error|Exception)\b")
+_VARIES: Final = re.compile(r"\w+ (http:/)?/\S*|0x[0-9a-f]+|'[^']*'|\"[^\"]*\"|\d+")
+
+
+@dataclass
+class Found:
+    """What came of the conversations with one server."""
+
+    run: int = 0
+    """Requests that the wrapped server has run."""
+    seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list[str])
+    once: Counter[str] = field(default_factory=Counter[str])
+    """Kinds of differences that did not come again when they were played again."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Script:
-    """One conversation, as it goes on the wire."""
-
-    name: str
-    data: bytes
-    """All of it, in the end cut off."""
-    cuts: tuple[int, ...]
-    """Where it is sent in pieces."""
-    good: frozenset[str]
-    """The names of requests that anybody may run: those before and at the first bad framing."""
-    ending: str
-    """``close``, ``half`` (a FIN, then reading) or ``stay``."""
+class _Answer:
+    name: str | None
+    status: int
+    read: str | None
+    body: bytes
+    keeps_alive: bool
 
 
-def script_of(seed: str) -> Script:
-    """The conversation that belongs to a seed."""
-    rng = random.Random(seed)
-    data = b""
-    good: set[str] = set()
-    is_good = True
-    for number in range(rng.choice((1, 1, 2, 3, 4))):
-        name = f"{seed}-{number}".replace(" ", "-")
-        request, framed = _request(rng, name)
-        data += request
-        if is_good:
-            good.add(name)
-        is_good = is_good and framed
-    if rng.random() < 0.35:
-        data = data[: rng.randrange(1, len(data) + 1)]
-    cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice((0, 0, 1, 2))))
-    return Script(
-        name=seed.replace(" ", "-"),
-        data=data,
-        cuts=tuple(cuts),
-        good=frozenset(good),
-        ending=rng.choice(("close", "half", "half", "stay")),
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """What a client has got of a server."""
+
+    answers: tuple[_Answer, ...] = ()
+    faults: frozenset[str] = frozenset()
+    ended: Literal["fin", "reset", "answered", "silence", "hang", "left", "refused"] = "left"
 
 
-def _request(rng: random.Random, name: str) -> tuple[bytes, bool]:
-    """One request; and whether what follows it is where everybody says."""
-    path = rng.choice((fuzzed.READ, routes.REFUSE, routes.REFUSE, fuzzed.SOME))
-    size = rng.choice((0, 1, 40, 400, 5000, 70_000, 400_000))
-    body = (_SMUGGLED * (size // len(_SMUGGLED) + 1))[:size]
-    version = rng.choice(("1.1", "1.1", "1.1", "1.0"))
-    headers = [f"Host: {name[:10]}"]
-    framing = rng.choices(
-        ("length", "chunked", "none", "odd"), (5, 4 if version == "1.1" else 0, 1, 2)
-    )[0]
-    good = True
-    match framing:
-        case "length":
-            headers.append(f"Content-Length: {size}")
-        case "chunked":
-            headers.append("Transfer-Encoding: chunked")
-            body = _chunked(rng, body)
-        case "none":
-            body = b""
-        case _:
-            good = False
-            headers += rng.choice(_ODD)
-            body = rng.choice((body, _chunked(rng, body)))
-    if rng.random() < 0.2:
-        headers.append(f"Connection: {rng.choice(('close', 'keep-alive'))}")
-    if rng.random() < 0.1:
-        headers.append("Expect: 100-continue")
-    if rng.random() < 0.2:
-        headers.append(f"X-Forwarded-For: 192.0.2.{rng.randrange(9)}")
-    method = "POST" if framing != "none" else "GET"
-    head = "\r\n".join([f"{method} {path}?{name} HTTP/{version}", *headers]) + "\r\n\r\n"
-    if good and framing == "chunked" and rng.random() < 0.1:
-        # A bad chunk somewhere.
-        place = rng.randrange(len(body))
-        body = body[:place] + rng.choice((b"\r\n", b"zz", b"0\r\n\r\n")) + body[place:]
-        good = False
-    return head.encode() + body, good
+@dataclass(frozen=True, kw_only=True)
+class _Outcome:
+    """What a server has made of one script."""
 
-
-_ODD: Final = (
-    ["Content-Length: 10", "Content-Length: 20"],
-    ["Content-Length: 10", "Transfer-Encoding: chunked"],
-    ["Transfer-Encoding: chunked", "Content-Length: 3"],
-    ["Transfer-Encoding: gzip, chunked"],
-    ["Transfer-Encoding: xchunked"],
-    ["Transfer-Encoding: chunked, identity"],
-    ["Transfer-Encoding : chunked"],
-    ["Transfer-Encoding:\tchunked"],
-    ["Content-Length: -1"],
-    ["Content-Length: +10"],
-    ["Content-Length: 0x10"],
-    ["Content-Length: 10, 10"],
-    ["Content-Length:"],
-    ["Content-Length: 1_0"],
-)
-
-
-def _chunked(rng: random.Random, body: bytes) -> bytes:
-    out = b""
-    while body:
-        size = min(len(body), rng.choice((1, 33, 4096, 65536)) if len(body) < 9000 else 65536)
-        extension = b";a=b" if rng.random() < 0.1 else b""
-        out += b"%x%s\r\n%s\r\n" % (size, extension, body[:size])
-        body = body[size:]
-    trailer = b"X-Trailer: 1\r\n" if rng.random() < 0.1 else b""
-    return out + b"0\r\n" + trailer + b"\r\n"
+    said: _Said
+    run: tuple[str, ...]
 
 
 def fuzzed_stack(row: Stack) -> Stack:
@@ -160,116 +121,375 @@ def fuzzed_stack(row: Stack) -> Stack:
     return replace(row, command=command, env={**row.env, "TEST_APP": "fuzzed_wsgi"})
 
 
-def _converse(port: int, script: Script) -> list[tuple[int, bytes]]:
-    """Say it; the complete answers, each with its body."""
-    wire = WireReader()
-    for _ in range(8):
-        wire.expect("POST")
-    deadline = time.monotonic() + _LIMIT
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
-        sock.settimeout(_LIMIT)
-        with contextlib.suppress(OSError):
-            before = 0
-            for cut in (*script.cuts, len(script.data)):
-                sock.sendall(script.data[before:cut])
-                before = cut
-            if script.ending == "half":
-                sock.shutdown(socket.SHUT_WR)
-        if script.ending != "close":
-            sock.settimeout(_QUIET)
-            while time.monotonic() < deadline and (data := sock.recv(1 << 20)):
-                wire.feed(data)
-    wire.end("timeout")
-    return [(each.status, each.body) for each in wire.responses]
+def _at_once(stack: Stack) -> int:
+    if stack.interface != "wsgi" or "gevent" in stack.name or "eventlet" in stack.name:
+        return 64
+    # As many as threads, or one of them and one in the backlog.
+    return 6 if stack.concurrent else 2
+
+
+class _Client(asyncio.Protocol):
+    """One end of a conversation."""
+
+    def __init__(self, script: Script) -> None:
+        self.wire = WireReader()
+        for request in script.requests:
+            self.wire.expect(request.method, continue_expected=request.expects)
+        for _ in range(8):
+            self.wire.expect()
+        self.ended: Literal["fin", "reset"] | None = None
+        self.moved = asyncio.Event()
+        self._wanted = len(script.requests) if script.complete == len(script.requests) else 1 << 30
+
+    @property
+    def is_answered(self) -> bool:
+        return len(self.wire.responses) >= self._wanted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        sock: socket.socket = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def data_received(self, data: bytes) -> None:
+        self.wire.feed(data)
+        self.moved.set()
+
+    def eof_received(self) -> bool:
+        self.ended = "fin"
+        self.moved.set()
+        # To close is the client's.
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = self.ended or ("fin" if exc is None else "reset")
+        self.moved.set()
+
+    async def wait(self, patience: float) -> Literal["fin", "reset", "answered", "silence"]:
+        """Wait for the end, whatever that is."""
+        while True:
+            if self.is_answered:
+                return "answered"
+            if self.ended is not None:
+                return self.ended
+            self.moved.clear()
+            try:
+                async with asyncio.timeout(patience):
+                    await self.moved.wait()
+            except TimeoutError:
+                return "silence"
+
+
+async def _converse(port: int, script: Script, silence: float) -> _Said:
+    """Say it; what the server has said."""
+    loop = asyncio.get_running_loop()
+    try:
+        transport, client = await loop.create_connection(lambda: _Client(script), "127.0.0.1", port)
+    except OSError:
+        return _Said(ended="refused")
+    try:
+        before = 0
+        for cut in (*script.cuts, len(script.data)):
+            transport.write(script.data[before:cut])
+            before = cut
+            # Long enough for a loop to read it as a piece of its own, most of the time.
+            await asyncio.sleep(0.001)
+        if script.ending == "close":
+            return _Said()
+        if script.ending == "reset":
+            sock: socket.socket = transport.get_extra_info("socket")
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+            return _Said()
+        if script.ending == "half" and not transport.is_closing():
+            with contextlib.suppress(OSError):
+                transport.write_eof()
+        stays = script.ending == "stay"
+        ended = await client.wait(silence if stays else _PATIENCE)
+        client.wire.end(ended if ended in ("fin", "reset") else "timeout")
+        return _said(
+            client.wire,
+            "hang" if ended == "silence" and not stays else ended,
+            whole=script.complete == len(script.requests),
+        )
+    finally:
+        transport.close()
+
+
+def _said(wire: WireReader, ended: object, *, whole: bool) -> _Said:
+    transcript = wire.transcript()
+    faults = {fault.name for fault in transcript.faults}
+    if ended not in ("fin", "reset") or not whole:
+        # The client has left, in the middle of something maybe, or has cut off its own request.
+        faults = {each for each in faults if not each.startswith(("TRUNCATED", "UNTERMINATED"))}
+    return _Said(
+        answers=tuple(
+            _Answer(
+                name=each.header(fuzzed.NAME),
+                status=each.status,
+                read=each.header(fuzzed.READ_HEADER),
+                body=each.body,
+                keeps_alive=each.keeps_alive,
+            )
+            for each in wire.responses
+        ),
+        faults=frozenset(faults),
+        ended=ended,  # type: ignore[arg-type]
+    )
+
+
+class _Side:
+    """One server, bare or wrapped, and what it has run so far."""
+
+    def __init__(self, stack: Stack, *, wrapped: bool) -> None:
+        self.process = stack.process(wrapped=wrapped, settings=_SETTINGS if wrapped else None)
+        self.at_once = _at_once(stack)
+        self.deaths = 0
+
+    async def play(
+        self, scripts: Sequence[Script], silence: float = _SILENCE
+    ) -> list[_Outcome] | None:
+        """Have these conversations; None if the server has died of them."""
+        places = asyncio.Semaphore(self.at_once)
+
+        async def one(script: Script) -> _Said:
+            async with places:
+                return await _converse(self.process.port, script, silence)
+
+        said = await asyncio.gather(*map(one, scripts))
+        names = await asyncio.to_thread(_executed, self.process)
+        if names is None:
+            self.deaths += 1
+            await asyncio.to_thread(self._start_again)
+            return None
+        run: dict[str, list[str]] = {}
+        for name in names:
+            run.setdefault(_script_name(name), []).append(name)
+        return [
+            _Outcome(said=each, run=tuple(run.get(script.name, ())))
+            for script, each in zip(scripts, said, strict=True)
+        ]
+
+    def _start_again(self) -> None:
+        self.process.stop()
+        self.process.start()
+
+    def sockets(self) -> int:
+        """How many sockets the server has."""
+        found = 0
+        for pid in process_tree(self.process.pid):
+            with contextlib.suppress(OSError):
+                for entry in Path(f"/proc/{pid}/fd").iterdir():
+                    with contextlib.suppress(OSError):
+                        found += os.readlink(entry).startswith("socket:")
+        return found
+
+    def loud(self) -> Counter[str]:
+        """The lines of its log that somebody would read, but for events, without what differs."""
+        lines = self.process.log_text().splitlines()
+        return Counter(
+            _VARIES.sub("#", line)[:160]
+            for line in lines
+            if _LOUD.search(line) and "event=" not in line
+        )
+
+
+def _script_name(request: str) -> str:
+    """The script that a request belongs to: ``12-3-0``, or ``smuggled-12-3`` and what follows."""
+    parts = request.removeprefix("smuggled-").split("-")
+    return "-".join(parts[:2])
 
 
 def _executed(server: ServerProcess) -> list[str] | None:
     """What it has run, when it has stopped running anything more; None if it serves no more."""
     found: list[str] = []
-    deadline = time.monotonic() + _ANSWERS
+    deadline = time.monotonic() + _DEAD
     quiet = 0
     while quiet < 2:
         try:
             more: list[str] = get_json(server.port, fuzzed.EXECUTED)
-        except (OSError, HTTPException):
-            if time.monotonic() > deadline:
+        except (OSError, HTTPException) as error:
+            if isinstance(error, ConnectionRefusedError):
+                deadline = min(deadline, time.monotonic() + _GONE)
+            if time.monotonic() > deadline or not server.alive:
                 return None
             time.sleep(0.1)
             continue
         found += more
         quiet = 0 if more else quiet + 1
-        time.sleep(0.1)
+        time.sleep(0.02)
     return found
 
 
-def fuzz(stack: Stack, *, conversations: int, seed: int) -> tuple[int, list[str]]:
+def fuzz(stack: Stack, *, conversations: int, seed: int, first: int = 0) -> Found:
     """So many conversations with one server, bare and wrapped.
 
-    Returns:
-        How many requests the wrapped one has run, and what is wrong.
+    Args:
+        stack: The server, from `fuzzed_stack`.
+        conversations: How many.
+        seed: Of all of them.
+        first: The number of the first one.
     """
-    wrong: list[str] = []
-    run = bare_deaths = wrapped_deaths = 0
-    settings: SettingsOptions = {"idle_seconds": 0.5, "hold_seconds": 0.1, "max_seconds": 1.0}
-    with (
-        stack.process(wrapped=False) as bare,
-        stack.process(wrapped=True, settings=settings) as wrapped,
-        ThreadPoolExecutor(_AT_ONCE if stack.concurrent else 2) as pool,
-    ):
-        for first in range(0, conversations, _BATCH):
-            scripts = [
-                script_of(f"{seed} {number}")
-                for number in range(first, min(first + _BATCH, conversations))
-            ]
-            bare_answers, by_bare = _batch(bare, scripts, pool)
-            answers, by_wrapped = _batch(wrapped, scripts, pool)
-            bare_deaths += by_bare is None
-            wrapped_deaths += by_wrapped is None
-            wrong += [
-                f"{script.name}: {said}"
-                for script, given, before in zip(scripts, answers, bare_answers, strict=True)
-                # waitress drops a request without a body that expects a 100, for one.
-                if (said := _misplaced(script, given)) and not _misplaced(script, before)
-            ]
-            if by_bare is None or by_wrapped is None:
-                # What has been run is gone with its process.
-                continue
-            run += len(by_wrapped)
-            allowed = {*by_bare, *(name for script in scripts for name in script.good)}
-            wrong += [f"run, and not bare: {name}" for name in by_wrapped if name not in allowed]
-            wrong += _smuggled(by_bare, by_wrapped)
-    if wrapped_deaths > bare_deaths:
-        wrong.append(f"it has died {wrapped_deaths} times, bare {bare_deaths} times")
-    return run, wrong
+    found = Found()
+    began = time.monotonic()
+    bare, wrapped = _Side(stack, wrapped=False), _Side(stack, wrapped=True)
+    with bare.process, wrapped.process, asyncio.Runner() as runner:
+        before = bare.sockets(), wrapped.sockets()
+        for start in range(first, first + conversations, _BATCH):
+            numbers = range(start, min(start + _BATCH, first + conversations))
+            scripts = [script_of(f"{seed}-{number}") for number in numbers]
+            runner.run(_compare(bare, wrapped, scripts, found))
+        found.wrong += _left_over(bare, wrapped, before)
+        loud = bare.loud()
+        found.wrong += [
+            f"logged {count} times, and never bare: {line}"
+            for line, count in wrapped.loud().items()
+            if line not in loud
+        ]
+    if wrapped.deaths > bare.deaths:
+        found.wrong.append(f"it has died {wrapped.deaths} times, bare {bare.deaths} times")
+    found.seconds = time.monotonic() - began
+    return found
 
 
-def _batch(
-    server: ServerProcess, scripts: Sequence[Script], pool: ThreadPoolExecutor
-) -> tuple[list[list[tuple[int, bytes]]], list[str] | None]:
-    answers = list(pool.map(functools.partial(_converse, server.port), scripts))
-    executed = _executed(server)
-    if executed is None:
-        print(f"{server.name} serves no more: {scripts[0].name} or one behind it", flush=True)
-        server.stop()
-        server.start()
-    return answers, executed
+def _left_over(bare: _Side, wrapped: _Side, before: tuple[int, int]) -> list[str]:
+    """What is left of more sockets than bare, of which a server may keep some, when all is over."""
+    deadline = time.monotonic() + _PATIENCE
+    while (more := wrapped.sockets() - before[1]) > max(0, bare.sockets() - before[0]):
+        if time.monotonic() > deadline:
+            return [f"{more} sockets more than before"]
+        time.sleep(0.1)
+    return []
 
 
-def _smuggled(by_bare: list[str], by_wrapped: list[str]) -> list[str]:
-    bare, wrapped = by_bare.count("smuggled"), by_wrapped.count("smuggled")
-    return [f"parts of bodies run: {bare} bare, {wrapped} wrapped"] if wrapped > bare else []
+async def _compare(bare: _Side, wrapped: _Side, scripts: Sequence[Script], found: Found) -> None:
+    by_bare, by_wrapped = await asyncio.gather(bare.play(scripts), wrapped.play(scripts))
+    if by_bare is None or by_wrapped is None:
+        if len(scripts) == 1:
+            whom = "the bare" if by_bare is None else "the wrapped"
+            print(f"{whom} server serves no more: {scripts[0].name}", flush=True)
+        else:
+            size = math.ceil(len(scripts) / _PARTS)
+            for first in range(0, len(scripts), size):
+                await _compare(bare, wrapped, scripts[first : first + size], found)
+        return
+    found.run += sum(len(outcome.run) for outcome in by_wrapped)
+    suspects = [
+        (script, kind, words)
+        for script, before, now in zip(scripts, by_bare, by_wrapped, strict=True)
+        for kind, words in _differences(script, before, now).items()
+    ]
+    for script, kind, words in suspects[:_MOST_REPLAYED]:
+        if await _is_certain(bare, wrapped, script, kind):
+            found.wrong.append(f"{script.name}: {kind}: {words}")
+        else:
+            found.once[kind] += 1
+    if len(suspects) > _MOST_REPLAYED:
+        found.wrong.append(f"{len(suspects)} differences in one batch")
 
 
-def _misplaced(script: Script, answers: list[tuple[int, bytes]]) -> str | None:
+async def _is_certain(bare: _Side, wrapped: _Side, script: Script, kind: str) -> bool:
+    """Whether only the wrapped server does it, if each has one conversation at a time."""
+    wanted = _TIMES_LOST if kind == "lost" else 1
+    befores: list[_Outcome] = []
+    if kind.startswith("run") and (twin := await bare.play([_twin(script)])):
+        befores += [replace(each, said=_Said()) for each in twin]
+    nows: list[_Outcome] = []
+    if kind == "lost" and script.ending == "half":
+        # Whoever ends its sending at once races with servers that close then.
+        script = replace(script, ending="stay")
+    for _ in range(_REPLAYS):
+        before = await bare.play([script], _LONG_SILENCE)
+        now = await wrapped.play([script], _LONG_SILENCE)
+        if before is None or now is None:
+            return True
+        befores += before
+        nows = [
+            each
+            for each in (*nows, *now)
+            if all(kind in _differences(script, other, each) for other in befores)
+        ]
+        if not nows:
+            return False
+    return len(nows) >= wanted
+
+
+def _twin(script: Script) -> Script:
+    """The same with an application that reads each body.
+
+    Whatever a bare server runs then it would also run if it did not close behind an early response.
+    """
+    data = script.data
+    for each in script.requests:
+        old, new = (f"{path}?{each.name}".encode() for path in (each.path, fuzzed.READ))
+        data = data.replace(old, new)
+    return replace(script, data=data, cuts=())
+
+
+def _differences(script: Script, bare: _Outcome, wrapped: _Outcome) -> Mapping[str, str]:
+    """What is wrong with the wrapped server's outcome, by its kind."""
+    wrong: dict[str, str] = {}
+    allowed = {*bare.run, *script.good}
+    if more := [name for name in wrapped.run if name not in allowed]:
+        wrong["run"] = f"{more[:3]}, which bare does not run"
+    if len(wrapped.run) > len(bare.run) and (twice := _twice(wrapped.run, bare.run)):
+        wrong["run twice"] = f"{twice[:3]}"
+    if (said := _misplaced(script, wrapped.said)) and not _misplaced(script, bare.said):
+        wrong["answer"] = said
+    more_faults = wrapped.said.faults - bare.said.faults
+    # A server that reads on may answer what is wrong behind a request in the middle of its answer.
+    if more_faults and script.is_plain:
+        wrong[f"framing {min(more_faults)}"] = f"{sorted(more_faults)}"
+    if wrapped.said.ended == "hang" != bare.said.ended:
+        wrong["hang"] = f"bare ends with {bare.said.ended}"
+    if wrapped.said.ended == "refused" != bare.said.ended:
+        wrong["refused"] = "nobody accepts the connection"
+    if wrapped.said.ended != "left" and (lost := _lost(script, bare.said, wrapped.said)):
+        wrong["lost"] = lost
+    return wrong
+
+
+def _twice(run: Iterable[str], bare: Iterable[str]) -> list[str]:
+    before = Counter(bare)
+    return [name for name, times in Counter(run).items() if times > max(1, before[name])]
+
+
+def _misplaced(script: Script, said: _Said) -> str | None:
     """Whether the n-th answer of the application is not the n-th request's."""
-    for number, (status, body) in enumerate(answers):
-        said = body.decode("latin-1")
-        if not said.startswith(script.name + "-"):
-            if said == "smuggled" and f"{script.name}-{number}" not in script.good:
-                # Bare servers do it too: counted above.
-                return None
+    for number, answer in enumerate(said.answers):
+        if answer.name is None:
             # The server's own: it ends the connection.
-            return None if status >= 400 else f"answer {number}: {status} {said[:80]!r}"
-        if said != f"{script.name}-{number}":
-            return f"answer {number} is {said[:80]!r}"
+            good = answer.status >= 400
+            return None if good else f"answer {number}: {answer.status} {answer.body[:80]!r}"
+        if answer.name.startswith("smuggled") and f"{script.name}-{number}" not in script.good:
+            # Bare servers do it too: what is run is compared.
+            return None
+        if answer.name != f"{script.name}-{number}":
+            return f"answer {number} is {answer.name}"
+    return None
+
+
+def _lost(script: Script, bare: _Said, wrapped: _Said) -> str | None:
+    """Whether a complete request has an answer bare, and wrapped another one or none."""
+    for number in range(min(script.complete, len(bare.answers))):
+        before = bare.answers[number]
+        if number >= len(wrapped.answers):
+            return f"answer {number}: {before.status} bare, none wrapped"
+        now = wrapped.answers[number]
+        if not script.is_plain and None in (before.name, now.name):
+            # A server that reads on answers what is wrong behind it, as it does where an
+            # application reads; and one that leaves trailers on the connection is helped.
+            return None
+        if now.name is None and (now.name, now.status) == (before.name, before.status):
+            # A server's own page, with a traceback maybe.
+            return None
+        if (now.name, now.status, now.read, now.body) != (
+            (before.name, before.status, before.read, before.body)
+        ):
+            return (
+                f"answer {number}: {before.name} {before.status} {before.read} {before.body[:60]!r}"
+                f" bare, {now.name} {now.status} {now.read} {now.body[:60]!r} wrapped"
+            )
+        if not now.keeps_alive or script.requests[number].path == fuzzed.STREAM:
+            # Its head is out before anybody knows that it is an early one.
+            return None
     return None

@@ -10,12 +10,12 @@ import io
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from hypothesis import strategies as st
 
 from cleanclose.core import Event, UploadDrained
-from cleanclose.core.deliver.places import Places
+from cleanclose.core.setup import Setup
 from cleanclose.wsgi import CleanCloseMiddleware
 
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
@@ -25,6 +25,10 @@ _STATUS: Final = {200: "200 OK", 204: "204 No Content", 303: "303 See Other", 41
 
 class BoomError(Exception):
     """The application's own."""
+
+
+class MisuseError(Exception):
+    """The server's, for a call that PEP 3333 forbids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,12 @@ class Conversation:
     write_fails: int | None
     """Which of the server's writes finds that the client has left."""
     proxied: bool
+    starts: Literal["once", "twice", "again", "never"]
+    """How often it calls ``start_response``; "again" is with an ``exc_info``."""
+    writes_late: bool
+    """Whether it calls ``write()`` when it is closed."""
+    closes_at: int | None
+    """At which piece the server ends the response, as for a HEAD."""
 
 
 CONVERSATIONS: Final = st.builds(
@@ -71,6 +81,9 @@ CONVERSATIONS: Final = st.builds(
     reads_in_body=st.booleans(),
     write_fails=st.one_of(st.none(), st.none(), st.integers(0, 3)),
     proxied=st.booleans(),
+    starts=st.sampled_from(["once", "once", "once", "twice", "again", "never"]),
+    writes_late=st.booleans(),
+    closes_at=st.one_of(st.none(), st.none(), st.integers(0, 3)),
 )
 """Any of them."""
 
@@ -136,6 +149,7 @@ class _Application:
     def __init__(self, conversation: Conversation, played: _Played) -> None:
         self.conversation = conversation
         self.played = played
+        self.write: Any = None
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
         conversation = self.conversation
@@ -150,11 +164,12 @@ class _Application:
             headers.append(("Content-Length", str(sum(conversation.pieces))))
         if conversation.shape == "generator":
             return self._generated(start_response, headers, stream)
-        write = start_response(_STATUS[conversation.status], headers)
+        write = self._start(start_response, headers)
         body = [b"y" * size for size in conversation.pieces]
         if conversation.shape == "write":
-            for piece in body:
-                write(piece)
+            if write is not None:
+                for piece in body:
+                    write(piece)
             return []
         if conversation.shape == "list":
             return body
@@ -162,8 +177,22 @@ class _Application:
         return _Closeable(pieces, self) if conversation.shape == "closeable" else pieces
 
     def _generated(self, start_response: Any, headers: Any, stream: Any) -> Iterator[bytes]:
-        start_response(_STATUS[self.conversation.status], headers)
+        self._start(start_response, headers)
         yield from self._pieces(stream)
+
+    def _start(self, start_response: Any, headers: Any) -> Any:
+        status, starts = _STATUS[self.conversation.status], self.conversation.starts
+        if starts == "never":
+            return None
+        self.write = start_response(status, headers)
+        if starts == "twice":
+            start_response("200 OK", [])
+        elif starts == "again":
+            try:
+                raise BoomError
+            except BoomError:
+                start_response("500 Oh", [("X-Again", "1")], sys.exc_info())
+        return self.write
 
     def _pieces(self, stream: Any) -> Iterator[bytes]:
         for number, size in enumerate(self.conversation.pieces):
@@ -204,6 +233,8 @@ class _Closeable:
 
     def close(self) -> None:
         self.owner.played.closed += 1
+        if self.owner.conversation.writes_late and self.owner.write is not None:
+            self.owner.write(b"late")
         if self.owner.conversation.fails == "in close":
             raise BoomError
 
@@ -215,7 +246,8 @@ def _serve(app: Any, conversation: Conversation, played: _Played) -> None:
 
     def write(data: bytes) -> None:
         nonlocal writes
-        assert head, "a write before start_response"
+        if not head:
+            raise MisuseError
         if played.status is None and data:
             played.status, played.headers = head[0], head[1]
         if data:
@@ -228,7 +260,8 @@ def _serve(app: Any, conversation: Conversation, played: _Played) -> None:
         try:
             if exc_info is not None and played.status is not None:
                 raise exc_info[1].with_traceback(exc_info[2])
-            assert exc_info is not None or not head, "start_response twice"
+            if exc_info is None and head:
+                raise MisuseError
             head[:] = [status, list(headers)]
         finally:
             exc_info = None
@@ -236,10 +269,13 @@ def _serve(app: Any, conversation: Conversation, played: _Played) -> None:
 
     result = app(_environ(conversation), start_response)
     try:
-        for piece in result:
+        for number, piece in enumerate(result):
+            if number == conversation.closes_at:
+                break
             write(piece)
         if played.status is None:
-            assert head, "no start_response"
+            if not head:
+                raise MisuseError
             played.status, played.headers = head[0], head[1]
     finally:
         close = getattr(result, "close", None)
@@ -251,7 +287,7 @@ def _play(app: Any, conversation: Conversation, played: _Played) -> None:
     try:
         _serve(app, conversation, played)
         played.outcome = "returned"
-    except (BoomError, OSError) as error:
+    except (BoomError, MisuseError, OSError) as error:
         played.outcome = type(error)
 
 
@@ -275,9 +311,8 @@ def check(conversation: Conversation) -> None:
     )
     _play(middleware, conversation, wrapped)
     serving: object = vars(middleware)["_serving"]
-    setup: object = vars(serving)["_setup"]
-    places = cast("Places | None", vars(setup)["_places"])
-    assert places is None or places.taken == 0, "a place was not given back"
+    setup: Setup = vars(serving)["_setup"]
+    assert setup.places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
     assert bare.read[: len(wrapped.read)] == wrapped.read

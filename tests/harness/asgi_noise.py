@@ -48,11 +48,19 @@ _UVICORN: Final = (
     "--no-access-log",
     "--timeout-graceful-shutdown=2",
 )
+# Without a worker, which would be a Python of its own, and not forked as this process is.
+_HYPERCORN: Final = (
+    *_PYTHON,
+    "hypercorn",
+    "--workers=0",
+    "--bind=127.0.0.1:{port}",
+    "--graceful-timeout=1",
+)
 _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn-h11": (*_UVICORN, "--loop=asyncio", "--http=h11", "--ws=websockets-sansio"),
     "uvicorn-httptools": (*_UVICORN, "--loop=asyncio", "--http=httptools", "--ws=wsproto"),
     "uvicorn-uvloop": (*_UVICORN, "--loop=uvloop", "--http=httptools", "--ws=websockets"),
-    "hypercorn": (*_PYTHON, "hypercorn", "--bind=127.0.0.1:{port}", "--graceful-timeout=1"),
+    "hypercorn": _HYPERCORN,
     "gunicorn": (
         *_PYTHON,
         "gunicorn",
@@ -62,16 +70,11 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
         "--timeout=120",
         "--graceful-timeout=1",
         "--no-control-socket",
-        # By default it cancels what goes on for three seconds behind its client's back.
-        "--asgi-disconnect-grace-period=60",
+        # By default it cancels what goes on for three seconds behind its client's back. What it never
+        # tells the application of ends only then.
+        "--asgi-disconnect-grace-period=15",
     ),
-    "hypercorn-trio": (
-        *_PYTHON,
-        "hypercorn",
-        "--bind=127.0.0.1:{port}",
-        "--graceful-timeout=1",
-        "--worker-class=trio",
-    ),
+    "hypercorn-trio": (*_HYPERCORN, "--worker-class=trio"),
     "daphne": (*_PYTHON, "daphne", "-b", "127.0.0.1", "-p", "{port}"),
     "granian": (*_PYTHON, "granian", "--interface=asgi", "--host=127.0.0.1", "--port={port}"),
 }

@@ -9,10 +9,13 @@ module as ``python -m`` does (`runpy`), and ends as any Python does.
 What keeps that as real as a start:
 
 - Nothing is read ahead but what the server or its application import by themselves when they
-  start, and nothing of this repository: neither the application nor cleanclose.
+  start. The application itself is not; cleanclose is, as with ``gunicorn --preload``, but where an
+  application changes what cleanclose finds (`tests.harness.hiding`).
 - Only servers that a fork is nothing to: none that patches threads or starts any when it is
   imported. With a variable for the interpreter (``PYTHON...``) in its environment a server gets
   an interpreter of its own, and so does every server where coverage is measured.
+- Many are started without it: granian, uWSGI, all of gevent and of eventlet, and what
+  `example_apps` and their tests start.
 
 A bed is the parent of its servers. Each has a connection to who has asked for it: its id comes
 there first, and its status when it has ended. The nursery ends with the run, however that ends.
@@ -24,6 +27,7 @@ import ast
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib
 import json
 import os
@@ -39,6 +43,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tests.harness.hiding import HIDE
 from tests.harness.paths import ROOT
 
 __all__ = ["VARIABLE", "Forked", "Nursery", "forked", "what_it_imports"]
@@ -48,12 +53,35 @@ VARIABLE: Final = "CLEANCLOSE_NURSERY"
 
 _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
     "uvicorn": ("uvicorn.main", "uvicorn.lifespan.on"),
-    "gunicorn": ("gunicorn.app.wsgiapp", "gunicorn.workers.base"),
-    "hypercorn": ("hypercorn.run",),
+    "gunicorn": ("gunicorn.app.wsgiapp", "gunicorn.workers.base", "logging.config"),
+    "hypercorn": ("hypercorn.run", "hypercorn.asyncio.run"),
+    # Not its own modules: they make the reactor, and with it a loop.
+    "daphne": ("autobahn.websocket.protocol", "twisted.internet.endpoints", "twisted.web.http"),
 }
 """What is run with ``-m``, and what it imports whatever it serves."""
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "--http=h11": ("uvicorn.protocols.http.h11_impl",),
+    "--http=httptools": ("uvicorn.protocols.http.httptools_impl",),
+    "--loop=uvloop": ("uvloop",),
+    "--worker-class=asgi": ("gunicorn.workers.gasgi",),
+    "--worker-class=gthread": ("gunicorn.workers.gthread",),
+    "--worker-class=sync": ("gunicorn.workers.sync",),
+    "--worker-class=trio": ("hypercorn.trio.run",),
+    "--worker-class=uvicorn.workers.UvicornWorker": ("uvicorn.workers",),
+    # Words of `serve_wsgi` and `noise_wsgi`.
+    "cheroot": ("cheroot.wsgi",),
+    "waitress": ("waitress",),
+    "werkzeug": ("werkzeug.serving",),
+}
+"""What it imports for a word of its command."""
+_FRAMEWORKS: Final = frozenset(
+    {"bottle", "falcon", "fastapi", "flask", "litestar", "pyramid", "quart", "starlette"}
+)
+"""What an application imports for its ``TEST_FRAMEWORK``."""
 _APPS: Final = "tests.harness.apps."
-_OURS: Final = frozenset({"tests", "example_apps", "benchmarks", "cleanclose"})
+_SERVE_WSGI: Final = f"{_APPS}serve_wsgi"
+_OURS: Final = frozenset({"tests", "example_apps", "benchmarks"})
+"""Not read ahead, but looked through."""
 _NEVER: Final = ("gevent", "eventlet", "serve_mod_wsgi")
 """In an argument: what patches, or runs another program."""
 _LARGEST: Final = 1 << 17
@@ -162,7 +190,7 @@ def forked(
     unusual = any(each.startswith("PYTHON") for each in environment.keys() - {"PYTHONUNBUFFERED"})
     if not name or unusual or environment.get("PYTHONUNBUFFERED") != "1":
         return None
-    imports = what_it_imports(tuple(command))
+    imports = what_it_imports(tuple(command), environment)
     if imports is None:
         return None
     seed = _Seed(
@@ -182,27 +210,43 @@ def forked(
         raise
 
 
-@functools.cache
-def what_it_imports(command: tuple[str, ...]) -> tuple[str, ...] | None:
-    """What a server imports in any case, of what is not ours; None if it is not to be forked."""
+def what_it_imports(
+    command: tuple[str, ...], environment: Mapping[str, str]
+) -> tuple[str, ...] | None:
+    """What a server imports in any case, of what is read ahead; None if it is not to be forked.
+
+    Args:
+        command: The program and its arguments.
+        environment: What the application reads its choices from.
+    """
     if command[:2] != (sys.executable, "-m") or len(command) < 4:
         return None
     if any(name in word for word in command for name in _NEVER):
         return None
     module = command[2]
-    found = {*_SERVERS.get(module, ())}
-    if module.startswith(_APPS):
-        found |= _read(module)
-    elif module not in _SERVERS:
+    if not module.startswith(_APPS) and module not in _SERVERS:
         return None
-    if command[-1].startswith(_APPS):
-        found |= _read(command[-1].partition(":")[0])
+    found = {*_SERVERS.get(module, ())}
+    for word in command[3:]:
+        found.update(_OPTIONS.get(word, ()))
+    apps = [module, command[-1].partition(":")[0]]
+    if module == _SERVE_WSGI:
+        apps.append(f"{_APPS}{environment.get('TEST_APP', 'raw_wsgi')}")
+    for app in apps:
+        if app.startswith(_APPS):
+            found |= _read(app)
+    found |= _FRAMEWORKS & {environment.get("TEST_FRAMEWORK", "")}
+    if HIDE in environment:
+        found = {name for name in found if name.partition(".")[0] != "cleanclose"}
     return tuple(sorted(found))
 
 
 @functools.cache
 def _read(module: str) -> frozenset[str]:
-    """What a module of ours imports at its top, directly or through others of ours."""
+    """What a module of ours imports at its top, directly or through others of ours.
+
+    Of cleanclose also what a function imports: that is where an application is made.
+    """
     found: set[str] = set()
     seen: set[str] = set()
     left = {module}
@@ -214,12 +258,15 @@ def _read(module: str) -> frozenset[str]:
             continue
         path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
         if path.exists():
-            for node in ast.parse(path.read_text("utf-8")).body:
+            tree = ast.parse(path.read_text("utf-8"))
+            for node in tree.body:
                 left |= _named(node) - seen
+            for node in ast.walk(tree):
+                left |= {each for each in _named(node) if each.startswith("cleanclose.")} - seen
     return frozenset(found)
 
 
-def _named(node: ast.stmt) -> set[str]:
+def _named(node: ast.AST) -> set[str]:
     if isinstance(node, ast.Import):
         return {alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -267,6 +314,8 @@ def _tend(name: str) -> _Seed | None:
 def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
     """Fork servers until the nursery has ended; in a server, what it is to run."""
     _import(imports)
+    # A server that ends looks through all that is left, which takes longer than its start.
+    gc.freeze()
     waiting: dict[int, socket.socket] = {}
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)

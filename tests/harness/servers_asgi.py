@@ -36,6 +36,8 @@ _PYTHON: Final = (sys.executable, "-m")
 _HYPERCORN: Final = (
     *_PYTHON,
     "hypercorn",
+    # In the process that is forked: a worker would be a Python of its own.
+    "--workers=0",
     "--bind=127.0.0.1:{port}",
     "--graceful-timeout=1",
     # It waits for so long behind the end of a client's sending, too.

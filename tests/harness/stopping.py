@@ -30,13 +30,14 @@ def stopping(row: Stack) -> Stack:
     """The same server with the application of these tests, and patience.
 
     hypercorn closes a connection that has been idle for so long, bare as well, and sees too late
-    that a request was in it: a busy machine looks like clients that stay and are cut off.
+    that a request was in it: a busy machine looks like clients that stay and are cut off. It keeps
+    one for as long whose client has ended its sending, and its tasks with it.
     """
     command = tuple(
         each.replace("starlette_app", "stopping_asgi").replace("tornado_app", "stopping_tornado")
         for each in row.command
     )
-    return with_keep_alive(replace(row, name=f"stopping-{row.name}", command=command), 60)
+    return with_keep_alive(replace(row, name=f"stopping-{row.name}", command=command), 15)
 
 
 def with_keep_alive(row: Stack, seconds: int) -> Stack:

@@ -12,6 +12,7 @@ import os
 import threading
 import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,17 +74,46 @@ def _raised_in(error: BaseException) -> str | None:
     return frames[-1].name if frames else None
 
 
+@dataclass
+class _Taken:
+    """What has been read of a file: who waits for a line looks often, and only what is new."""
+
+    size: int = 0
+    records: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    events: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    notes: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+
+    def take(self, path: Path) -> None:
+        """Read what has been written since."""
+        with path.open("rb") as file:
+            file.seek(self.size)
+            # Behind the last end of a line somebody may be writing.
+            whole, end, _ = file.read().rpartition(b"\n")
+        self.size += len(whole + end)
+        for line in whole.splitlines():
+            entry: dict[str, Any] = json.loads(line)
+            if _NOTE in entry:
+                self.notes.add((entry[_NOTE], entry["who"]))
+            else:
+                (self.events if "event" in entry else self.records).append(entry)
+
+
+_TAKEN: Final[dict[Path, _Taken]] = {}
+
+
+def _taken(path: Path) -> _Taken:
+    """All that is in a file by now; for one who holds the lock."""
+    taken = _TAKEN.setdefault(path, _Taken())
+    if path.exists():
+        taken.take(path)
+    return taken
+
+
 def read_tap(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
     """The records and the events that a server has written so far."""
-    records: list[Mapping[str, Any]] = []
-    events: list[Mapping[str, Any]] = []
-    if path.exists():
-        # Behind the last end of a line somebody may be writing.
-        for line in path.read_text("utf-8").rpartition("\n")[0].splitlines():
-            entry: dict[str, Any] = json.loads(line)
-            if _NOTE not in entry:
-                (events if "event" in entry else records).append(entry)
-    return records, events
+    with _LOCK:
+        taken = _taken(path)
+        return list(taken.records), list(taken.events)
 
 
 def note(what: str, who: str) -> None:
@@ -94,8 +124,8 @@ def note(what: str, who: str) -> None:
 
 def noted(path: Path, what: str, who: str) -> bool:
     """Whether that has been written."""
-    line = json.dumps({_NOTE: what, "who": who})
-    return path.exists() and line in path.read_text("utf-8").splitlines()
+    with _LOCK:
+        return (what, who) in _taken(path).notes
 
 
 def _write(entry: Mapping[str, object]) -> None:

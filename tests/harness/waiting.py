@@ -12,7 +12,7 @@ LIMIT: Final = 60.0
 """Seconds after which nothing comes any more, on the slowest machine."""
 
 _FIRST_PAUSE: Final = 0.01
-_LONGEST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 0.25
 
 
 def until(is_so: Callable[[], object], what: object = None, seconds: float = LIMIT) -> None:

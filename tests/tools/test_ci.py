@@ -24,14 +24,22 @@ def run(line: str, make: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("line", ["step make lint", "side_by_side lint docs", "tested test"])
+LINES: Final = (
+    "step make lint",
+    "side_by_side lint docs",
+    "tested test",
+    "begin bench\nfinished bench",
+)
+
+
+@pytest.mark.parametrize("line", LINES)
 def test_what_fails_ends_the_run(line: str) -> None:
     ran = run(line, "return 2")
     assert ran.returncode != 0
     assert "went on" not in ran.stdout
 
 
-@pytest.mark.parametrize("line", ["step make lint", "side_by_side lint docs", "tested test"])
+@pytest.mark.parametrize("line", LINES)
 def test_what_does_not_fail_goes_on(line: str) -> None:
     assert run(line, "return 0").stdout.endswith("went on\n")
 
@@ -41,3 +49,10 @@ def test_what_fails_beside_others_is_looked_at_again() -> None:
     assert ran.returncode == 0
     assert "=== failed (1)" in ran.stdout
     assert ran.stdout.endswith("went on\n")
+
+
+def test_what_was_begun_is_shown_where_it_is_waited_for() -> None:
+    ran = run("begin bench\necho meanwhile\nfinished bench", 'echo "made $1"')
+    assert ran.returncode == 0
+    said = ran.stdout.splitlines()
+    assert said.index("meanwhile") < said.index("made bench") < said.index("went on")

@@ -11,10 +11,11 @@ from typing import Final
 
 import pytest
 
+from tests.harness.hiding import HIDE
 from tests.harness.nursery import VARIABLE, what_it_imports
 from tests.harness.paths import ROOT
 from tests.harness.processes import ServerProcess
-from tests.harness.stacks import SERVERS
+from tests.harness.stacks import SERVERS, Stack
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has one")
@@ -31,12 +32,16 @@ def parent(pid: int) -> int:
 
 
 @pytest.mark.parametrize("stack", SERVERS, ids=str)
-def test_nothing_of_ours_is_read_ahead(stack: object) -> None:
-    command = getattr(stack, "command", ())
-    imports = what_it_imports(command)
+def test_no_application_is_read_ahead_and_no_cleanclose_that_is_to_find_something_else(
+    stack: Stack,
+) -> None:
+    imports = what_it_imports(stack.command, {})
     assert imports
-    ours = ("tests", "cleanclose", "example_apps")
-    assert not [name for name in imports if name.partition(".")[0] in ours]
+    packages = {name.partition(".")[0] for name in imports}
+    assert "cleanclose" in packages
+    assert not packages & {"tests", "example_apps"}
+    hiding = what_it_imports(stack.command, {HIDE: "anyio:nothing"})
+    assert hiding == tuple(name for name in imports if not name.startswith("cleanclose."))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +61,7 @@ def test_nothing_of_ours_is_read_ahead(stack: object) -> None:
     ],
 )
 def test_what_patches_or_is_another_program_is_started(command: tuple[str, ...]) -> None:
-    assert what_it_imports(command) is None
+    assert what_it_imports(command, {}) is None
 
 
 @pytest.mark.skipif(VARIABLE not in os.environ, reason="this run has no nursery")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 import tomllib
@@ -40,7 +41,8 @@ MOST_OF_A_FUNCTION = 50
 """Lines."""
 
 
-def imported_modules(path: Path, package: str) -> set[str]:
+@functools.cache
+def imported_modules(path: Path, package: str) -> frozenset[str]:
     """Name every module that a file imports, also inside functions, in absolute form."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"), str(path))):
@@ -54,13 +56,13 @@ def imported_modules(path: Path, package: str) -> set[str]:
             found.add(base)
             # `from cleanclose import core` names the module in the alias only.
             found.update(f"{base}.{alias.name}" for alias in node.names)
-    return found
+    return frozenset(found)
 
 
-def package_imports(name: str) -> dict[str, set[str]]:
+def package_imports(name: str) -> dict[str, frozenset[str]]:
     """Map each file of a package to the modules that it imports."""
     folder = PACKAGES[name]
-    imports: dict[str, set[str]] = {}
+    imports: dict[str, frozenset[str]] = {}
     for path in sorted(folder.rglob("*.py")):
         inner = path.relative_to(folder).parent.parts
         package = ".".join(("cleanclose", name, *inner))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -18,11 +18,15 @@ from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.patience import TURNS, turn_of
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
+from cleanclose.core.server import Server
 from cleanclose.core.setup import Setup
-from cleanclose.linger import descriptor_of, hand_over
+from cleanclose.linger import Taken, descriptor_of, hand_over
 from cleanclose.servers import Calls, Stopping
 
 __all__ = ["Delivery"]
+
+_LOOKS: Final = 4
+"""Turns of the loop in which nearly every server has sent a response, and closed behind it."""
 
 
 class Delivery:
@@ -36,6 +40,8 @@ class Delivery:
         calls: The server's callables.
         is_app_receiving: Whether the application has a call of ``receive`` under way.
         setup: What all exchanges share.
+        server: The server.
+        sock: The client's socket, or what stands in for it; None if it is not in reach.
     """
 
     def __init__(
@@ -44,9 +50,14 @@ class Delivery:
         calls: Calls,
         is_app_receiving: Callable[[], bool],
         setup: Setup,
+        *,
+        server: Server,
+        sock: object,
     ) -> None:
         self.exchange = exchange
         self.calls = calls
+        self.server = server
+        self._sock = sock
         self._is_app_receiving = is_app_receiving
         self._setup = setup
         self._kept: list[Message] = []
@@ -54,11 +65,13 @@ class Delivery:
         self._stopping = Stopping(calls)
         # The application and a task of ours may both have something to send, and several tasks of
         # the application may be at work.
-        self._writing = anyio.Lock(fast_acquire=True)
+        self._is_writing = False
+        self._written = Bell()
         self._received = Bell()
         # From here on: only once there is something to wait for.
         self._runtime: Runtime | None = None
         self._task: object | None = None
+        self._reader: object | None = None
         self._delivered: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
@@ -73,7 +86,7 @@ class Delivery:
         """
         if not self.exchange.early:
             self.exchange.app_read(time.monotonic())
-            await self._flush()
+            await self._flush_apart()
         # Checked again: another task of the application may have completed the response. The
         # servers themselves say this then. The drain may have taken their message, and some send it
         # only once.
@@ -91,6 +104,11 @@ class Delivery:
         now = time.monotonic()
         step: Step
         match message["type"]:
+            case "http.response.start" | "http.response.body" as kind if not exchange.takes(
+                head=kind == "http.response.start"
+            ):
+                await self._misplaced(message)
+                return
             case "http.response.start":
                 if message.get("trailers", False):
                     # The end is then another message than the last piece of the body.
@@ -112,13 +130,20 @@ class Delivery:
         self._kept.append(message)
         await self._do(step)
 
+    async def _misplaced(self, message: Message) -> None:
+        """Let the server say to the application what it says to a message at this place."""
+        if self._task is not None and self._delivered is not None:
+            await self._delivered.wait()
+        await self._flush()
+        await self.calls.send(message)
+
     async def app_failed(self) -> None:
         """It has raised, and the code that answers for it does not want the body."""
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
             # The code that answers does not read, and what has come since may fill a queue.
-            if self.exchange.early and needs_reader(self.exchange, self.calls.server, 0):
+            if self.exchange.early and needs_reader(self.exchange, self.server, 0):
                 self._task = self._loop.spawn(self._read_on)
 
     async def app_ended(self, *, failed: bool) -> None:
@@ -130,7 +155,7 @@ class Delivery:
         step = self.exchange.app_ended(time.monotonic())
         if self._delivered is not None:
             await self._drained(self._delivered)
-        elif isinstance(step, Done):
+        if isinstance(step, Done):
             try:
                 await self._flush()
             except Exception:
@@ -170,6 +195,10 @@ class Delivery:
     def _turn(self) -> None:
         if self.exchange.state is not State.KEPT:
             self._turns = 0
+            if self._is_left_behind():
+                # What another task of the application has received ended the wait, and the one that
+                # responds may have nothing more to say for a long time.
+                self._start_task(self._flush)
             return
         self._turns -= 1
         if self._turns:
@@ -177,6 +206,11 @@ class Delivery:
         else:
             self.exchange.turn_over(time.monotonic())
             self._start_task(self._flush)
+
+    def _is_left_behind(self) -> bool:
+        """Whether something is kept back that may go out, and nobody is about to send it."""
+        is_free = self._task is None and not self._is_writing
+        return is_free and bool(self._kept) and self.exchange.state is State.STREAMING
 
     @property
     def _loop(self) -> Runtime:
@@ -190,6 +224,9 @@ class Delivery:
         async def run() -> None:
             try:
                 await job()
+                if self.exchange.treated:
+                    # The application has completed its response while the first of it went out.
+                    await self._drain()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
                 if not self.exchange.is_moot(error):
                     self._error = error
@@ -200,6 +237,15 @@ class Delivery:
                 self._task = None
 
         self._task = self._loop.spawn(run)
+
+    async def _flush_apart(self) -> None:
+        """Send what is kept back, even if the caller is cancelled, which has not sent it."""
+        if self._task is None and self._kept:
+            self._start_task(self._flush)
+        if self._task is not None and self._delivered is not None:
+            await self._delivered.wait()
+        # What that has raised is the caller's to hear.
+        await self._flush()
 
     async def _drain(self) -> None:
         exchange = self.exchange
@@ -259,20 +305,21 @@ class Delivery:
             return exchange.peer_gone(Mechanism.UNKNOWN, now)
         step = exchange.body_received(size_of(message), not message.get("more_body", False), now)
         if exchange.frames_unseen and isinstance(step, Read):
-            return exchange.counted(taken_from(self.calls.socket), now)
+            return exchange.counted(taken_from(self._sock), now)
         return step
 
     async def _respond(self, step: Respond) -> None:
-        number = descriptor_of(self.calls.socket) if step.linger else None
+        number = descriptor_of(self._sock) if step.linger else None
+        taken: Taken | None = None
         if number is not None:
             # Before the server may close it: from now on the lingerer has it. Without a number the
             # connection was lost meanwhile, and sending reports it.
-            hand_over(self.exchange, self._setup, number, time.monotonic())
+            taken = hand_over(self.exchange, self._setup, number, time.monotonic(), notified=True)
         if step.close:
             self.calls.close()
         try:
             size = sum(map(size_of, self._kept))
-            if needs_reader(self.exchange, self.calls.server, size):
+            if needs_reader(self.exchange, self.server, size):
                 await self._flush_reading(step)
             else:
                 await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
@@ -281,19 +328,54 @@ class Delivery:
             # ending TLS. The response is out, and the lingerer knows how it ended.
             if self._kept or not self.exchange.handed_over:
                 raise
+        finally:
+            if taken is not None:
+                self._look_soon(taken, _LOOKS)
+
+    def _look_soon(self, taken: Taken, turns: int) -> None:
+        """Look whether the server has let go: it closes in one of the loop's next turns."""
+
+        def look() -> None:
+            if turns > 1 and taken.is_held:
+                self._look_soon(taken, turns - 1)
+            else:
+                taken.look()
+
+        self._loop.next_turn(look)
 
     async def _flush_reading(self, step: Respond) -> None:
-        """Send what is kept back, and read meanwhile: the server may wait until somebody does."""
-        failed: Exception | None = None
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read_on)
-            try:
-                await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
-            except Exception as error:  # noqa: BLE001 - raised below, without the group's wrapping
-                failed = error
-            tasks.cancel_scope.cancel()
-        if failed is not None:
-            raise failed
+        """Send what is kept back; the server may wait until somebody reads.
+
+        Nearly always it does not, and a reader, with a task and a scope to end it, would cost more
+        than the response. So one begins only when the sending has taken some turns of the loop.
+        """
+        turns = _LOOKS
+        is_over = False
+        scopes: list[anyio.CancelScope] = []
+
+        async def read() -> None:
+            if not is_over:
+                with anyio.CancelScope() as scope:
+                    scopes.append(scope)
+                    await self._read_on()
+
+        def turn() -> None:
+            nonlocal turns
+            turns -= 1
+            if is_over:
+                return
+            if turns:
+                self._loop.next_turn(turn)
+            else:
+                self._reader = self._loop.spawn(read)
+
+        self._loop.next_turn(turn)
+        try:
+            await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
+        finally:
+            is_over = True
+            for scope in scopes:
+                scope.cancel()
 
     async def _read_on(self) -> None:
         kind: Any = None
@@ -318,20 +400,29 @@ class Delivery:
         if self._error is not None:
             error, self._error = self._error, None
             raise error
-        async with self._writing:
-            kept = self._kept
-            if kept and kept[0]["type"] == "http.response.start":
-                if whole:
-                    kept[0] = with_length(kept[0], kept[1:])
-                if close:
-                    kept[0] = with_close(kept[0])
-            if in_one_piece:
-                self._join()
-            while kept:
-                await self.calls.send(kept.pop(0))
-            if whole and self.exchange.handed_over:
-                # At once: the application may go on for a long time after its response.
-                self.calls.stop_reading()
+        while self._is_writing:
+            await self._written.wait()
+        self._is_writing = True
+        try:
+            await self._write_kept(whole=whole, close=close, in_one_piece=in_one_piece)
+        finally:
+            self._is_writing = False
+            self._written.ring()
+        if whole and self.exchange.handed_over:
+            # At once: the application may go on for a long time after its response.
+            self.calls.stop_reading()
+
+    async def _write_kept(self, *, whole: bool, close: bool, in_one_piece: bool) -> None:
+        kept = self._kept
+        if kept and kept[0]["type"] == "http.response.start":
+            if whole:
+                kept[0] = with_length(kept[0], kept[1:])
+            if close:
+                kept[0] = with_close(kept[0])
+        if in_one_piece:
+            self._join()
+        while kept:
+            await self.calls.send(kept.pop(0))
 
     def _join(self) -> None:
         pieces = [each for each in self._kept if each["type"] == "http.response.body"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from cleanclose.core.deliver.framing import body_length, needs_length
@@ -76,17 +76,17 @@ def fields(message: Scope | Message) -> dict[str, str]:
     return found
 
 
-def request_length(scope: Scope, *, ends_at_upgrade: bool) -> int:
+def request_length(scope: Scope, headers: Mapping[str, str], *, ends_at_upgrade: bool) -> int:
     """The length of the body that may be left unread.
 
     Args:
         scope: The request's scope.
+        headers: Its `fields`.
         ends_at_upgrade: As of `cleanclose.core.server.Server`.
 
     Returns:
         `cleanclose.core.deliver.framing.NO_BODY` if there is none.
     """
-    headers = fields(scope)
     return body_length(
         method=scope["method"],
         http_version=scope["http_version"],

@@ -42,9 +42,6 @@ class CleanCloseMiddleware(Wrapper):
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
-    # In a slot: a method here would have to look for `Serving` on an object with `__getattr__`.
-    __slots__ = ("__call__", "__dict__", "__weakref__")
-
     if TYPE_CHECKING:
 
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> Any:
@@ -65,22 +62,8 @@ class CleanCloseMiddleware(Wrapper):
             places=Places(limits.max_draining),
             reporter=make_reporter(outlets, limits),
         )
-        self._serving = Serving(app, setup, stoppable)
-        self._begin()
-
-    @property
-    def app(self) -> ASGIApp:
-        """The wrapped application. Another one may be put in its place."""
-        return self._serving.app
-
-    @app.setter
-    def app(self, app: ASGIApp) -> None:
-        self._serving.app = app
+        super().__init__(Serving(app, setup, stoppable))
 
     def _begin(self) -> None:
-        self.__call__ = self._serving.serve  # type: ignore[method-assign]
+        super()._begin()
         quieten(self._serving.setup.settings, self.app)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: all but the slot, which `_begin` fills."""
-        return self.__dict__

@@ -13,7 +13,6 @@ from cleanclose.asgi._messages import (
     Scope,
     Send,
     can_be_read_again,
-    fields,
 )
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
@@ -185,7 +184,7 @@ class Serving:
         """
         watch.ask()
         end = self.reporter.exchange_over(watch, time.monotonic(), error)
-        quiet = ends_quietly(
+        quiet = error is not None and ends_quietly(
             end.conduct, begun=watch.status is not None, wants_answer=watch.calls.wants_answer
         )
         try:
@@ -199,19 +198,22 @@ class Serving:
     def _delivery(self, watch: UploadWatch) -> Delivery:
         """The delivery of a response that begins while the body is incomplete."""
         scope, calls, setup = watch.scope, watch.calls, self.setup
+        server, sock = calls.server, calls.socket
         exchange = setup.begin_delivery(
             watch,
             time.monotonic(),
-            server=calls.server,
+            server=server,
             connection=Connection(
-                in_reach=can_linger() and calls.socket is not None,
+                in_reach=can_linger() and sock is not None,
                 multiplexed=is_multiplexed(scope["http_version"]),
             ),
-            headers=fields(scope),
+            headers=watch.headers,
         )
         if scope[_SKIP_KEY]:
             exchange.leave_alone()
-        return Delivery(exchange, calls, lambda: watch.receiving > 0, setup)
+        return Delivery(
+            exchange, calls, lambda: watch.receiving > 0, setup, server=server, sock=sock
+        )
 
 
 def skip(scope: Scope) -> None:

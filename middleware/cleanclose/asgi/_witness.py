@@ -153,7 +153,12 @@ class AsgiWatch(Watch):
     @property
     def server(self) -> Server:
         """The server, as far as its callables show which one it is."""
-        return self.calls.server
+        return self.calls.server if self.messages is None else self.messages.server
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The request's headers, by their names in lower case."""
+        return fields(self.scope)
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
         # A copied scope keeps its headers; a call of another application has headers of its own.
@@ -200,7 +205,7 @@ class AsgiWatch(Watch):
             method=scope.get("method", "WEBSOCKET"),
             client=client_address(scope),
             route=pattern if isinstance(pattern, str) else None,
-            **ids_of(fields(scope).get),
+            **ids_of(self.headers.get),
         )
 
     def treatment(self, error: BaseException, side: Side) -> Treatment:
@@ -355,14 +360,32 @@ class HttpWatch(AsgiWatch):
 class UploadWatch(HttpWatch):
     """The same for a request with a body: an early response to it is delivered."""
 
-    __slots__ = ("_length", "begin_delivery", "bytes_in", "has_read", "receiving", "whole")
+    __slots__ = (
+        "_headers",
+        "_length",
+        "begin_delivery",
+        "bytes_in",
+        "has_read",
+        "receiving",
+        "whole",
+    )
 
     begin_delivery: Callable[[UploadWatch], Delivery]
     """Makes the delivery, when a response begins while the body is incomplete."""
     whole: bool
     receiving: int
     has_read: bool
+    _headers: Mapping[str, str]
     _length: int
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        # Asked several times for a response that is early, and never for another.
+        try:
+            return self._headers
+        except AttributeError:
+            self._headers = fields(self.scope)
+            return self._headers
 
     @property
     def length(self) -> int:
@@ -371,7 +394,9 @@ class UploadWatch(HttpWatch):
         try:
             return self._length
         except AttributeError:
-            self._length = request_length(self.scope, ends_at_upgrade=self.server.ends_at_upgrade)
+            self._length = request_length(
+                self.scope, self.headers, ends_at_upgrade=self.server.ends_at_upgrade
+            )
             return self._length
 
     @property

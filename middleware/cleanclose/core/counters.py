@@ -7,6 +7,7 @@ processes and compared with a scrape without a translation table.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -289,6 +290,8 @@ def measurements(event: Event) -> Iterable[tuple[Measured, Labels, float]]:
             pass
 
 
+# The labels' values are from closed sets.
+@functools.cache
 def _key(counted: Counted, values: Labels) -> str:
     if not values:
         return counted.full_name

@@ -74,6 +74,9 @@ TCP_STATE_MASK: Final = (0xFF if sys.byteorder == "little" else 0xFF << 24) * (
 TCP_ESTABLISHED: Final = 1 if sys.byteorder == "little" else 1 << 24
 """TCP_ESTABLISHED of linux/tcp_states.h, where it stands in the first four bytes."""
 
+_NOTHING_QUEUED: Final = bytes(4)
+"""Room for an int, which the kernel writes into a copy."""
+
 _LISTEN: Final = 10
 """TCP_LISTEN of linux/tcp_states.h."""
 
@@ -147,15 +150,16 @@ def ask_connection(sock: Any, *, shut: bool = False) -> Connection | None:
         The connection; None if the kernel does not say: on systems other than Linux, for a socket
         of another kind, a closed socket, something that is no socket, or None.
     """
-    info = tcp_info(sock)
-    if info is None:
+    if sys.platform != "linux" or sock is None:
         return None
     try:
+        # The struct's first byte.
+        (state,) = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         # TIOCOUTQ is what linux/sockios.h calls SIOCOUTQ.
-        queued: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        return connection_of(info, int.from_bytes(queued, sys.byteorder), shut=shut)
+        queued: bytes = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _NOTHING_QUEUED)
     except (AttributeError, OSError, TypeError, ValueError):
         return None
+    return connection_of(state, int.from_bytes(queued, sys.byteorder), shut=shut)
 
 
 def how_left(sock: Any) -> Mechanism | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import contextlib
 import itertools
 import os
 import weakref
@@ -108,9 +107,11 @@ class Lock:
 
     def __exit__(self, *exc_info: object) -> None:
         """Give it back."""
-        # If the process forked meanwhile, this child took the parent's lock.
-        with contextlib.suppress(RuntimeError):
+        try:
             self._inner.release()
+        except RuntimeError:
+            # If the process forked meanwhile, this child took the parent's lock.
+            return
 
     def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
         """For copy and pickle: a new one."""

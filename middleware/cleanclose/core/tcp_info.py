@@ -121,11 +121,11 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
     )
 
 
-def connection_of(info: TcpInfo, queued: int, *, shut: bool = False) -> Connection | None:
+def connection_of(state: int, queued: int, *, shut: bool = False) -> Connection | None:
     """Combine the kernel's two answers.
 
     Args:
-        info: The struct.
+        state: The state, a `TcpState`, or another number.
         queued: The answer of ``ioctl(SIOCOUTQ)`` (tcp(7)): bytes in the send queue that are not
             acknowledged, the unsent ones included. The struct has the same in segments, which
             are gone from it after a reset.
@@ -135,12 +135,12 @@ def connection_of(info: TcpInfo, queued: int, *, shut: bool = False) -> Connecti
     Returns:
         The connection; None if the socket is not connected.
     """
-    if info.state in _NEVER_CONNECTED:
+    if state in _NEVER_CONNECTED:
         return None
     return Connection(
-        unacked=queued - 1 if shut and queued and info.state in _FIN_UNACKED else queued,
-        peer_closed=info.state in _PEER_CLOSED,
-        reset=info.state == TcpState.CLOSE,
+        unacked=queued - 1 if shut and queued and state in _FIN_UNACKED else queued,
+        peer_closed=state in _PEER_CLOSED,
+        reset=state == TcpState.CLOSE,
     )
 
 

@@ -2,33 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 __all__ = ["Wrapper"]
 
 _COPYING: Final = frozenset(
-    {"__copy__", "__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__setstate__"}
+    {
+        "__copy__",
+        "__deepcopy__",
+        "__getnewargs__",
+        "__getnewargs_ex__",
+        "__getstate__",
+        "__setstate__",
+    }
 )
 """Names under which `copy` and `pickle` look for an object's own methods. The application's make no
 copy of the middleware."""
-
 _OWN: Final = frozenset({"app", "_serving"})
-"""What leads to the application. On an object that is not constructed yet, looking for it there
-would ask for it again."""
+"""The way to the application: looking for it there would ask for it again."""
+
+
+class Serving(Protocol):
+    """Serves the requests of one application."""
+
+    app: Any
+    """The application. Another one may be put in its place."""
+
+    @property
+    def serve(self) -> Any:
+        """The callable that serves one request."""
+        ...
 
 
 class Wrapper:
-    """Shows the application's attributes as its own, and can be copied and pickled with it."""
+    """Shows the application's attributes as its own, and can be copied and pickled with it.
 
-    __slots__ = ()
+    Args:
+        serving: What does the work. It is an object of its own, and `__call__` its bound method:
+            a class with ``__getattr__`` pays 300 instructions for each look at an attribute.
+    """
+
+    __slots__ = ("__call__", "__dict__", "__weakref__")
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving: Any = serving
+        self._begin()
 
     @property
     def app(self) -> Any:
-        """The wrapped application. Subclasses implement it."""
-        raise NotImplementedError
+        """The wrapped application. Another one may be put in its place."""
+        return self._serving.app
+
+    @app.setter
+    def app(self, app: Any) -> None:
+        self._serving.app = app
 
     def _begin(self) -> None:
-        """Do what each object does once, a copy as well. Subclasses implement it."""
+        """Do what each object does once, a copy as well."""
+        object.__setattr__(self, "__call__", self._serving.serve)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: all but what `_begin` makes."""
+        return self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin as a copy, in another process maybe."""
@@ -37,5 +72,6 @@ class Wrapper:
 
     def __getattr__(self, name: str) -> Any:
         if name in _OWN or name in _COPYING:
+            # Not constructed yet, or somebody makes a copy.
             raise AttributeError(name)
         return getattr(self.app, name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.setup import Setup
-from cleanclose.linger._lingerer import LINGERER, Handover, Taken
+from cleanclose.linger._entry import Handover
+from cleanclose.linger._lingerer import LINGERER, Taken
 
 __all__ = ["hand_over"]
 
@@ -17,6 +18,7 @@ def hand_over(
     *,
     unread: int = 0,
     reads: bool = False,
+    notified: bool = False,
 ) -> Taken | None:
     """Hand a connection to the lingerer, which has a duplicate of it from then on.
 
@@ -27,6 +29,7 @@ def hand_over(
         now: The time.
         unread: Bytes that the server has taken from the connection, and that nobody will get.
         reads: Whether the server certainly reads no more (`cleanclose.core.deliver.linger.Linger`).
+        notified: Whether the shim will notify what this returns.
 
     Returns:
         The object to notify when the response is out; None if no descriptor was left. The exchange
@@ -39,6 +42,7 @@ def hand_over(
         report=setup.reporter.report,
         most=setup.settings.max_lingering,
         held_as=number,
+        notified=notified,
     )
     taken = None if number is None else LINGERER.take(number, handover)
     if taken is None:

@@ -1,10 +1,16 @@
 """One thread and a selector, which carry out the steps of `cleanclose.core.deliver.linger`.
 
-Theory of operation. `Lingerer.take` puts a connection into an inbox and wakes the thread through
-a pipe; it never waits. The thread waits for bytes and for the next moment at which a connection
-needs attention (a heap). It does not read a connection that the server still has, unless the shim
-says that nobody else reads it. So it never takes anything from a server that goes on using its
-connection.
+Theory of operation. `Lingerer.take` notes a connection; it never waits. The thread waits for bytes
+and for the next moment at which a connection needs attention (a heap). It does not read a
+connection that the server still has, unless the shim says that nobody else reads it. So it never
+takes anything from a server that goes on using its connection.
+
+Waking the thread costs a refused request more than all else here: two threads then hand the
+interpreter's lock to each other. A shim that can tell when the server has let go does the first
+steps itself (`Taken.look`, `Taken.let_go`), in its own thread: the connection joins the selector,
+and the thread wakes only for what the client does. Where no shim tells, or where the selector is
+none that another thread may add to, a pipe wakes the thread, which looks for itself. Each step on a
+connection holds the lock, which no step keeps for long; events go out without it.
 
 The thread looks everything up on its modules when it starts: if gevent or eventlet have patched
 `threading` and `selectors` by then, the thread is a greenlet and waits like one.
@@ -15,9 +21,9 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import contextvars
 import dataclasses
 import heapq
+import itertools
 import math
 import os
 import selectors
@@ -28,19 +34,25 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from cleanclose.core.blame.watch import CURRENT
-from cleanclose.core.deliver.linger import Close, Discard, Linger, State, Step, Wait
-from cleanclose.core.events import Event, Mechanism
+from cleanclose.core.deliver.linger import Close, Discard, State, Step, Wait
+from cleanclose.core.events import Mechanism
 from cleanclose.core.kernel import ask_connection
+from cleanclose.linger._entry import Entry, Handover
 from cleanclose.linger._sockets import SUPPORTED, Descriptor
 
 if sys.platform != "win32":
     import resource
 
-__all__ = ["LINGERER", "Handover", "Lingerer", "Taken", "can_linger"]
+__all__ = ["LINGERER", "UNNOTIFIED", "Lingerer", "Taken", "can_linger"]
 
 LINGERS_ON: Final = 1.0
 """Seconds that the thread stays with nothing to do, because another connection may come."""
+
+UNNOTIFIED: Final = 1.0
+"""Seconds after which the thread looks by itself, because no shim has said anything."""
+
+_SHARED_SELECTORS: Final = ("EpollSelector", "KqueueSelector")
+"""Those of `selectors` whose wait also sees a connection that another thread adds meanwhile."""
 
 _clock: Final = time.monotonic
 
@@ -60,53 +72,6 @@ def most_lingering(setting: int) -> int:
         return setting
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return setting if soft == resource.RLIM_INFINITY else max(1, min(setting, soft // 2))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Handover:
-    """A connection that is handed over.
-
-    Args:
-        linger: Its state, with the rules.
-        report: Called with the event at the end, in the context of the hand-over.
-        most: How many connections may linger (`cleanclose.core.Settings.max_lingering`).
-        held_as: The number of the server's own descriptor: once that is closed, the connection is
-            the lingerer's. None if the server has let go already.
-    """
-
-    linger: Linger
-    report: Callable[[Event], None]
-    most: int
-    held_as: int | None = None
-
-
-class _Entry:
-    """One lingering connection."""
-
-    __slots__ = (
-        "address",
-        "context",
-        "descriptor",
-        "due",
-        "handover",
-        "held_as",
-        "linger",
-        "registered",
-        "shut",
-    )
-
-    def __init__(self, descriptor: Descriptor, handover: Handover) -> None:
-        self.descriptor: Descriptor = descriptor
-        self.handover: Handover = handover
-        self.linger: Linger = handover.linger
-        self.held_as: int | None = handover.held_as
-        self.address: str | None = descriptor.address()
-        self.context: contextvars.Context = contextvars.copy_context()
-        # Keeping it would keep the server's buffers for this request.
-        self.context.run(CURRENT.set, None)
-        self.registered: bool = False
-        self.shut: bool = False
-        self.due: float = math.inf
 
 
 class Lingerer:
@@ -139,7 +104,7 @@ class Lingerer:
         with self._lock:
             try:
                 descriptor = Descriptor(number) if own else Descriptor.of(number)
-                entry = _Entry(descriptor, handover)
+                entry = Entry(descriptor, handover)
                 if self._running is None:
                     self._running = _Loop(self._lock, self._ended)
                     self._stop_at_exit()
@@ -199,9 +164,19 @@ class Taken:
 
     __slots__ = ("_entry", "_loop")
 
-    def __init__(self, loop: _Loop, entry: _Entry) -> None:
+    def __init__(self, loop: _Loop, entry: Entry) -> None:
         self._loop = loop
         self._entry = entry
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the server still has the connection."""
+        held_as = self._entry.held_as
+        return held_as is not None and self._entry.descriptor.is_held_as(held_as)
+
+    def look(self) -> None:
+        """The response is on its way, and the server may have let go. If not, look again later."""
+        self._loop.look_at(self._entry)
 
     def let_go(self) -> None:
         """The response is out, and the server no longer has the connection."""
@@ -213,23 +188,28 @@ class _Loop:
     """The thread, from the first connection to the last.
 
     Args:
-        lock: Guards the inbox and the thread's end.
+        lock: Guards everything here. The thread has it for one connection at a time.
         ended: Called, with the lock held, when the thread ends.
     """
 
     def __init__(self, lock: Any, ended: Callable[[_Loop], None]) -> None:
         self._lock = lock
         self._ended = ended
-        self._inbox: deque[_Entry] = deque()
-        self._news: deque[_Entry] = deque()
-        self._entries: dict[_Entry, None] = {}
+        self._news: deque[Entry] = deque()
+        self._entries: dict[Entry, None] = {}
         self._by_address: Counter[str | None] = Counter()
-        self._times: list[tuple[float, int, _Entry]] = []
-        self._pushed = 0
+        self._times: list[tuple[float, int, Entry]] = []
+        self._numbers = itertools.count()
         self._stopped = False
         self._closed = False
         self._called = False
+        # When the thread will look around by itself. While it works: at once.
+        self._wakes_at = -math.inf
         self._selector = selectors.DefaultSelector()
+        kind = type(self._selector)
+        self._shares_selector = kind.__module__ == "selectors" and (
+            kind.__name__ in _SHARED_SELECTORS
+        )
         try:
             self._wakes, self._wake = os.pipe()
         except OSError:
@@ -246,16 +226,24 @@ class _Loop:
 
     @property
     def count(self) -> int:
-        return len(self._entries) + len(self._inbox)
+        return len(self._entries)
 
     # From any thread.
 
-    def add(self, entry: _Entry) -> None:
+    def add(self, entry: Entry) -> None:
         """Take an entry in. The caller has the lock."""
-        self._inbox.append(entry)
-        self._call()
+        self._entries[entry] = None
+        self._by_address[entry.address] += 1
+        if entry.handover.notified and self.count <= most_lingering(entry.handover.most):
+            self._plan(entry, _clock() + UNNOTIFIED)
+        else:
+            self._news.append(entry)
+            self._call()
 
-    def look_at(self, entry: _Entry) -> None:
+    def look_at(self, entry: Entry) -> None:
+        if self._shares_selector:
+            self._guarded(self._begin, entry, _clock())
+            return
         with self._lock:
             self._news.append(entry)
             self._call()
@@ -265,9 +253,8 @@ class _Loop:
         with self._lock:
             self._stopped = True
             self._call()
-            entries = [*self._entries, *self._inbox]
+            entries = [*self._entries]
             self._entries.clear()
-            self._inbox.clear()
             self._by_address.clear()
             for entry in entries:
                 entry.linger.stopped(now)
@@ -281,18 +268,18 @@ class _Loop:
 
         No thread runs there; a greenlet does, and must find nothing to do.
         """
-        entries = [*self._entries, *self._inbox]
+        entries = [*self._entries]
         self._stopped = True
         self._entries.clear()
-        self._inbox.clear()
         # The selector first. Unregistering would affect the parent, which shares it.
         self._close_own()
         for entry in entries:
             entry.descriptor.close()
 
-    def _call(self) -> None:
+    def _call(self, due: float = -math.inf) -> None:
+        """Wake the thread, unless it will look around by then anyway."""
         # Once the thread has ended, the number may belong to something else.
-        if not self._closed and not self._called:
+        if due < self._wakes_at and not self._closed and not self._called:
             self._called = True
             # A full pipe wakes the thread as well.
             with contextlib.suppress(OSError):
@@ -309,8 +296,6 @@ class _Loop:
                     idle_since = None
                 elif idle_since is None:
                     idle_since = now
-                    # The rest belongs to connections that are gone.
-                    self._times.clear()
                 self._turn((now if idle_since is None else idle_since) + LINGERS_ON, now)
         except Exception:
             # A greenlet in a forked child finds its selector closed.
@@ -335,24 +320,51 @@ class _Loop:
 
     def _turn(self, idle_until: float, now: float) -> None:
         ready = self._selector.select(self._seconds(idle_until, now))
+        self._wakes_at = -math.inf
         now = _clock()
         for key, _ in ready:
             if key.data is None:
                 self._empty_pipe()
             else:
                 self._guarded(self._read, key.data, now)
-        self._look_into_inbox(now)
-        while self._times and self._times[0][0] <= now:
-            due, _, entry = heapq.heappop(self._times)
-            # Otherwise an earlier moment has been planned since.
-            if entry in self._entries and entry.due == due:
-                entry.due = math.inf
-                self._guarded(self._look, entry, now)
+        while self._news:
+            entry = self._news.popleft()
+            self._guarded(self._begin, entry, now)
+            most = most_lingering(entry.handover.most)
+            while (other := self._one_too_many(most)) is not None:
+                self._guarded(self._turn_out, other, now)
+        while (due := self._next_due(now)) is not None:
+            self._guarded(self._look, due, now)
 
     def _seconds(self, idle_until: float, now: float) -> float:
-        if self._inbox or self._news:
+        """For how long the thread may wait."""
+        # Whoever comes from here on has to wake it.
+        self._wakes_at = math.inf
+        if self._news:
             return 0.0
-        return max(0.0, (self._times[0][0] if self._times else idle_until) - now)
+        with self._lock:
+            times = self._times
+            while times and times[0][0] != times[0][2].due:
+                # The connection is gone, or an earlier moment has been planned since.
+                heapq.heappop(times)
+            self._wakes_at = times[0][0] if times else idle_until
+        return max(0.0, self._wakes_at - now)
+
+    def _next_due(self, now: float) -> Entry | None:
+        with self._lock:
+            while self._times and self._times[0][0] <= now:
+                due, _, entry = heapq.heappop(self._times)
+                if entry.due == due:
+                    entry.due = math.inf
+                    return entry
+        return None
+
+    def _plan(self, entry: Entry, due: float) -> None:
+        """Look at a connection at that time, if not before. The caller has the lock."""
+        if due < entry.due:
+            entry.due = due
+            heapq.heappush(self._times, (due, next(self._numbers), entry))
+            self._call(due)
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -361,34 +373,22 @@ class _Loop:
         # Whoever calls from here on, and whoever has called before, is looked for below.
         self._called = False
 
-    def _look_into_inbox(self, now: float) -> None:
-        while (entry := self._next_of_inbox()) is not None:
-            self._guarded(self._begin, entry, now)
-            most = most_lingering(entry.handover.most)
-            while (other := self._one_too_many(most)) is not None:
-                self._guarded(self._turn_out, other, now)
-        while self._news:
-            entry = self._news.popleft()
-            if entry in self._entries:
-                self._guarded(self._begin, entry, now)
-
-    def _next_of_inbox(self) -> _Entry | None:
+    def _guarded(self, work: Callable[[Entry, float], None], entry: Entry, now: float) -> None:
+        """Do a piece of work on a connection, and report its event if that ends it."""
         with self._lock:
-            if not self._inbox:
-                return None
-            entry = self._inbox.popleft()
-            self._entries[entry] = None
-            self._by_address[entry.address] += 1
-            return entry
+            if entry not in self._entries:
+                # Closed before.
+                return
+            try:
+                work(entry, now)
+            except Exception:  # noqa: BLE001 - the others' connections must not suffer for one
+                entry.linger.stopped(now)
+                self._close(entry)
+            is_over = entry not in self._entries
+        if is_over:
+            self._report(entry)
 
-    def _guarded(self, work: Callable[[_Entry, float], None], entry: _Entry, now: float) -> None:
-        try:
-            work(entry, now)
-        except Exception:  # noqa: BLE001 - the others' connections must not suffer for one
-            entry.linger.stopped(now)
-            self._close(entry)
-
-    def _one_too_many(self, most: int) -> _Entry | None:
+    def _one_too_many(self, most: int) -> Entry | None:
         """The oldest connection of the address that has most of them, if there are too many."""
         with self._lock:
             if len(self._entries) <= most:
@@ -396,14 +396,18 @@ class _Loop:
             address = max(self._by_address, key=lambda each: self._by_address[each])
             return next(entry for entry in self._entries if entry.address == address)
 
-    def _turn_out(self, entry: _Entry, now: float) -> None:
+    def _turn_out(self, entry: Entry, now: float) -> None:
         self._do(entry, entry.linger.turned_out(now), now)
 
-    def _begin(self, entry: _Entry, now: float) -> None:
+    def _begin(self, entry: Entry, now: float) -> None:
         self._look_for_let_go(entry, now)
-        self._do(entry, entry.linger.step(now), now)
+        if entry.linger.state is State.LINGERING and not entry.registered:
+            # Nearly always something has come with the request's head.
+            self._read(entry, now)
+        else:
+            self._do(entry, entry.linger.step(now), now)
 
-    def _look(self, entry: _Entry, now: float) -> None:
+    def _look(self, entry: Entry, now: float) -> None:
         """Handle a connection whose moment has come."""
         linger = entry.linger
         self._look_for_let_go(entry, now)
@@ -414,7 +418,7 @@ class _Loop:
         else:
             self._do(entry, linger.kernel_says(said, now), now)
 
-    def _look_for_let_go(self, entry: _Entry, now: float) -> None:
+    def _look_for_let_go(self, entry: Entry, now: float) -> None:
         if entry.linger.state is not State.SENDING:
             return
         if entry.held_as is not None and entry.descriptor.is_held_as(entry.held_as):
@@ -424,28 +428,25 @@ class _Loop:
             entry.shut = True
         entry.linger.let_go(now)
 
-    def _read(self, entry: _Entry, now: float) -> None:
-        if entry not in self._entries:
-            return
+    def _read(self, entry: Entry, now: float) -> None:
         linger = entry.linger
         try:
             size = entry.descriptor.discard()
         except OSError as error:
-            self._do(entry, linger.reset(Mechanism.of(error), self._ask(entry), now), now)
+            step = linger.reset(Mechanism.of(error), self._ask(entry), now)
+            self._do(entry, step, now, asked=True)
             return
-        if size is None:
-            step = linger.step(now)
-        elif size:
-            step = linger.received(size, now)
-        else:
+        if size == 0:
             step = linger.ended(self._ask(entry), now)
-        if size == 0 and linger.state is State.SENDING:
-            # Nothing more will come; the response may still arrive.
-            linger.reads = False
-            step = linger.step(now)
-        self._do(entry, step, now)
+            if linger.state is State.SENDING:
+                # Nothing more will come; the response may still arrive.
+                linger.reads = False
+                step = linger.step(now)
+            self._do(entry, step, now, asked=True)
+        else:
+            self._do(entry, linger.received(size, now) if size else linger.step(now), now)
 
-    def _ask(self, entry: _Entry) -> Any:
+    def _ask(self, entry: Entry) -> Any:
         connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
         if connection is not None and connection.reset and entry.shut:
             # Or both ends have closed in good order (TIME-WAIT is CLOSE to a socket), and what
@@ -453,47 +454,41 @@ class _Loop:
             return dataclasses.replace(connection, reset=False)
         return connection
 
-    def _do(self, entry: _Entry, step: Step, now: float) -> None:
+    def _do(self, entry: Entry, step: Step, now: float, *, asked: bool = False) -> None:
         if isinstance(step, Close):
-            entry.linger.kernel_says(self._ask(entry), now)
+            if not asked:
+                entry.linger.kernel_says(self._ask(entry), now)
             self._close(entry)
             return
         self._watch(entry, step.read if isinstance(step, Wait) else isinstance(step, Discard))
-        due = now + step.seconds
-        if due < entry.due:
-            entry.due = due
-            self._pushed += 1
-            heapq.heappush(self._times, (due, self._pushed, entry))
+        self._plan(entry, now + step.seconds)
 
-    def _watch(self, entry: _Entry, wanted: bool) -> None:
+    def _watch(self, entry: Entry, wanted: bool) -> None:
         if wanted and not entry.registered:
             self._selector.register(entry.descriptor.fileno(), selectors.EVENT_READ, entry)
         elif entry.registered and not wanted:
             self._selector.unregister(entry.descriptor.fileno())
         entry.registered = wanted
 
-    def _close(self, entry: _Entry) -> None:
-        with self._lock:
-            if entry not in self._entries:
-                # Closed before, by `stop`.
-                return
-            del self._entries[entry]
-            self._by_address[entry.address] -= 1
-            if self._by_address[entry.address] <= 0:
-                del self._by_address[entry.address]
-            self._release(entry)
-        self._report(entry)
+    def _close(self, entry: Entry) -> None:
+        """Close a connection. The caller has the lock, and reports the event without it."""
+        del self._entries[entry]
+        self._by_address[entry.address] -= 1
+        if self._by_address[entry.address] <= 0:
+            del self._by_address[entry.address]
+        self._release(entry)
 
-    def _release(self, entry: _Entry) -> None:
+    def _release(self, entry: Entry) -> None:
         """Close the descriptor, after taking it out of the selector."""
         if entry.registered and not self._closed:
             with contextlib.suppress(KeyError, OSError, ValueError):
                 self._selector.unregister(entry.descriptor.fileno())
         entry.registered = False
+        entry.due = math.inf
         with contextlib.suppress(OSError):
             entry.descriptor.close()
 
-    def _report(self, entry: _Entry) -> None:
+    def _report(self, entry: Entry) -> None:
         # The reporter counts what an outlet raises; nothing may end this thread.
         with contextlib.suppress(Exception, SystemExit, asyncio.CancelledError):
             entry.context.run(entry.handover.report, entry.linger.event(_clock()))

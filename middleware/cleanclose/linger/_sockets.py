@@ -24,6 +24,7 @@ _FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | (
 _NOTHING: Final = bytearray(PIECE)
 # With this flag Python's socket has no time-out of its own. Without it `socket.setdefaulttimeout`
 # would make the connection non-blocking, for the server that shares it as well.
+_HAS_FLAG: Final = hasattr(socket, "SOCK_NONBLOCK")
 _TYPE: Final[int] = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
@@ -41,10 +42,12 @@ class Descriptor:
     def __init__(self, number: int) -> None:
         status = os.fstat(number)
         self._identity = status.st_dev, status.st_ino
+        if _HAS_FLAG:
+            self._sock = _socket.socket(-1, _TYPE, -1, number)
+            return
         blocking = os.get_blocking(number)
         self._sock = _socket.socket(-1, _TYPE, -1, number)
         if os.get_blocking(number) is not blocking:
-            # This system does not have the flag.
             os.set_blocking(number, blocking)
 
     @classmethod

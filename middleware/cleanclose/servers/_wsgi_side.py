@@ -140,6 +140,11 @@ class WsgiSide:
         """
         return read_ahead(self._stream, left)
 
+    @property
+    def says_when_sent(self) -> bool:
+        """Whether `when_sent` gets to know the moment."""
+        return self.server.when_closing is not None or self.server.closes_last
+
     def when_sent(self, call: Callable[[], None]) -> Callable[[], None] | None:
         """When the server has sent everything, take the connection away from it and call this.
 

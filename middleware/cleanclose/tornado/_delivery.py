@@ -213,6 +213,7 @@ class Delivery:
                 _clock(),
                 unread=unread_bytes(stream),
                 reads=watch.tornado_waits,
+                notified=not watch.tornado_waits,
             )
             self._rests = taken is not None and watch.tornado_waits
         self._flush(whole=True, close=step.close)

@@ -207,7 +207,7 @@ class Delivery:
             if step.linger:
                 self._hand_over(blocks=blocks)
             exchange.responded(_now())
-        elif leaves_rest(exchange):
+        elif leaves_rest(exchange, failed=self.watch.read_error is not None):
             self._side.close()
 
     def _drain(self) -> Step:
@@ -230,6 +230,13 @@ class Delivery:
         # If the reader is not known, its stream would wait for the client.
         if side.end_reading() and may_read_ahead(exchange):
             exchange.body_received(side.read_ahead(self.watch.left), False, _now())
-        taken = hand_over(exchange, self._setup, side.number, _now(), reads=blocks)
+        taken = hand_over(
+            exchange,
+            self._setup,
+            side.number,
+            _now(),
+            reads=blocks,
+            notified=side.says_when_sent and not blocks,
+        )
         if taken is not None:
             self._let_go = side.when_sent(taken.let_go)

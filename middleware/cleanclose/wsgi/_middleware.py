@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
+from cleanclose.core.deliver.places import Places
+from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.core.wrapper import Wrapper
@@ -40,6 +42,12 @@ class CleanCloseMiddleware(Wrapper):
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
+    if TYPE_CHECKING:
+
+        def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+            """Serve one request."""
+            ...
+
     def __init__(
         self,
         app: WSGIApp,
@@ -48,28 +56,23 @@ class CleanCloseMiddleware(Wrapper):
         stop_work: bool | Callable[[Environ], bool] | Stoppable = False,
         **settings: Unpack[SettingsOptions],
     ) -> None:
-        self._settings = Settings(**settings)
-        self.reporter: Reporter = make_reporter(outlets, self._settings)
-        # An object without a __getattr__: with one, every look-up costs.
-        self._serving = Serving(app, self.reporter, self._settings, Stoppable.of(stop_work))
-        self._serve = self._serving.serve
-        self._begin()
+        limits = Settings(**settings)
+        setup = Setup(
+            settings=limits,
+            places=Places(limits.max_draining),
+            reporter=make_reporter(outlets, limits),
+        )
+        super().__init__(Serving(app, setup, Stoppable.of(stop_work)))
 
     @property
-    def app(self) -> WSGIApp:
-        """The wrapped application. Another one may be put in its place, as with other wrappers."""
-        return self._serving.app
-
-    @app.setter
-    def app(self, app: WSGIApp) -> None:
-        self._serving.app = app
+    def reporter(self) -> Reporter:
+        """Reports the events."""
+        reporter: Reporter = self._serving.reporter
+        return reporter
 
     def _begin(self) -> None:
-        quieten(self._settings, self.app)
-
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Serve one request."""
-        return self._serve(environ, start_response)
+        super()._begin()
+        quieten(self._serving.setup.settings, self.app)
 
 
 def skip(environ: Environ) -> None:

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterable
 from sys import exception
 from typing import Any, Final, cast
 
-from cleanclose.core import Settings
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
 from cleanclose.core.deliver.framing import CHUNKED, NO_BODY
-from cleanclose.core.deliver.places import Places
 from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
@@ -46,21 +44,16 @@ class Serving:
 
     Args:
         app: The WSGI application.
-        reporter: Reports the events.
-        settings: The settings.
+        setup: What all exchanges share.
         stoppable: Which requests' work may be stopped; None for none.
     """
 
-    def __init__(
-        self, app: WSGIApp, reporter: Reporter, settings: Settings, stoppable: Stoppable | None
-    ) -> None:
+    def __init__(self, app: WSGIApp, setup: Setup, stoppable: Stoppable | None) -> None:
         self.app = app
-        self.reporter = reporter
+        self.setup = setup
+        self.reporter: Reporter = setup.reporter
         self._stoppable = stoppable
-        self._ending = Ending(reporter)
-        self._setup = Setup(
-            settings=settings, places=Places(settings.max_draining), reporter=reporter
-        )
+        self._ending = Ending(setup.reporter)
 
     def serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -141,7 +134,7 @@ class Serving:
         watch.bytes_in = 0
         watch.environ = environ
         watch.server_start_response = start_response
-        watch.setup = self._setup
+        watch.setup = self.setup
         watch.deliverer = None
         watch.stream = stream = environ["wsgi.input"]
         if started >= self.reporter.sample_at or self._stoppable is not None:

@@ -9,8 +9,9 @@ from typing import Final, cast
 
 import pytest
 
+from cleanclose.doctor.clients import SMUGGLED_PATH
 from cleanclose.doctor.wire import read_transcript
-from tests.harness import servers_asgi
+from tests.harness import servers_asgi, servers_wsgi
 from tests.harness.apps import routes
 from tests.harness.asking import get_json
 from tests.harness.scenarios import MIB
@@ -27,6 +28,8 @@ ROWS: Final = tuple(
     servers_asgi.raw(row) for row in (UVICORN, UVICORN_H11, HYPERCORN, HYPERCORN_TRIO, GUNICORN)
 )
 BLOCKING: Final = tuple(row for row in SERVERS if row.interface != "asgi")
+OTHERS: Final = tuple(row for row in servers_wsgi.ROWS if row.chunked)
+SMUGGLED: Final = SMUGGLED_PATH.encode()
 PROXIED: Final = b"X-Forwarded-For: 192.0.2.7\r\n"
 
 
@@ -99,6 +102,25 @@ def test_extensions_without_end_hold_no_answer_back(
         received = client.recv(12)
     assert received == b"HTTP/1.1 413"
     watch.check()
+
+
+@pytest.mark.parametrize("stack", [*ROWS, *BLOCKING, *OTHERS], ids=str)
+def test_what_comes_behind_a_bad_chunk_is_no_request(serve: Serve, stack: Stack) -> None:
+    """The application's reading has met the server's error: nobody knows where the body ends."""
+    # The application lets the server's own error pass.
+    serve.allow_tracebacks()
+    server = serve(stack)
+    before = smuggled(server.port)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+        client.sendall(head(routes.ACCEPT) + b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % SMUGGLED)
+        client.shutdown(socket.SHUT_WR)
+        received = rest(client)
+    assert received.count(b"HTTP/1.1 ") <= 1, received
+    assert smuggled(server.port) == before
+
+
+def smuggled(port: int) -> int:
+    return int(get_json(port, routes.SEEN)["smuggled"])
 
 
 def early(port: int) -> int:

@@ -21,6 +21,7 @@ from cleanclose.core import (
 )
 from cleanclose.doctor.clients import Upload, strict
 from cleanclose.wsgi import CleanCloseMiddleware
+from tests.harness.waiting import until
 from tests.harness.wsgi_apps import (
     HEADERS,
     MIB,
@@ -166,6 +167,7 @@ def test_an_upload_cut_short_is_told() -> None:
             Upload(port=port, body_size=8 * MIB, abort_after=MIB, abort_how="half_close")
         )
     assert outcome.status == 413
+    until(lambda: events, "the lingerer has reported it")
     event = events[0]
     assert isinstance(event, UploadDrained)
     assert (event.mechanism, event.drained) == (Mechanism.EOF, MIB)

@@ -566,6 +566,103 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_head_goes_out_though_another_task_receives_the_end_of_the_body() -> None:
+    """A framework that streams listens for a departure; its first event may be a minute away."""
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            # Its call is under way when the response begins.
+            tasks.start_soon(receive)
+            await anyio.lowlevel.checkpoint()
+            await send({**START, "headers": []})
+            with anyio.fail_after(5):
+                while not server.sent:  # noqa: ASYNC110 - the middleware has no event for it
+                    await anyio.sleep(0.001)
+            await send(dict(BODY))
+
+    await server.serve(wrap(app))
+
+
+@pytest.mark.anyio
+async def test_a_head_is_not_lost_with_the_task_that_receives() -> None:
+    """A receive() sends what is kept back; whoever cancels it has not cancelled the response."""
+    server = Server(length=10)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            await send({**START, "headers": []})
+            tasks.start_soon(receive)
+            await anyio.lowlevel.checkpoint()
+            tasks.cancel_scope.cancel()
+
+    await server.serve(wrap(app))
+    assert len(server.sent) == 1
+
+
+@pytest.mark.anyio
+async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered() -> None:
+    """The middleware sends the head, in a task of its own; the drain must not wait for another."""
+    server = Server(length=10)
+    reached, go_on = anyio.Event(), anyio.Event()
+    send_on = server.send
+
+    async def slow_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            reached.set()
+            await go_on.wait()
+        await send_on(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(dict(START))
+        await reached.wait()
+        await send(dict(BODY))
+        server.client_sends(piece(more=False))
+        go_on.set()
+
+    middleware = wrap(app)
+    server.send = slow_send  # type: ignore[method-assign]
+    with anyio.fail_after(5):
+        await server.serve(middleware)
+    assert server.sent == [START, BODY]
+    assert vars(middleware)["_parts"].setup.places.taken == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("message", [START, {**BODY, "more_body": True}, BODY])
+async def test_a_message_at_the_wrong_place_is_the_servers_to_reject(message: Message) -> None:
+    """At once, as without the middleware, though what came before is still kept back."""
+    server = Server(length=10)
+    server.client_sends(piece(more=False))
+    rejected: list[Message] = []
+    send_on = server.send
+
+    async def strict_send(message: Message) -> None:
+        if server.has_ended() or bool(server.sent) is (message["type"] == "http.response.start"):
+            rejected.append(message)
+            raise RuntimeError("this cannot come here")
+        await send_on(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if message is not START:
+            with pytest.raises(RuntimeError):
+                await send(dict(message))
+        await send(dict(START))
+        if message is START:
+            with pytest.raises(RuntimeError):
+                await send(dict(START))
+        await send(dict(BODY))
+        with pytest.raises(RuntimeError):
+            await send(dict(message))
+
+    server.send = strict_send  # type: ignore[method-assign]
+    await server.serve(wrap(app))
+    assert server.sent == [START, BODY]
+    assert rejected == [message, message]
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize("reads", [True, False])
 async def test_headers_may_be_any_iterable(reads: bool) -> None:
     server = Server(length=10)

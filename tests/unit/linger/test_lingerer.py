@@ -7,12 +7,13 @@ import contextlib
 import contextvars
 import os
 import resource
+import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -20,7 +21,7 @@ from cleanclose.core.deliver import linger as rules
 from cleanclose.core.deliver.linger import Linger, State, Step
 from cleanclose.core.events import Cap, Event, Facts, Mechanism, Outcome, UploadDrained
 from cleanclose.core.settings import Settings
-from cleanclose.linger import Handover, Lingerer, can_linger, descriptor_of
+from cleanclose.linger import Handover, Lingerer, Taken, _lingerer, can_linger, descriptor_of
 
 LIMIT: Final = 30.0
 """Seconds that anything is waited for."""
@@ -77,12 +78,15 @@ class Connection:
         self.events.append(event)
         self.reported.set()
 
-    def handover(self, *, most: int = 10_000, held: bool = False) -> Handover:
+    def handover(
+        self, *, most: int = 10_000, held: bool = False, notified: bool = False
+    ) -> Handover:
         return Handover(
             linger=self.linger,
             report=self.report,
             most=most,
             held_as=self.server.fileno() if held else None,
+            notified=notified,
         )
 
     def hand_over(self, lingerer: Lingerer, *, most: int = 10_000) -> None:
@@ -90,9 +94,10 @@ class Connection:
         handover = self.handover(most=most)
         assert lingerer.take(self.server.detach(), handover, own=True) is not None
 
-    def share(self, lingerer: Lingerer) -> Any:
+    def share(self, lingerer: Lingerer, *, most: int = 10_000, notified: bool = False) -> Taken:
         """The server still has it."""
-        taken = lingerer.take(self.server.fileno(), self.handover(held=True))
+        handover = self.handover(most=most, held=True, notified=notified)
+        taken = lingerer.take(self.server.fileno(), handover)
         assert taken is not None
         return taken
 
@@ -223,6 +228,67 @@ def test_a_shim_may_say_that_the_server_has_let_go(lingerer: Lingerer, connect: 
     connection.event()
     # However late.
     taken.let_go()
+
+
+def test_nobody_looks_before_a_shim_says_that_it_may_be_time(
+    lingerer: Lingerer, connect: Connect
+) -> None:
+    connection, other = connect(), connect()
+    taken = connection.share(lingerer, notified=True)
+    connection.client.sendall(b"the body")
+    # The thread has done all this meanwhile.
+    other.share(lingerer)
+    until(lambda: other.linger.looks > 5, "the other one has been looked at")
+    assert connection.linger.looks == 0
+    assert taken.is_held
+    # Too early: from now on the thread looks by itself.
+    taken.look()
+    until(lambda: connection.linger.looks > 2, "it has been looked at")
+    assert connection.server.recv(1000) == b"the body"
+    connection.server.close()
+    assert not taken.is_held
+    assert connection.client.recv(1) == b""
+    connection.client.close()
+    assert connection.event().outcome is Outcome.DELIVERED
+
+
+def test_a_shim_takes_the_first_steps_itself(lingerer: Lingerer, connect: Connect) -> None:
+    connection = connect()
+    taken = connection.share(lingerer, notified=True)
+    connection.client.sendall(bytes(1000))
+    connection.client.shutdown(socket.SHUT_WR)
+    connection.server.close()
+    taken.look()
+    # What had come is discarded, and the end follows.
+    assert connection.client.recv(1) == b""
+    assert connection.event().drained == 1000
+
+
+def test_a_shim_that_says_nothing(
+    lingerer: Lingerer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lingerer, "UNNOTIFIED", 0.01)
+    connection = connect()
+    connection.share(lingerer, notified=True)
+    connection.server.close()
+    assert connection.client.recv(1) == b""
+    connection.client.close()
+    assert connection.event().outcome is Outcome.DELIVERED
+
+
+def test_where_another_thread_may_not_add_to_the_selector(
+    lingerer: Lingerer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gevent's, or a `poll`: the thread takes every step."""
+    monkeypatch.setattr(selectors, "DefaultSelector", selectors.PollSelector)
+    connection = connect()
+    taken = connection.share(lingerer, notified=True)
+    connection.client.sendall(bytes(1000))
+    connection.server.close()
+    taken.look()
+    assert connection.client.recv(1) == b""
+    connection.client.close()
+    assert connection.event().drained == 1000
 
 
 def test_where_nobody_else_reads_it_reads_while_the_server_sends(
@@ -375,10 +441,18 @@ def test_a_client_that_does_not_stop_ends_too(lingerer: Lingerer, connect: Conne
     assert connection.event().cap is Cap.MAX_SECONDS
 
 
-def test_past_the_limit_the_oldest_goes(lingerer: Lingerer, connect: Connect) -> None:
+@pytest.mark.parametrize("notified", [False, True])
+def test_past_the_limit_the_oldest_goes(
+    lingerer: Lingerer, connect: Connect, notified: bool
+) -> None:
     connections = [connect() for _ in range(5)]
     for connection in connections:
-        connection.hand_over(lingerer, most=3)
+        if notified:
+            taken = connection.share(lingerer, most=3, notified=True)
+            connection.server.close()
+            taken.look()
+        else:
+            connection.hand_over(lingerer, most=3)
         assert connection.client.recv(1) == b""
     for connection in connections[:2]:
         assert connection.event().cap is Cap.MAX_LINGERING
@@ -646,7 +720,7 @@ def test_hand_overs_from_many_threads(lingerer: Lingerer, connect: Connect) -> N
                 if number % 2:
                     connection.hand_over(lingerer)
                 else:
-                    taken = connection.share(lingerer)
+                    taken = connection.share(lingerer, notified=number % 4 == 0)
                     connection.server.close()
                     taken.let_go()
             for connection in group:

@@ -121,6 +121,25 @@ def test_errors_of_the_application_pass_untouched() -> None:
     result.close()
 
 
+def test_an_answer_instead_has_no_length_where_a_piece_has_been_handed_over() -> None:
+    """As eventlet gathers small pieces: they still go out, behind the head that replaces theirs."""
+    heads: list[tuple[str, list[str]]] = []
+
+    def replaceable(status: str, headers: Any, exc_info: Any = None) -> Any:
+        heads.append((status, [name for name, _ in headers]))
+        return start(status, headers)
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"some"
+        environ["wsgi.input"].read(10)
+
+    body: Any = wrap(app)(environ_of(b"body", CONTENT_LENGTH="10"), replaceable)
+    assert b"".join(body) == b"some"
+    body.close()
+    assert heads == [("200 OK", []), ("400 Bad Request", ["Content-Type"])]
+
+
 def test_an_error_of_the_applications_reading_passes_and_nothing_more_is_read() -> None:
     class Broken(io.BytesIO):
         reads = 0

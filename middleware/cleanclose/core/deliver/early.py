@@ -59,15 +59,15 @@ def fails_early(watch: Watch, error: BaseException) -> bool:
     )
 
 
-def leaves_rest(exchange: Exchange) -> bool:
-    """Whether an early response leaves a part of the body on the connection.
-
-    What follows it there can be no request.
+def leaves_rest(exchange: Exchange, *, failed: bool) -> bool:
+    """Whether a part of the body stays on the connection, so that no request may follow there.
 
     Args:
         exchange: The exchange, whose response is complete.
+        failed: Whether a reading of the body has failed: the server would take what is left of it
+            for the next request.
     """
-    return exchange.early and not exchange.body_complete
+    return not exchange.body_complete and (exchange.early or failed)
 
 
 def may_read_ahead(exchange: Exchange) -> bool:

@@ -388,6 +388,10 @@ class Exchange:
         """Whether the application has sent the response's head."""
         return self._status is not None
 
+    def takes(self, *, head: bool) -> bool:
+        """Whether a response's head, or else a piece of its body, may come now."""
+        return not self.response_complete and self.response_begun is not head
+
     @property
     def treated(self) -> bool:
         """Whether the response is complete and is being delivered at this moment."""

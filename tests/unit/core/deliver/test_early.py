@@ -116,12 +116,18 @@ def test_what_came_with_the_head_is_read_unless_a_drain_reads_it(
     early.response_started(413, 2, 1.0)
     early.response_completed(1.0, 2)
     assert may_read_ahead(early) is ahead
-    assert leaves_rest(early)
+    assert leaves_rest(early, failed=False)
 
 
-def test_a_body_that_is_complete_leaves_nothing() -> None:
+def test_a_body_that_is_complete_leaves_nothing_and_one_that_failed_does() -> None:
     late = exchange(PLAIN)
     late.body_received(10_000_000, True, 1.0)
     late.response_started(413, 2, 1.0)
     late.response_completed(1.0, 2)
-    assert not leaves_rest(late)
+    assert not leaves_rest(late, failed=True)
+    left_alone = exchange(PLAIN)
+    left_alone.leave_alone()
+    left_alone.response_started(400, 2, 1.0)
+    left_alone.response_completed(1.0, 2)
+    assert not leaves_rest(left_alone, failed=False)
+    assert leaves_rest(left_alone, failed=True)

@@ -24,7 +24,7 @@ def test_a_declared_length_is_compared(length: int, passed: bool) -> None:
 
 
 def test_a_declared_length_is_not_counted_again() -> None:
-    assert not Body(10, 10).passes(11)
+    assert Body(10, 10).passes(11) is False
 
 
 def test_a_chunked_body_is_counted() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from cleanclose.core.deliver.pieces import (
-    SMALL_RESPONSE,
     Source,
     Taking,
     may_block,
@@ -36,7 +35,7 @@ def test_who_may_be_at_work_for_long_keeps_nothing_back(
 
 
 @pytest.mark.parametrize(
-    ("unsent", "blocks"), [(0, False), (SMALL_RESPONSE, False), (SMALL_RESPONSE + 1, True)]
+    ("unsent", "blocks"), [(0, False), (64 * 1024, False), (64 * 1024 + 1, True)]
 )
 def test_a_response_larger_than_the_buffers_may_block(unsent: int, blocks: bool) -> None:
     assert may_block(unsent) is blocks
