@@ -626,7 +626,7 @@ async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered
     with anyio.fail_after(5):
         await server.serve(middleware)
     assert server.sent == [START, BODY]
-    assert vars(middleware)["_parts"].setup.places.taken == 0
+    assert vars(middleware)["_serving"].setup.places.taken == 0
 
 
 @pytest.mark.anyio
