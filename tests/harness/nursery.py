@@ -261,8 +261,8 @@ def _read(module: str) -> frozenset[str]:
             tree = ast.parse(path.read_text("utf-8"))
             for node in tree.body:
                 left |= _named(node) - seen
-            for node in ast.walk(tree):
-                left |= {each for each in _named(node) if each.startswith("cleanclose.")} - seen
+            for inner in ast.walk(tree):
+                left |= {each for each in _named(inner) if each.startswith("cleanclose.")} - seen
     return frozenset(found)
 
 

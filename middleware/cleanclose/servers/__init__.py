@@ -14,6 +14,7 @@ from cleanclose.servers._calls import Calls, Stopping
 from cleanclose.servers._chunks import close_behind_chunks, end_chunks
 from cleanclose.servers._connection import (
     ClientConnection,
+    came_out_of,
     client_left,
     find_connection,
     how_gone,
@@ -57,6 +58,7 @@ __all__ = [
     "Stopping",
     "WsgiSide",
     "asgi_server",
+    "came_out_of",
     "can_replace_head",
     "client_left",
     "client_socket",

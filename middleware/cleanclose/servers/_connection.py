@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from cleanclose.core.blame.provenance import passed_object, says_lost
 from cleanclose.core.events import Mechanism, Witness
 from cleanclose.core.kernel import descriptor_of, is_established
 from cleanclose.core.server import UNKNOWN, Server
@@ -20,6 +21,7 @@ from cleanclose.servers._wsgi import (
 
 __all__ = [
     "ClientConnection",
+    "came_out_of",
     "client_left",
     "find_connection",
     "how_gone",
@@ -158,6 +160,20 @@ def client_left(environ: Mapping[str, Any], server: Server) -> tuple[Witness, Me
     if mechanism is None or mechanism is Mechanism.UNKNOWN:
         return None
     return Witness.SOCKET, mechanism
+
+
+def came_out_of(error: BaseException, sock: Any) -> bool:
+    """Whether a lost connection's error came out of this socket.
+
+    The standard library's readers, below a ``wsgi.input``, have it in the attribute ``_sock``.
+
+    Args:
+        error: The error.
+        sock: The client's socket; None if it is not in reach.
+    """
+    if sock is None or not isinstance(error, OSError) or not says_lost(error):
+        return False
+    return passed_object(error, lambda each: each is sock or getattr(each, "_sock", None) is sock)
 
 
 def how_gone(sock: Any) -> Mechanism | None:

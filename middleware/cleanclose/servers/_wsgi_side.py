@@ -35,7 +35,7 @@ class WsgiSide:
     def __init__(
         self, environ: Mapping[str, Any], stream: Any, start_response: object, server: Server
     ) -> None:
-        self.server = server
+        self.server: Server = server
         """What is special about the server."""
         self.response: object = wsgi_response(start_response, server)
         """Its own object behind ``start_response``; None if others hide it."""
@@ -69,11 +69,11 @@ class WsgiSide:
         """Whether the server closes the connection after the response, or can be made to."""
         return self.server.closes_anyway or self.response is not None
 
-    def traits(self, *, lingers: bool, length: int | None) -> Connection:
+    def traits(self, *, can_linger: bool, length: int | None) -> Connection:
         """What a delivery must know of the connection.
 
         Args:
-            lingers: Whether this system allows taking connections over.
+            can_linger: Whether this system allows taking connections over.
             length: The body's length; None if only its end tells.
         """
         environ, server, connection = self._environ, self.server, self._connection
@@ -84,7 +84,7 @@ class WsgiSide:
         )
         timeout = server.worker_timeout
         return Connection(
-            in_reach=connection is not None and lingers,
+            in_reach=connection is not None and can_linger,
             proxied=relayed,
             half_closes=not relayed,
             blocking=connection is None or not connection.greenlets,

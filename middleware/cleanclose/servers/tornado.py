@@ -19,6 +19,7 @@ from cleanclose.core.blame.provenance import (
     is_called_by,
     is_method_of,
     name_of,
+    passed_method,
 )
 from cleanclose.core.blame.records import Lines
 from cleanclose.core.deliver.framing import response_length
@@ -35,8 +36,8 @@ __all__ = [
     "PROTOCOLS",
     "ROOM",
     "STREAM",
-    "STREAMS",
     "TORNADO",
+    "came_out_of",
     "can_be_stopped",
     "can_be_watched",
     "closer_of",
@@ -54,8 +55,10 @@ TORNADO: Final = Server("tornado", Continue.LAZY)
 """``HTTP1Connection._read_message_inner`` sends the 100 after ``headers_received``; the shim keeps
 it off the wire when the response is complete by then."""
 
-STREAMS: Final = "tornado.iostream"
+_STREAMS: Final = "tornado.iostream"
 """The module whose methods close a stream because of its socket, or because of their own limits."""
+
+_STREAM_CLOSED: Final = "tornado.iostream.StreamClosedError"
 
 _HANDLES: Final = Place("tornado.web", frozenset({"RequestHandler._handle_request_exception"}))
 """``RequestHandler._execute`` calls it with an exception of a handler that nobody has caught."""
@@ -202,13 +205,27 @@ def closer_of(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | No
     """
     if by is None:
         return Closer.UNSEEN, None
-    if is_method_of(by, STREAMS, stream):
+    if is_method_of(by, _STREAMS, stream):
         return Closer.STREAM, None
     if _CLOSES_ALL.has(by):
         return Closer.SERVER, Mechanism.ABORTED
     if _READS_MESSAGE.has(by):
         return Closer.SERVER, Mechanism.TIMEOUT
     return Closer.APPLICATION, None
+
+
+def came_out_of(error: BaseException, stream: Any) -> bool:
+    """Whether an error came out of a stream: the one that it keeps, or one that stands for that.
+
+    Args:
+        error: The error.
+        stream: The stream.
+    """
+    if _STREAM_CLOSED not in map(name_of, type(error).__mro__):
+        return error is stream.error
+    real: object = getattr(error, "real_error", None)
+    is_kept = real is not None and real is stream.error
+    return is_kept or passed_method(error, _STREAMS, stream)
 
 
 def error_of_closing(exc_info: Any) -> object:

@@ -20,14 +20,14 @@ from tornado import http1connection, httputil, iostream
 
 from cleanclose.core import Facts, Mechanism, Witness
 from cleanclose.core.blame.closing import ClosingWatch, left_by
-from cleanclose.core.blame.provenance import caller, passed_method
+from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE, OPEN, STREAMING
 from cleanclose.core.deliver.framing import awaited_length
 from cleanclose.core.kernel import how_left, tcp_info
 from cleanclose.core.setup import Setup
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import ids_of
-from cleanclose.servers.tornado import STREAMS, TORNADO, closer_of, sent_bytes, uncaught
+from cleanclose.servers.tornado import TORNADO, came_out_of, closer_of, sent_bytes, uncaught
 
 __all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header"]
 
@@ -249,17 +249,8 @@ class TornadoWatch(ClosingWatch):
             self.peer_gone(Witness.SOCKET, _clock(), mechanism=seen, late=True)
 
     def find_witness(self, error: BaseException) -> None:
-        if self.departure is None:
-            # Somebody other than the peer closed the stream.
-            return
-        stream = self.stream
-        if isinstance(error, iostream.StreamClosedError):
-            real: object = error.real_error
-            is_its = real is not None and real is stream.error
-            is_its = is_its or passed_method(error, STREAMS, stream)
-        else:
-            is_its = error is stream.error
-        if is_its:
+        # Or somebody other than the peer has closed the stream.
+        if self.departure is not None and came_out_of(error, self.stream):
             self.peer_gone(Witness.STREAM, _clock(), error)
 
 

@@ -12,9 +12,9 @@ from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.draining import Draining
-from cleanclose.core.deliver.early import may_read_ahead
+from cleanclose.core.deliver.early import leaves_rest, may_read_ahead
 from cleanclose.core.deliver.framing import response_length
-from cleanclose.core.deliver.pieces import Source, may_block, may_wait
+from cleanclose.core.deliver.pieces import Source, Taking, may_block, may_wait, taking_of
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
 from cleanclose.core.setup import Setup
 from cleanclose.linger import can_linger, hand_over
@@ -45,7 +45,7 @@ class Delivery:
             watch.environ, watch.stream, watch.server_start_response, watch.server
         )
         self._let_go: Callable[[], None] | None = None
-        known = side.traits(lingers=can_linger(), length=watch.expected_in)
+        known = side.traits(can_linger=can_linger(), length=watch.expected_in)
         if known.blocking:
             setup.places.hold_workers(side.threads)
         self.exchange = setup.begin_delivery(
@@ -100,15 +100,18 @@ class Delivery:
             source: What makes them.
         """
         exchange = self.exchange
-        if not exchange.response_begun or source not in (Source.FILE, Source.THERE):
-            self._gather(pieces, source)
-        elif source is Source.FILE:
-            self._completed(self._declared or 0, None)
-            return next(pieces, END)
-        elif not exchange.response_complete:
-            self.pending.extend(pieces)
-            size = sum(map(size_of, self.pending))
-            self._completed(size, size)
+        match taking_of(source, begun=exchange.response_begun):
+            case Taking.ONE_BY_ONE:
+                self._gather(pieces, source)
+            case Taking.BY_SERVER:
+                self._completed(self._declared or 0, None)
+                return next(pieces, END)
+            case Taking.ALL if not exchange.response_complete:
+                self.pending.extend(pieces)
+                size = sum(map(size_of, self.pending))
+                self._completed(size, size)
+            case Taking.ALL:
+                pass
         return self.pending.popleft() if self.pending else END
 
     def _gather(self, pieces: Iterator[bytes], source: Source) -> None:
@@ -204,8 +207,7 @@ class Delivery:
             if step.linger:
                 self._hand_over(blocks=blocks)
             exchange.responded(_now())
-        elif not exchange.body_complete and (exchange.early or self.watch.read_error is not None):
-            # What is left of a body that could not be read would be the next request.
+        elif leaves_rest(exchange, failed=self.watch.read_error is not None):
             self._side.close()
 
     def _drain(self) -> Step:

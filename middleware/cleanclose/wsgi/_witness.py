@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cleanclose.core import Facts, Mechanism, Witness
 from cleanclose.core.blame.blocking import BlockingWatch
-from cleanclose.core.blame.provenance import passed_object, says_lost
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, GONE
 from cleanclose.core.deliver.framing import awaited_length, needs_length
 from cleanclose.core.kernel import tcp_info
@@ -19,6 +18,7 @@ from cleanclose.core.server import Server
 from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import ids_of
 from cleanclose.servers import (
+    came_out_of,
     can_replace_head,
     client_left,
     client_socket,
@@ -218,13 +218,7 @@ class WsgiWatch(BlockingWatch):
         return idle_before(tcp_info(self._socket()), now - self.started)
 
     def find_witness(self, error: BaseException) -> None:
-        if not isinstance(error, OSError) or not says_lost(error):
-            return
-        sock = self._socket()
-        # The standard library's readers, below a wsgi.input that has no body.
-        if sock is not None and passed_object(
-            error, lambda each: each is sock or getattr(each, "_sock", None) is sock
-        ):
+        if came_out_of(error, self._socket()):
             self.peer_gone(Witness.INPUT, time.monotonic(), error)
 
     def _socket(self) -> Any:

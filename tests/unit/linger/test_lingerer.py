@@ -240,7 +240,8 @@ def test_nobody_looks_before_a_shim_says_that_it_may_be_time(
     other.share(lingerer)
     until(lambda: other.linger.looks > 5, "the other one has been looked at")
     assert connection.linger.looks == 0
-    assert taken.is_held
+    held = taken.is_held
+    assert held
     # Too early: from now on the thread looks by itself.
     taken.look()
     until(lambda: connection.linger.looks > 2, "it has been looked at")

@@ -14,7 +14,7 @@ import pytest
 
 from cleanclose.core.deliver.table import Done, Read, Respond, Step
 from cleanclose.core.server import Continue, Server
-from cleanclose.servers import ClientConnection, drain, find_connection, wsgi_response
+from cleanclose.servers import ClientConnection, came_out_of, drain, find_connection, wsgi_response
 
 MIB = 1024 * 1024
 FILE = Server("file", Continue.LAZY, input_socket="raw._sock", reads_from=("raw._sock",))
@@ -213,3 +213,17 @@ def test_the_servers_object_is_found_behind_wrappers() -> None:
 
     assert wsgi_response(hidden, server) is None
     assert wsgi_response(None, server) is None
+
+
+def test_what_came_out_of_a_socket() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("rb") as reader:
+        ours.settimeout(0.001)
+        with pytest.raises(TimeoutError) as raised:
+            reader.read(1)
+        # A time-out says so, too (`cleanclose.core.blame.provenance.says_lost`).
+        assert came_out_of(raised.value, ours)
+        assert not came_out_of(raised.value, theirs)
+        assert not came_out_of(raised.value, None)
+        # None of its frames is a method of the socket's.
+        assert not came_out_of(ConnectionResetError("reset"), ours)

@@ -14,6 +14,7 @@ from tornado import http1connection, httputil, iostream
 from cleanclose.core import Mechanism
 from cleanclose.core.blame.closing import Closer
 from cleanclose.servers.tornado import (
+    came_out_of,
     can_be_watched,
     closer_of,
     error_of_closing,
@@ -191,6 +192,21 @@ def test_tornados_own_words_are_kept_from_a_response_and_an_applications_are_wri
 
     asyncio.run(write())
     assert heard == ["malformed"]
+
+
+def test_what_came_out_of_a_stream(stream: iostream.IOStream) -> None:
+    kept = ConnectionResetError("reset")
+    assert not came_out_of(kept, stream)
+    stream.close((type(kept), kept, None))
+    assert came_out_of(kept, stream)
+    assert came_out_of(iostream.StreamClosedError(real_error=kept), stream)
+    # The same, of another stream.
+    assert not came_out_of(ConnectionResetError("reset"), stream)
+    assert not came_out_of(iostream.StreamClosedError(), stream)
+    assert not came_out_of(iostream.StreamClosedError(real_error=OSError()), stream)
+    with pytest.raises(iostream.StreamClosedError) as raised:
+        stream.write(b"late")
+    assert came_out_of(raised.value, stream)
 
 
 def test_an_error_that_tornado_does_not_handle_is_not_uncaught() -> None:

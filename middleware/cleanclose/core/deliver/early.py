@@ -10,7 +10,14 @@ from cleanclose.core.deliver.pieces import may_block
 from cleanclose.core.events import Phase
 from cleanclose.core.server import Server
 
-__all__ = ["fails_early", "is_stopped", "may_be_early", "may_read_ahead", "needs_reader"]
+__all__ = [
+    "fails_early",
+    "is_stopped",
+    "leaves_rest",
+    "may_be_early",
+    "may_read_ahead",
+    "needs_reader",
+]
 
 
 def is_stopped(watch: Watch) -> bool:
@@ -50,6 +57,17 @@ def fails_early(watch: Watch, error: BaseException) -> bool:
         body_complete=watch.body_arrived or watch.body_complete,
         stopped=is_stopped(watch),
     )
+
+
+def leaves_rest(exchange: Exchange, *, failed: bool) -> bool:
+    """Whether a part of the body stays on the connection, so that no request may follow there.
+
+    Args:
+        exchange: The exchange, whose response is complete.
+        failed: Whether a reading of the body has failed: the server would take what is left of it
+            for the next request.
+    """
+    return not exchange.body_complete and (exchange.early or failed)
 
 
 def may_read_ahead(exchange: Exchange) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from cleanclose.core.deliver.framing import CHUNKED
 
@@ -16,7 +17,9 @@ class LimitedBody:
     that has one.
     """
 
-    __slots__ = ()
+    if not TYPE_CHECKING:
+        # Whoever is one has slots for both.
+        __slots__ = ()
 
     length: int
     """The body's length, or `cleanclose.core.deliver.framing.CHUNKED`."""
@@ -44,6 +47,5 @@ class LimitedBody:
         """
         if self.length != CHUNKED:
             return False
-        # The slot is a subclass's.
-        self.most -= size  # type: ignore[misc]
+        self.most -= size
         return self.most < 0

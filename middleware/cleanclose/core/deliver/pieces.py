@@ -13,7 +13,7 @@ from typing import Final
 
 from cleanclose.core.server import Server
 
-__all__ = ["SMALL_RESPONSE", "Source", "may_block", "may_wait"]
+__all__ = ["SMALL_RESPONSE", "Source", "Taking", "may_block", "may_wait", "taking_of"]
 
 SMALL_RESPONSE: Final = 64 * 1024
 """Bytes of a response that fit into the socket buffers of a client that is not reading yet. A
@@ -27,6 +27,26 @@ class Source(enum.Enum):
     FILE = "the server's own wrapper, which reads a file: nobody reads the request's body meanwhile"
     GENERATOR = "a generator, which may work for any time after its last piece"
     ITERATOR = "any other iterator"
+
+
+class Taking(enum.Enum):
+    """How the pieces of a response are taken while its request's body is incomplete."""
+
+    ONE_BY_ONE = "each may be the last, or the beginning of the response"
+    ALL = "all at once: with them the response is complete"
+    BY_SERVER = "the server sends them by itself: the response is complete at its declared length"
+
+
+def taking_of(source: Source, *, begun: bool) -> Taking:
+    """How the pieces of a response are taken.
+
+    Args:
+        source: What makes them.
+        begun: Whether the response has begun. An application may begin it with the first piece.
+    """
+    if not begun:
+        return Taking.ONE_BY_ONE
+    return {Source.FILE: Taking.BY_SERVER, Source.THERE: Taking.ALL}.get(source, Taking.ONE_BY_ONE)
 
 
 def may_wait(source: Source, size: int, server: Server) -> bool:

@@ -8,7 +8,13 @@ from typing import Final
 import pytest
 
 from cleanclose.core import Facts, Mechanism, Settings, Watch, Witness
-from cleanclose.core.deliver.early import fails_early, may_be_early, needs_reader
+from cleanclose.core.deliver.early import (
+    fails_early,
+    leaves_rest,
+    may_be_early,
+    may_read_ahead,
+    needs_reader,
+)
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.pieces import SMALL_RESPONSE
 from cleanclose.core.deliver.places import Places
@@ -98,3 +104,30 @@ def test_a_response_that_a_server_may_wait_with_needs_a_reader(server: Server, s
     gone = exchange(server)
     gone.peer_gone(Mechanism.RESET, 2.0)
     assert not needs_reader(gone, server, size)
+
+
+@pytest.mark.parametrize(("received", "ahead"), [(0, True), (10_000_000 - 1000, False)])
+def test_what_came_with_the_head_is_read_unless_a_drain_reads_it(
+    received: int, ahead: bool
+) -> None:
+    early = exchange(PLAIN)
+    # Only a small remainder is drained.
+    early.body_received(received, False, 1.0)
+    early.response_started(413, 2, 1.0)
+    early.response_completed(1.0, 2)
+    assert may_read_ahead(early) is ahead
+    assert leaves_rest(early, failed=False)
+
+
+def test_a_body_that_is_complete_leaves_nothing_and_one_that_failed_does() -> None:
+    late = exchange(PLAIN)
+    late.body_received(10_000_000, True, 1.0)
+    late.response_started(413, 2, 1.0)
+    late.response_completed(1.0, 2)
+    assert not leaves_rest(late, failed=True)
+    left_alone = exchange(PLAIN)
+    left_alone.leave_alone()
+    left_alone.response_started(400, 2, 1.0)
+    left_alone.response_completed(1.0, 2)
+    assert not leaves_rest(left_alone, failed=False)
+    assert leaves_rest(left_alone, failed=True)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from cleanclose.core.deliver.pieces import Source, may_block, may_wait
+from cleanclose.core.deliver.pieces import (
+    Source,
+    Taking,
+    may_block,
+    may_wait,
+    taking_of,
+)
 from cleanclose.core.server import Continue, Server
 
 ANY = Server("any", Continue.LAZY)
@@ -34,3 +40,17 @@ def test_who_may_be_at_work_for_long_keeps_nothing_back(
 def test_a_response_larger_than_the_buffers_may_block(unsent: int, blocks: bool) -> None:
     assert may_block(unsent) is blocks
     assert may_block(None)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize(
+    ("source", "taking"),
+    [
+        (Source.THERE, Taking.ALL),
+        (Source.FILE, Taking.BY_SERVER),
+        (Source.GENERATOR, Taking.ONE_BY_ONE),
+        (Source.ITERATOR, Taking.ONE_BY_ONE),
+    ],
+)
+def test_how_pieces_are_taken(source: Source, taking: Taking, begun: bool) -> None:
+    assert taking_of(source, begun=begun) is (taking if begun else Taking.ONE_BY_ONE)
