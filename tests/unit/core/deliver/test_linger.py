@@ -29,7 +29,7 @@ from cleanclose.core.deliver.linger import (
 )
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome
 from cleanclose.core.settings import Settings
-from cleanclose.core.tcp_info import Connection, TcpInfo, TcpState, connection_of
+from cleanclose.core.tcp_info import Connection, TcpState, connection_of
 from tests.harness.made import EXAMPLES
 
 FACTS = Facts(framework="wsgi", server="any", method="POST")
@@ -281,7 +281,7 @@ def test_our_own_fin_is_no_part_of_the_response(
     state: TcpState, queued: int, outcome: Outcome
 ) -> None:
     it = lingering()
-    it.ended(connection_of(TcpInfo(state=state), queued, shut=True), 1.0)
+    it.ended(connection_of(state, queued, shut=True), 1.0)
     assert said(it)[0] is outcome
 
 
