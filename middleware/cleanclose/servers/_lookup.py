@@ -74,8 +74,11 @@ def asgi_server(receive: object, send: object = None) -> Server:
             is unknown.
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
-    function = _function(_behind_starlette(send) if _is_queues(receive) else receive)
+    function = _function(receive)
     known = _BY_FUNCTION.get(function)
+    if known is None and _is_queues(receive):
+        function = _function(_behind_starlette(send))
+        known = _BY_FUNCTION.get(function)
     if known is not None:
         return known
     part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
