@@ -71,7 +71,6 @@ class Delivery:
         # From here on: only once there is something to wait for.
         self._runtime: Runtime | None = None
         self._task: object | None = None
-        self._reader: object | None = None
         self._delivered: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._error: Exception | None = None
@@ -344,38 +343,12 @@ class Delivery:
         self._loop.next_turn(look)
 
     async def _flush_reading(self, step: Respond) -> None:
-        """Send what is kept back; the server may wait until somebody reads.
-
-        Nearly always it does not, and a reader, with a task and a scope to end it, would cost more
-        than the response. So one begins only when the sending has taken some turns of the loop.
-        """
-        turns = _LOOKS
-        is_over = False
-        scopes: list[anyio.CancelScope] = []
-
-        async def read() -> None:
-            if not is_over:
-                with anyio.CancelScope() as scope:
-                    scopes.append(scope)
-                    await self._read_on()
-
-        def turn() -> None:
-            nonlocal turns
-            turns -= 1
-            if is_over:
-                return
-            if turns:
-                self._loop.next_turn(turn)
-            else:
-                self._reader = self._loop.spawn(read)
-
-        self._loop.next_turn(turn)
+        """Send what is kept back; the server may wait until somebody reads."""
+        reader = _LateReader(self._loop, self._read_on)
         try:
             await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
         finally:
-            is_over = True
-            for scope in scopes:
-                scope.cancel()
+            reader.end()
 
     async def _read_on(self) -> None:
         kind: Any = None
@@ -429,3 +402,41 @@ class Delivery:
         if len(pieces) > 1:
             body = b"".join(each.get("body", b"") for each in pieces)
             self._kept[-len(pieces) :] = [{"type": "http.response.body", "body": body}]
+
+
+class _LateReader:
+    """Reads while a server sends, once that takes more than some turns of the loop.
+
+    Nearly always it does not, and a task with a scope to end it costs more than the response.
+
+    Args:
+        loop: The event loop.
+        read: Reads until it is cancelled.
+    """
+
+    def __init__(self, loop: Runtime, read: Callable[[], Awaitable[None]]) -> None:
+        self._loop = loop
+        self._read = read
+        self._turns = _LOOKS
+        self._is_over = False
+        self._task: object | None = None
+        self._scope: anyio.CancelScope | None = None
+        loop.next_turn(self._turn)
+
+    def _turn(self) -> None:
+        self._turns -= 1
+        if self._turns and not self._is_over:
+            self._loop.next_turn(self._turn)
+        elif not self._is_over:
+            self._task = self._loop.spawn(self._run)
+
+    async def _run(self) -> None:
+        if not self._is_over:
+            with anyio.CancelScope() as self._scope:
+                await self._read()
+
+    def end(self) -> None:
+        """The server has sent everything, or never will."""
+        self._is_over = True
+        if self._scope is not None:
+            self._scope.cancel()

@@ -116,7 +116,8 @@ def with_length(head: Message, pieces: Sequence[Message]) -> Message:
         head: The head.
         pieces: All of its body.
     """
-    if not needs_length(str(head["status"]), fields(head).items()):
+    names = ((name.decode("latin-1"), "") for name, _ in head["headers"])
+    if not needs_length(str(head["status"]), names):
         return head
     size = sum(map(size_of, pieces))
     return {**head, "headers": [*head["headers"], (b"content-length", b"%d" % size)]}

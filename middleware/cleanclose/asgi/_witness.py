@@ -38,7 +38,7 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import is_reset
 from cleanclose.core.server import Server
 from cleanclose.core.tracing import ids_of
-from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, sign_of
+from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, asgi_server, sign_of
 
 __all__ = ["NO_SCOPE", "AsgiWatch", "HttpWatch", "UploadWatch"]
 
@@ -153,7 +153,9 @@ class AsgiWatch(Watch):
     @property
     def server(self) -> Server:
         """The server, as far as its callables show which one it is."""
-        return self.calls.server if self.messages is None else self.messages.server
+        if self.messages is not None:
+            return self.messages.server
+        return asgi_server(self.server_receive, self.send_to)
 
     @property
     def headers(self) -> Mapping[str, str]:

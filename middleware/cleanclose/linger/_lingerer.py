@@ -38,7 +38,7 @@ from cleanclose.core.deliver.linger import Close, Discard, State, Step, Wait
 from cleanclose.core.events import Mechanism
 from cleanclose.core.kernel import ask_connection
 from cleanclose.linger._entry import Entry, Handover
-from cleanclose.linger._sockets import SUPPORTED, Descriptor
+from cleanclose.linger._sockets import PIECE, SUPPORTED, Descriptor
 
 if sys.platform != "win32":
     import resource
@@ -55,6 +55,11 @@ _SHARED_SELECTORS: Final = ("EpollSelector", "KqueueSelector")
 """Those of `selectors` whose wait also sees a connection that another thread adds meanwhile."""
 
 _clock: Final = time.monotonic
+
+
+def reads(step: Step) -> bool:
+    """Whether a step is to read what comes."""
+    return step.read if isinstance(step, Wait) else isinstance(step, Discard)
 
 
 def can_linger() -> bool:
@@ -429,22 +434,34 @@ class _Loop:
         entry.linger.let_go(now)
 
     def _read(self, entry: Entry, now: float) -> None:
+        """Discard what has come, until there is no more or it is the next one's turn."""
         linger = entry.linger
-        try:
-            size = entry.descriptor.discard()
-        except OSError as error:
-            step = linger.reset(Mechanism.of(error), self._ask(entry), now)
-            self._do(entry, step, now, asked=True)
-            return
-        if size == 0:
-            step = linger.ended(self._ask(entry), now)
-            if linger.state is State.SENDING:
-                # Nothing more will come; the response may still arrive.
-                linger.reads = False
-                step = linger.step(now)
-            self._do(entry, step, now, asked=True)
-        else:
-            self._do(entry, linger.received(size, now) if size else linger.step(now), now)
+        step: Step | None = None
+        left = PIECE
+        while left > 0 and (step is None or reads(step)):
+            try:
+                size = entry.descriptor.discard()
+            except OSError as error:
+                step = linger.reset(Mechanism.of(error), self._ask(entry), now)
+                self._do(entry, step, now, asked=True)
+                return
+            if size == 0:
+                self._ended_by_peer(entry, now)
+                return
+            if size is None:
+                break
+            step = linger.received(size, now)
+            left -= size
+        self._do(entry, linger.step(now) if step is None else step, now)
+
+    def _ended_by_peer(self, entry: Entry, now: float) -> None:
+        linger = entry.linger
+        step = linger.ended(self._ask(entry), now)
+        if linger.state is State.SENDING:
+            # Nothing more will come; the response may still arrive.
+            linger.reads = False
+            step = linger.step(now)
+        self._do(entry, step, now, asked=True)
 
     def _ask(self, entry: Entry) -> Any:
         connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
@@ -460,7 +477,7 @@ class _Loop:
                 entry.linger.kernel_says(self._ask(entry), now)
             self._close(entry)
             return
-        self._watch(entry, step.read if isinstance(step, Wait) else isinstance(step, Discard))
+        self._watch(entry, reads(step))
         self._plan(entry, now + step.seconds)
 
     def _watch(self, entry: Entry, wanted: bool) -> None:

@@ -12,7 +12,7 @@ import functools
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final, cast
 
 from cleanclose.core.kernel import TCP_ESTABLISHED, TCP_STATE, TCP_STATE_MASK
@@ -74,8 +74,41 @@ def asgi_server(receive: object, send: object = None) -> Server:
             is unknown.
         send: The other one, for servers whose ``receive`` is a plain queue's.
     """
+    function = _function(receive)
+    known = _BY_FUNCTION.get(function)
+    if known is None and _is_queues(receive):
+        function = _function(_behind_starlette(send))
+        known = _BY_FUNCTION.get(function)
+    if known is not None:
+        return known
     part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
-    return part or ASGI.get(asgi_package(receive, send), UNKNOWN)
+    server = part or ASGI.get(asgi_package(receive, send), UNKNOWN)
+    if function is not None:
+        _BY_FUNCTION[function] = server
+    return server
+
+
+_BY_FUNCTION: Final[dict[object, Server]] = {}
+"""Servers that were recognised, by the function behind the method that is theirs. A memo: a
+response to an unread body asks many times."""
+_QUEUES: Final[dict[object, bool]] = {}
+"""The same for `_is_queues`."""
+
+
+def _function(call: object) -> object:
+    """The function behind a method; None for any other callable."""
+    return call.__func__ if type(call) is MethodType else None
+
+
+def _is_queues(receive: object) -> bool:
+    """Whether a server's ``receive`` is a plain queue's: then only its ``send`` is its own."""
+    function = _function(receive)
+    known = _QUEUES.get(function)
+    if known is None:
+        known = _package(receive) in ("asyncio", "trio")
+        if function is not None:
+            _QUEUES[function] = known
+    return known
 
 
 def asgi_socket(receive: object, send: object) -> Any:
@@ -156,7 +189,7 @@ def waiting_messages(receive: object) -> Sequence[Mapping[str, Any]]:
 
 def _owner(receive: object, send: object) -> object:
     """The server's object for the exchange, behind one of its callables."""
-    if _package(receive) in ("asyncio", "trio"):
+    if _is_queues(receive):
         return getattr(_behind_starlette(send), "__self__", None)
     return getattr(receive, "__self__", None)
 

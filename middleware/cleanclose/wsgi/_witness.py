@@ -55,6 +55,7 @@ StartResponse = Callable[..., Write]
 
 END: Final[Any] = object()
 """What comes behind the last piece."""
+_PREFIX: Final = "HTTP_"
 # Looked up once: this is done for every request.
 _current: Final = CURRENT.get
 _enter: Final = CURRENT.set
@@ -131,7 +132,7 @@ class WsgiWatch(BlockingWatch):
             method=environ["REQUEST_METHOD"],
             client=environ.get("REMOTE_ADDR") or None,
             route=_route(environ, getattr(self, "_request", None)),
-            **ids_of(fields(environ).get),
+            **ids_of(lambda name: environ.get(_PREFIX + name.replace("-", "_").upper())),
         )
 
     def is_for(self, request: Mapping[str, Any], /) -> bool:
@@ -303,11 +304,10 @@ def code_of(status: str) -> int:
 
 def fields(environ: Mapping[str, Any]) -> dict[str, str]:
     """The request's headers, by their names in lower case."""
-    prefix = "HTTP_"
     return {
-        key.removeprefix(prefix).replace("_", "-").lower(): value
+        key.removeprefix(_PREFIX).replace("_", "-").lower(): value
         for key, value in environ.items()
-        if key.startswith(prefix)
+        if key.startswith(_PREFIX)
     }
 
 
