@@ -311,7 +311,7 @@ def check(conversation: Conversation) -> None:
     )
     _play(middleware, conversation, wrapped)
     serving: object = vars(middleware)["_serving"]
-    setup: Setup = vars(serving)["_setup"]
+    setup: Setup = vars(serving)["setup"]
     assert setup.places.taken == 0, "a place was not given back"
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
