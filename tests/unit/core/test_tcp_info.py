@@ -74,9 +74,7 @@ def test_nothing_is_no_struct() -> None:
     ],
 )
 def test_what_a_state_means(state: TcpState, peer_closed: bool, is_reset: bool) -> None:
-    assert connection_of(state, 5) == Connection(
-        unacked=5, peer_closed=peer_closed, reset=is_reset
-    )
+    assert connection_of(state, 5) == Connection(unacked=5, peer_closed=peer_closed, reset=is_reset)
 
 
 @pytest.mark.parametrize("state", [TcpState.LISTEN, TcpState.SYN_SENT])

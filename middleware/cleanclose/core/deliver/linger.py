@@ -16,7 +16,7 @@ import dataclasses
 import enum
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
 from cleanclose.core.settings import Settings
@@ -88,8 +88,9 @@ _CLOSE: Final = Close()
 class State(enum.Enum):
     """Where a connection stands."""
 
-    # Enum has one in Python; each step looks two members up.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Enum's is written in Python, and each step looks two members up.
+        __hash__ = object.__hash__
 
     SENDING = "the server still has it"
     LINGERING = "the response is out; what comes is discarded"
@@ -100,8 +101,9 @@ class State(enum.Enum):
 class Happening(enum.Enum):
     """What can happen to it."""
 
-    # Enum has one in Python; each step looks two members up.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Enum's is written in Python, and each step looks two members up.
+        __hash__ = object.__hash__
 
     LET_GO = "the server has sent what it had, and does not have the connection any more"
     ENDED = "the peer has closed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 __all__ = [
     "TRANSITIONS",
@@ -76,8 +76,9 @@ Step = Forward | Keep | Read | Respond | Done
 class State(enum.Enum):
     """Where an exchange stands."""
 
-    # Enum has one in Python; each step looks two members up.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Enum's is written in Python, and each step looks two members up.
+        __hash__ = object.__hash__
 
     OPEN = "the application has the request and has not begun to respond"
     KEPT = "the response has begun and is kept back until the application has had its next turn"
@@ -90,8 +91,9 @@ class State(enum.Enum):
 class Happening(enum.Enum):
     """What can happen to an exchange."""
 
-    # Enum has one in Python; each step looks two members up.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:
+        # Enum's is written in Python, and each step looks two members up.
+        __hash__ = object.__hash__
 
     APP_READ = "the application asks for more of the body"
     HEAD = "the application sent the response's head"
