@@ -335,7 +335,7 @@ class Delivery:
         """Look whether the server has let go: it closes in one of the loop's next turns."""
 
         def look() -> None:
-            if turns > 1 and taken.is_held:
+            if turns > 1 and taken.is_held():
                 self._look_soon(taken, turns - 1)
             else:
                 taken.look()

@@ -173,9 +173,8 @@ class Taken:
         self._loop = loop
         self._entry = entry
 
-    @property
     def is_held(self) -> bool:
-        """Whether the server still has the connection."""
+        """Whether the server still has the connection; the kernel is asked."""
         held_as = self._entry.held_as
         return held_as is not None and self._entry.descriptor.is_held_as(held_as)
 
@@ -246,6 +245,7 @@ class _Loop:
             self._call()
 
     def look_at(self, entry: Entry) -> None:
+        """Take the first steps on an entry, here or in the thread."""
         if self._shares_selector:
             self._guarded(self._begin, entry, _clock())
             return

@@ -240,14 +240,13 @@ def test_nobody_looks_before_a_shim_says_that_it_may_be_time(
     other.share(lingerer)
     until(lambda: other.linger.looks > 5, "the other one has been looked at")
     assert connection.linger.looks == 0
-    held = taken.is_held
-    assert held
+    assert taken.is_held()
     # Too early: from now on the thread looks by itself.
     taken.look()
     until(lambda: connection.linger.looks > 2, "it has been looked at")
     assert connection.server.recv(1000) == b"the body"
     connection.server.close()
-    assert not taken.is_held
+    assert not taken.is_held()
     assert connection.client.recv(1) == b""
     connection.client.close()
     assert connection.event().outcome is Outcome.DELIVERED

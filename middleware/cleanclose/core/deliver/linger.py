@@ -89,7 +89,7 @@ class State(enum.Enum):
     """Where a connection stands."""
 
     if not TYPE_CHECKING:
-        # Enum has one in Python; each step looks two members up.
+        # Enum's is written in Python, and each step looks two members up.
         __hash__ = object.__hash__
 
     SENDING = "the server still has it"
@@ -102,7 +102,7 @@ class Happening(enum.Enum):
     """What can happen to it."""
 
     if not TYPE_CHECKING:
-        # Enum has one in Python; each step looks two members up.
+        # Enum's is written in Python, and each step looks two members up.
         __hash__ = object.__hash__
 
     LET_GO = "the server has sent what it had, and does not have the connection any more"

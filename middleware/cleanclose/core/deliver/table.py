@@ -77,7 +77,7 @@ class State(enum.Enum):
     """Where an exchange stands."""
 
     if not TYPE_CHECKING:
-        # Enum has one in Python; each step looks two members up.
+        # Enum's is written in Python, and each step looks two members up.
         __hash__ = object.__hash__
 
     OPEN = "the application has the request and has not begun to respond"
@@ -92,7 +92,7 @@ class Happening(enum.Enum):
     """What can happen to an exchange."""
 
     if not TYPE_CHECKING:
-        # Enum has one in Python; each step looks two members up.
+        # Enum's is written in Python, and each step looks two members up.
         __hash__ = object.__hash__
 
     APP_READ = "the application asks for more of the body"
