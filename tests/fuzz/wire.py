@@ -51,7 +51,7 @@ _SILENCE: Final = 0.15
 """Seconds without a byte after which a client gives up that has sent half a request."""
 _LONG_SILENCE: Final = 0.8
 """The same when it is played again: longer than the middleware waits for a small rest of a body."""
-_PATIENCE: Final = 15.0
+_PATIENCE: Final = 8.0
 """Seconds for anything that has to come: more than any server's own time-out."""
 _DEAD: Final = 20.0
 """Seconds after which a server that answers nobody counts as dead."""
