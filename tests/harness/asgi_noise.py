@@ -70,8 +70,8 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
         "--timeout=120",
         "--graceful-timeout=1",
         "--no-control-socket",
-        # By default it cancels what goes on for three seconds behind its client's back. What it never
-        # tells the application of ends only then.
+        # By default it cancels what goes on for three seconds behind its client's back. What it
+        # never tells the application of ends only then.
         "--asgi-disconnect-grace-period=15",
     ),
     "hypercorn-trio": (*_HYPERCORN, "--worker-class=trio"),
