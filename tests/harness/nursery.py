@@ -1,4 +1,4 @@
-"""Servers that are forked from a process which has imported what they import.
+"""Servers, and commands, that are forked from a process which has imported what they import.
 
 Most of what a server costs to start is Python reading the same libraries again: half a second of
 a processor, a thousand times in a run. One process for a run, the nursery, reads them once. It
@@ -46,12 +46,15 @@ from typing import Final, NamedTuple
 from tests.harness.hiding import HIDE
 from tests.harness.paths import ROOT
 
-__all__ = ["VARIABLE", "Forked", "Nursery", "forked", "what_it_imports"]
+__all__ = ["COMMAND", "VARIABLE", "Forked", "Nursery", "forked", "what_it_imports"]
 
 VARIABLE: Final = "CLEANCLOSE_NURSERY"
 """The environment variable with the name of the run's nursery."""
 
+COMMAND: Final = "tests.harness.command"
+"""The module that runs ``cleanclose``."""
 _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
+    COMMAND: ("cleanclose.doctor.group", "cleanclose.doctor.main"),
     "uvicorn": ("uvicorn.main", "uvicorn.lifespan.on"),
     "gunicorn": ("gunicorn.app.wsgiapp", "gunicorn.workers.base", "logging.config"),
     "hypercorn": ("hypercorn.run", "hypercorn.asyncio.run"),
@@ -60,6 +63,9 @@ _SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """What is run with ``-m``, and what it imports whatever it serves."""
 _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "doctor": ("cleanclose.doctor.application.command",),
+    "explain": ("cleanclose.doctor.explain.command",),
+    "kernel": ("cleanclose.doctor.kernel.command",),
     "--http=h11": ("uvicorn.protocols.http.h11_impl",),
     "--http=httptools": ("uvicorn.protocols.http.httptools_impl",),
     "--loop=uvloop": ("uvloop",),
@@ -173,18 +179,21 @@ class Nursery:
 
 
 def forked(
-    command: Sequence[str], environment: Mapping[str, str], folder: str, log: int
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    streams: tuple[int, int, int],
 ) -> Forked | None:
-    """Start a server in the nursery.
+    """Start a server or a command in the nursery.
 
     Args:
         command: The program and its arguments.
         environment: All of its environment.
         folder: Its working directory.
-        log: The descriptor that its standard output and error go to.
+        streams: The descriptors that are its standard input, output and error.
 
     Returns:
-        The server; None if it is one for a Python of its own.
+        The process; None if it is one for a Python of its own.
     """
     name = os.environ.get(VARIABLE)
     unusual = any(each.startswith("PYTHON") for each in environment.keys() - {"PYTHONUNBUFFERED"})
@@ -203,7 +212,7 @@ def forked(
     connection = socket.socket(socket.AF_UNIX, _STACK)
     try:
         connection.connect(f"\0{name}")
-        socket.send_fds(connection, [json.dumps(seed).encode()], [log])
+        socket.send_fds(connection, [json.dumps(seed).encode()], streams)
         return Forked(connection)
     except BaseException:
         connection.close()
@@ -229,7 +238,8 @@ def what_it_imports(
     found = {*_SERVERS.get(module, ())}
     for word in command[3:]:
         found.update(_OPTIONS.get(word, ()))
-    apps = [module, command[-1].partition(":")[0]]
+    # `cleanclose doctor` imports no application: a process that it starts does.
+    apps = [] if module == COMMAND else [module, command[-1].partition(":")[0]]
     if module == _SERVE_WSGI:
         apps.append(f"{_APPS}{environment.get('TEST_APP', 'raw_wsgi')}")
     for app in apps:
@@ -294,21 +304,21 @@ def _tend(name: str) -> _Seed | None:
                 return None
             connection, _ = listener.accept()
             with connection:
-                text, passed, _, _ = socket.recv_fds(connection, _LARGEST, 1)
+                text, passed, _, _ = socket.recv_fds(connection, _LARGEST, 3)
                 if not passed:
                     continue
                 imports = tuple(json.loads(text)[0])
                 if imports not in beds:
                     beds[imports], other = socket.socketpair(socket.AF_UNIX, _STACK)
                     if os.fork() == 0:
-                        os.close(passed[0])
+                        _close(passed)
                         listener.close()
                         for bed in beds.values():
                             bed.close()
                         return _lie(other, imports)
                     other.close()
-                socket.send_fds(beds[imports], [text], [connection.fileno(), passed[0]])
-                os.close(passed[0])
+                socket.send_fds(beds[imports], [text], [connection.fileno(), *passed])
+                _close(passed)
 
 
 def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
@@ -326,7 +336,7 @@ def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
                     os.close(key.fd)
                     _tell(waiting.pop(key.data), os.waitpid(key.data, 0)[1])
                     continue
-                text, passed, _, _ = socket.recv_fds(channel, _LARGEST, 2)
+                text, passed, _, _ = socket.recv_fds(channel, _LARGEST, 4)
                 if not passed:
                     return None
                 connection = socket.socket(fileno=passed[0])
@@ -337,8 +347,8 @@ def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
                     for watched in selector.get_map().values():
                         if watched.fileobj is not channel:
                             os.close(watched.fd)
-                    return _begin(connection, passed[1], _Seed(*json.loads(text)))
-                os.close(passed[1])
+                    return _begin(connection, passed[1:], _Seed(*json.loads(text)))
+                _close(passed[1:])
                 waiting[pid] = connection
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
 
@@ -348,15 +358,17 @@ def _tell(connection: socket.socket, status: int) -> None:
         connection.send(str(os.waitstatus_to_exitcode(status)).encode())
 
 
-def _begin(connection: socket.socket, log: int, seed: _Seed) -> _Seed:
+def _close(descriptors: Sequence[int]) -> None:
+    for each in descriptors:
+        os.close(each)
+
+
+def _begin(connection: socket.socket, streams: Sequence[int], seed: _Seed) -> _Seed:
     """Become the server's process."""
     os.setsid()
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(nothing)
-    os.close(log)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    _close(streams)
     os.environ.clear()
     os.environ.update(seed.environment)
     os.chdir(seed.folder)

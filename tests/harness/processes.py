@@ -36,7 +36,8 @@ class ServerProcess(staging.ServerProcess):
 
     def _launch(self, command: Sequence[str], env: Mapping[str, str], log: int) -> Running:
         folder = os.fspath(self.cwd or Path.cwd())
-        started = nursery.forked(command, env, folder, log)
+        with Path(os.devnull).open("rb") as nothing:
+            started = nursery.forked(command, env, folder, (nothing.fileno(), log, log))
         return started or super()._launch(command, env, log)
 
 

@@ -23,6 +23,7 @@ LOG_TAIL: Final = 4000
 
 class _Key(NamedTuple):
     stack: str
+    command: tuple[str, ...]
     wrapped: bool
     settings: str
     env: str
@@ -45,7 +46,10 @@ class ServerPool:
         env: Mapping[str, str] | None,
     ) -> ServerProcess:
         """A running server of this kind."""
-        key = _Key(stack.name, wrapped, json.dumps(settings or {}), json.dumps(env or {}))
+        key = _Key(
+            *(stack.name, stack.command, wrapped),
+            *(json.dumps(settings or {}), json.dumps(env or {})),
+        )
         server = self._servers.get(key)
         if server is not None and not server.alive:
             self._end(key)

@@ -18,6 +18,7 @@ import pytest
 
 from cleanclose.doctor import output
 from cleanclose.doctor.group import COMMANDS
+from tests.harness.command import cleanclose
 
 MAIN = "from cleanclose.doctor.main import main; main()"
 
@@ -29,13 +30,15 @@ SYSTEM: Final = "import sys, sysconfig; sysconfig.get_config_vars(); "
 def run(
     *arguments: str, before: str = "", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    if not before:
+        return cleanclose(*arguments, more=env)
     return subprocess.run(
         [sys.executable, "-c", before + MAIN, *arguments],
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
-        env={**os.environ, "COLUMNS": "80", **(env or {})},
+        env={**os.environ, "COLUMNS": "80"},
     )
 
 

@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -17,26 +16,19 @@ from typing import Any, Final
 import pytest
 
 from tests.harness.apps import routes
+from tests.harness.command import cleanclose
 from tests.harness.servers_asgi import with_certificate
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack, stack
 from tests.harness.tls import certificate
 
 ROOT: Final = Path(__file__).parents[3]
-CLEANCLOSE: Final = (sys.executable, "-c", "from cleanclose.doctor.main import main; main()")
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLEANCLOSE, "doctor", *arguments],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    return cleanclose("doctor", *arguments, seconds=100)
 
 
 def report(finished: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from tests.harness.command import cleanclose
 from tests.harness.processes import run_python
 from tests.harness.waiting import until
 
@@ -39,15 +40,7 @@ class Ran(NamedTuple):
 
 
 def doctor(*arguments: str, **env: str) -> Ran:
-    finished = subprocess.run(
-        [*CLEANCLOSE, "doctor", PATIENTLY, *arguments],
-        cwd=ROOT,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, **env},
-    )
+    finished = cleanclose("doctor", PATIENTLY, *arguments, seconds=100, more=env)
     return Ran(finished.returncode, finished.stdout, finished.stderr)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.harness.command import cleanclose_bytes
 from tests.harness.staged.proxies import CASES, PROXIES, staged_behind
 from tests.harness.staged.servers import staged_on
 
@@ -31,13 +32,14 @@ QUIET: Final = '10.0.0.9 - - [27/Nov/2026:10:00:05 +0000] "GET / HTTP/1.1" 200 9
 def run(
     *arguments: str | Path, stdin: bytes = b"", before: Sequence[str] = (), **env: str
 ) -> subprocess.CompletedProcess[bytes]:
+    if not before:
+        return cleanclose_bytes("explain", *arguments, stdin=stdin, more=env)
     return subprocess.run(
         [*before, SCRIPT, "explain", *arguments],
-        input=stdin,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
         timeout=60,
-        env={**os.environ, "COLUMNS": "80", **env},
     )
 
 

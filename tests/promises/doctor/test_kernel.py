@@ -13,13 +13,14 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from cleanclose.doctor import strict
 from cleanclose.doctor.kernel.tracing import Direction, Tracer, Untraceable, find_tracefs
 from example_apps.namespaces import namespace_command
+from tests.harness.command import cleanclose
 from tests.harness.kernel_staging import (
     CLEANCLOSE,
     TIMES,
@@ -90,12 +91,6 @@ def test_an_accept_queue_that_overflows(case: str, word: str) -> None:
     assert set(seen["counts"]) == {"ListenOverflows", "queue_full"}
     assert any(word in sentence for sentence in seen["sentences"])
     assert any("3 connections wait, and its limit is 2" in each for each in seen["sentences"])
-
-
-def cleanclose(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*CLEANCLOSE, *arguments], check=False, capture_output=True, text=True, timeout=60
-    )
 
 
 def test_one_port_and_who_listens_there() -> None:
@@ -291,23 +286,27 @@ def test_a_hundred_resets_each_with_its_reason() -> None:
             assert "because it closed it with unread data" in line["sentence"]
 
 
+NOBODYS: Final = "--port=1"
+"""Others' resets need not be told here."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind(tracefs: Path, number: signal.Signals) -> None:
-    with tracing() as traced:
+    with tracing(NOBODYS) as traced:
         assert left_behind(tracefs, traced.process.pid)
         traced.stop(number)
     assert not left_behind(tracefs, traced.process.pid)
 
 
 def test_what_a_killed_one_left_the_next_removes(tracefs: Path) -> None:
-    with tracing() as killed:
+    with tracing(NOBODYS) as killed:
         (instance,) = left_behind(tracefs, killed.process.pid)
         # What is in use cannot be removed: others on this machine may trace meanwhile.
         with (instance / "tracing_on").open():
             killed.process.kill()
             killed.process.wait(30)
             assert left_behind(tracefs, killed.process.pid)
-        with tracing() as traced:
+        with tracing(NOBODYS) as traced:
             traced.stop()
     assert not left_behind(tracefs, killed.process.pid)
 
