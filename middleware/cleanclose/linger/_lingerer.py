@@ -25,6 +25,7 @@ import dataclasses
 import heapq
 import itertools
 import math
+import operator
 import os
 import selectors
 import sys
@@ -398,8 +399,9 @@ class _Loop:
         with self._lock:
             if len(self._entries) <= most:
                 return None
-            address = max(self._by_address, key=lambda each: self._by_address[each])
-            return next(entry for entry in self._entries if entry.address == address)
+            # Copies: the garbage collector may hand a connection over at any point.
+            address, _ = max([*self._by_address.items()], key=operator.itemgetter(1))
+            return next((each for each in [*self._entries] if each.address == address), None)
 
     def _turn_out(self, entry: Entry, now: float) -> None:
         self._do(entry, entry.linger.turned_out(now), now)
