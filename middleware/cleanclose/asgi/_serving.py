@@ -22,6 +22,7 @@ from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import BODILESS, is_multiplexed
+from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.linger import can_linger
@@ -38,7 +39,6 @@ _frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
 # Type checkers would not see that the application's calls change these.
 _BEGUN: Final = int(OPEN)
 _NOTHING: Final[Any] = None
-_EXCHANGES: Final = ("http", "websocket")
 _SKIP_KEY: Final = "cleanclose.skip"
 
 
@@ -163,8 +163,7 @@ class Serving:
         return ends_here
 
     async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
-        if scope.get("type") in _EXCHANGES and outer.is_for(scope):
-            # One departure is one event: the outer middleware reports it.
+        if nesting_of(outer, scope, from_server=False) is Nesting.SAME:
             return await self._serve(scope, receive, send)
         _enter(None)
         try:
