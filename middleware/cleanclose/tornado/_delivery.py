@@ -20,6 +20,7 @@ from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.deliver.exchange import Connection
 from cleanclose.core.deliver.framing import CHUNKED, needs_length, response_length
 from cleanclose.core.deliver.patience import LOOK
+from cleanclose.core.deliver.pieces import may_block
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import how_left
 from cleanclose.linger import can_linger, descriptor_of, hand_over
@@ -213,7 +214,7 @@ class Delivery:
                 _clock(),
                 unread=unread_bytes(stream),
                 reads=watch.tornado_waits,
-                notified=not watch.tornado_waits,
+                notified=not (watch.tornado_waits and self._may_block()),
             )
             self._rests = taken is not None and watch.tornado_waits
         self._flush(whole=True, close=step.close)
@@ -233,6 +234,10 @@ class Delivery:
         # An empty write is done when all that was written before it is, and tornado closes the
         # stream then.
         stream.write(b"").add_done_callback(over)
+
+    def _may_block(self) -> bool:
+        """Whether a client that only writes could keep the response from being written."""
+        return self._stream.writing() or may_block(sum(map(len, self._pieces)))
 
     def _done(self) -> None:
         self._end_drain()
