@@ -142,7 +142,7 @@ class Delivery:
         step = self.exchange.app_ended(time.monotonic())
         if self._delivered is not None:
             await self._drained(self._delivered)
-        if isinstance(step, Done):
+        if isinstance(step, Done) and not self.exchange.early:
             try:
                 await self._flush()
             except Exception:
