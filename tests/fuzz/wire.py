@@ -424,7 +424,7 @@ def _twin(script: Script) -> Script:
     for each in script.requests:
         old, new = (f"{path}?{each.name}".encode() for path in (each.path, fuzzed.READ))
         data = data.replace(old, new)
-    return replace(script, data=data, cuts=())
+    return replace(script, data=data, cuts=(), ending="half")
 
 
 def _differences(script: Script, bare: _Outcome, wrapped: _Outcome) -> Mapping[str, str]:

@@ -154,7 +154,7 @@ class Delivery:
         step = self.exchange.app_ended(time.monotonic())
         if self._delivered is not None:
             await self._drained(self._delivered)
-        if isinstance(step, Done):
+        if isinstance(step, Done) and not self.exchange.early:
             try:
                 await self._flush()
             except Exception:
@@ -197,14 +197,14 @@ class Delivery:
             if self._is_left_behind():
                 # What another task of the application has received ended the wait, and the one that
                 # responds may have nothing more to say for a long time.
-                self._start_task(self._flush)
+                self._start_task(self._flush_first)
             return
         self._turns -= 1
         if self._turns:
             self._loop.next_turn(self._turn)
         else:
             self.exchange.turn_over(time.monotonic())
-            self._start_task(self._flush)
+            self._start_task(self._flush_first)
 
     def _is_left_behind(self) -> bool:
         """Whether something is kept back that may go out, and nobody is about to send it."""
@@ -223,9 +223,6 @@ class Delivery:
         async def run() -> None:
             try:
                 await job()
-                if self.exchange.treated:
-                    # The application has completed its response while the first of it went out.
-                    await self._drain()
             except Exception as error:  # noqa: BLE001 - raised where the application can see it
                 if not self.exchange.is_moot(error):
                     self._error = error
@@ -237,14 +234,25 @@ class Delivery:
 
         self._task = self._loop.spawn(run)
 
+    async def _flush_first(self) -> None:
+        """Send what is kept back; the application may complete its response meanwhile."""
+        await self._flush()
+        if self.exchange.early and self.exchange.state in (State.DRAINING, State.DONE):
+            await self._drain()
+
     async def _flush_apart(self) -> None:
         """Send what is kept back, even if the caller is cancelled, which has not sent it."""
         if self._task is None and self._kept:
-            self._start_task(self._flush)
+            self._start_task(self._flush_first)
         if self._task is not None and self._delivered is not None:
             await self._delivered.wait()
-        # What that has raised is the caller's to hear.
-        await self._flush()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        """Let the application hear what sending in a task of ours has raised."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     async def _drain(self) -> None:
         exchange = self.exchange
@@ -370,9 +378,7 @@ class Delivery:
             close: Whether the head is to say that the connection will be closed.
             in_one_piece: Whether the body must be one message.
         """
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        self._raise_error()
         while self._is_writing:
             await self._written.wait()
         self._is_writing = True

@@ -602,7 +602,10 @@ async def test_a_head_is_not_lost_with_the_task_that_receives() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered() -> None:
+@pytest.mark.parametrize("listens", [False, True])
+async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered(
+    listens: bool,
+) -> None:
     """The middleware sends the head, in a task of its own; the drain must not wait for another."""
     server = Server(length=10)
     reached, go_on = anyio.Event(), anyio.Event()
@@ -615,11 +618,16 @@ async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered
         await send_on(message)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send(dict(START))
-        await reached.wait()
-        await send(dict(BODY))
-        server.client_sends(piece(more=False))
-        go_on.set()
+        async with anyio.create_task_group() as tasks:
+            if listens:
+                tasks.start_soon(receive)
+                await anyio.lowlevel.checkpoint()
+            await send(dict(START))
+            await reached.wait()
+            await send(dict(BODY))
+            server.client_sends(piece(more=False))
+            await anyio.sleep(0.01)
+            go_on.set()
 
     middleware = wrap(app)
     server.send = slow_send  # type: ignore[method-assign]
