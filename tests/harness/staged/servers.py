@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from example_apps.staging import ServerProcess
 from tests.harness.leavers import connected, leave, request, until_read
 from tests.harness.paths import ROOT
+from tests.harness.processes import ServerProcess
 from tests.harness.quitter import quitter
 
 __all__ = ["SERVERS", "Lines", "staged_on"]
