@@ -59,7 +59,8 @@ class Wrapper:
 
     def _begin(self) -> None:
         """Do what each object does once, a copy as well."""
-        object.__setattr__(self, "__call__", self._serving.serve)
+        # The slot itself: a subclass may have a method of this name.
+        vars(Wrapper)["__call__"].__set__(self, self._serving.serve)
 
     def __getstate__(self) -> dict[str, Any]:
         """For copy and pickle: all but what `_begin` makes."""
