@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import CHUNKED
+from cleanclose.core.deliver.framing import CHUNKED, wants_continue
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
 from cleanclose.core.server import Server
@@ -65,6 +65,7 @@ class Setup:
             length=CHUNKED if watch.expected_in is None else watch.expected_in,
             awaits_continue=not watch.has_read
             and awaits_continue(headers.get("expect"), headers.get("via")),
+            expects_continue=not watch.has_read and wants_continue(headers.get("expect")),
             started=watch.started,
             received=watch.bytes_in,
         )

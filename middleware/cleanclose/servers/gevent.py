@@ -43,11 +43,10 @@ def _serve(make: Callable[[], Any], host: str, port: int) -> None:
 ROOM: Final = Room(
     package="gevent",
     program=Program(distribution="gevent", serve=_serve),
-    # Input._send_100_continue would send the 100, on the first read; what we read for nobody does
-    # not.
+    # Input._send_100_continue sends the 100 on the first read, wherever the response is by then.
     wsgi=Server(
         "gevent",
-        Continue.LAZY,
+        Continue.LATE,
         input_socket="rfile.raw._sock",
         hides=_hides,
         replaces_head=True,

@@ -95,3 +95,26 @@ def test_an_accepted_expectation_is_continued_once(
     assert_clean([outcome])
     if manner == "patient":
         assert [response.status for response in outcome.transcript.informational] == [100]
+
+
+@pytest.mark.parametrize("chunked", FRAMING)
+@pytest.mark.parametrize("stack", SERVERS, ids=str)
+def test_nothing_is_written_into_a_stream_behind_caddy(
+    serve: Serve, stack: Stack, chunked: bool
+) -> None:
+    """Caddy does not wait for the 100; a server may still write one when somebody reads."""
+    server = serve(stack)
+    outcome = strict(
+        replace(
+            UPLOAD,
+            port=server.port,
+            path=routes.REFUSE_STREAMING,
+            chunked=chunked,
+            expect="impatient",
+            headers=(("Via", "1.1 Caddy"),),
+        )
+    )
+    assert_clean([outcome])
+    response = outcome.response
+    assert response is not None, str(outcome)
+    assert (response.status, response.body) == (413, b"".join(routes.CHUNKS)), str(outcome)

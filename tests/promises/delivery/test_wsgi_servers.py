@@ -166,6 +166,31 @@ def test_expectation(serve: Serve, stack: Stack, chunked: bool, manner: str) -> 
         assert continued or not outcome.bytes_sent, str(outcome)
 
 
+def test_nothing_is_written_into_a_stream_behind_caddy(
+    serve: Serve, stack: Stack, chunked: bool
+) -> None:
+    """Caddy passes `Expect` on and does not wait; a server may still answer it when we read."""
+    server = serve(stack)
+    outcome = strict(
+        replace(
+            UPLOAD,
+            port=server.port,
+            path=routes.REFUSE_STREAMING,
+            chunked=chunked,
+            expect="impatient",
+            headers=(("Via", "1.1 Caddy"),),
+        )
+    )
+    response = outcome.response
+    if response is None:
+        assert stack.name in NO_SOCKET, str(outcome)
+        return
+    assert b"100 Continue" not in response.body, str(outcome)
+    assert outcome.transcript.stray == b"", str(outcome)
+    if stack.name not in NO_SOCKET:
+        assert (response.status, response.body) == (413, b"".join(routes.CHUNKS)), str(outcome)
+
+
 @pytest.mark.parametrize("beyond", [-1, 0, 1], ids=["below", "at", "above"])
 def test_a_body_around_the_cap(serve: Serve, stack: Stack, chunked: bool, beyond: int) -> None:
     if chunked and beyond <= 0:

@@ -55,6 +55,8 @@ class Exchange:
         length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
         awaits_continue: Whether the client announced that it waits for a 100, and nobody has asked
             for the body yet.
+        expects_continue: Whether the request asks for a 100, and nobody has asked for the body yet,
+            even if its sender does not wait (`cleanclose.core.deliver.proxied.names_caddy`).
         received: Bytes of the body that have been read before.
         started: The request's start.
     """
@@ -64,6 +66,7 @@ class Exchange:
         "_cap",
         "_connection",
         "_drain",
+        "_expects_continue",
         "_facts",
         "_left_alone",
         "_mechanism",
@@ -96,6 +99,7 @@ class Exchange:
         length: int,
         awaits_continue: bool,
         started: float,
+        expects_continue: bool = False,
         received: int = 0,
     ) -> None:
         self._settings = settings
@@ -104,6 +108,7 @@ class Exchange:
         self._connection = connection
         self._facts = facts
         self._awaits_continue = awaits_continue and server.sends_continue is not Continue.EAGER
+        self._expects_continue = expects_continue and server.sends_continue is Continue.LATE
         self._started = started
         self._drain = Drain(
             settings,
@@ -143,7 +148,7 @@ class Exchange:
     def app_read(self, now: float) -> Step:
         """The application asks for a piece of the body."""
         # Reading makes a server send the 100, if it has not done so by itself.
-        self._awaits_continue = False
+        self._awaits_continue = self._expects_continue = False
         return self._happen(Happening.APP_READ, now)
 
     def response_started(self, status: int, content_length: int | None, now: float) -> Step:
@@ -410,7 +415,7 @@ class Exchange:
     @property
     def may_read(self) -> bool:
         """Whether the body may be read for nobody: a client that waits for a 100 gets none."""
-        return not self._awaits_continue and not self._unreadable
+        return not self._triggers_continue and not self._unreadable
 
     @property
     def frames_unseen(self) -> bool:
@@ -500,7 +505,7 @@ class Exchange:
             self._connection,
             self._settings,
             left=self._drain.left,
-            awaits_continue=self._awaits_continue,
+            awaits_continue=self._triggers_continue,
             only_worker=self._places.most == 0,
             take_place=self._take_place,
         )
@@ -510,9 +515,14 @@ class Exchange:
             return Happening.COMPLETE_RESPOND
         return Happening.COMPLETE_DRAIN
 
+    @property
+    def _triggers_continue(self) -> bool:
+        """Whether reading calls for a body that nobody wants, or writes a 100 into a response."""
+        return self._awaits_continue or (self._expects_continue and self._streamed)
+
     def _refused(self) -> Cap:
         """The limit that prevents any delivery if the connection cannot be taken over."""
-        if self._awaits_continue:
+        if self._triggers_continue:
             return Cap.EXPECT
         return Cap.MAX_SECONDS if self._settings.respond_after == 0 else Cap.MAX_LINGERING
 

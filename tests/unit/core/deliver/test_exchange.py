@@ -66,6 +66,7 @@ def exchange(
     places: Places | None = None,
     server: Server = LAZY,
     awaits_continue: bool = False,
+    expects_continue: bool = False,
     received: int = 0,
     started: float = 0.0,
 ) -> Exchange:
@@ -77,6 +78,7 @@ def exchange(
         facts=FACTS,
         length=length,
         awaits_continue=awaits_continue,
+        expects_continue=expects_continue,
         received=received,
         started=started,
     )
@@ -758,6 +760,31 @@ def test_who_has_had_its_100_sends_its_body() -> None:
     assert ex.may_read
     ex.response_started(413, 3, 0.0)
     assert ex.response_completed(0.0, 3) == Read(0.5)
+
+
+@pytest.mark.parametrize(
+    ("server", "streamed", "reads", "step"),
+    [
+        # Nobody waits for the 100 (Caddy), but this server writes one wherever the response is.
+        (LATE, True, False, Respond(close=True, linger=True)),
+        (LATE, True, True, Read(1.0)),
+        (LATE, False, False, Read(1.0)),
+        (LAZY, True, False, Read(1.0)),
+        (EAGER, True, False, Read(1.0)),
+    ],
+)
+def test_no_100_is_written_into_a_stream(
+    server: Server, streamed: bool, reads: bool, step: Step
+) -> None:
+    ex = exchange(PROXIED, server=server, expects_continue=True)
+    if reads:
+        ex.app_read(0.0)
+    ex.response_started(413, None, 0.0)
+    if streamed:
+        ex.response_piece(3, 0.0)
+        ex.turn_over(0.0)
+    assert ex.response_completed(0.0, 3) == step
+    assert ex.may_read is isinstance(step, Read)
 
 
 # Failures, departures and ends.
