@@ -1,28 +1,20 @@
-"""One scope in, one out: reports what happens on the connection to the core, takes its steps."""
+"""What serves one application's scopes: how an exchange begins and ends."""
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Any, Final
+from typing import Final
 
 from cleanclose.asgi._delivery import Delivery
-from cleanclose.asgi._messages import (
-    ASGIApp,
-    Receive,
-    Scope,
-    Send,
-    can_be_read_again,
-)
+from cleanclose.asgi._messages import ASGIApp, Scope, can_be_read_again
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
-from cleanclose.asgi._witness import NO_SCOPE, HttpWatch, UploadWatch
+from cleanclose.asgi._witness import HttpWatch, UploadWatch
 from cleanclose.core.blame.provenance import raise_as_it_is
-from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
+from cleanclose.core.blame.watch import COMPLETE
 from cleanclose.core.conduct import ends_quietly
 from cleanclose.core.deliver.exchange import Connection
-from cleanclose.core.deliver.framing import BODILESS, is_multiplexed
-from cleanclose.core.nesting import Nesting, nesting_of
+from cleanclose.core.deliver.framing import is_multiplexed
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.linger import can_linger
@@ -30,22 +22,11 @@ from cleanclose.stop import pass_cancellation_on
 
 __all__ = ["Serving", "skip"]
 
-# Looked up once: this is done for every request.
-_clock: Final = time.monotonic
-_enter: Final = CURRENT.set
-_around: Final = CURRENT.get
-# inspect.currentframe() would have to be kept in a local, which is a cycle.
-_frame: Final = sys._getframe  # pyright: ignore[reportPrivateUsage]
-# Type checkers would not see that the application's calls change these.
-_BEGUN: Final = int(OPEN)
-_NOTHING: Final[Any] = None
 _SKIP_KEY: Final = "cleanclose.skip"
 
 
 class Serving:
     """Serves the scopes of one application.
-
-    An object of its own: looking something up on one with ``__getattr__`` costs.
 
     Args:
         app: The application.
@@ -53,7 +34,7 @@ class Serving:
         stoppable: Which requests end when nobody waits for them; None for none.
     """
 
-    __slots__ = ("_app", "_serve", "_stoppable", "reporter", "setup")
+    __slots__ = ("_app", "_stoppable", "inner", "reporter", "setup")
 
     def __init__(self, app: ASGIApp, setup: Setup, stoppable: Stoppable | None) -> None:
         self.setup = setup
@@ -69,58 +50,10 @@ class Serving:
     @app.setter
     def app(self, app: ASGIApp) -> None:
         self._app = app
-        self._serve: ASGIApp = app if self._stoppable is None else StoppedApp(app, self._stoppable)
+        # With requests that end when nobody waits for them, if a user wants that.
+        self.inner: ASGIApp = app if self._stoppable is None else StoppedApp(app, self._stoppable)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> Any:
-        """Serve one scope, and return what the application returns."""
-        outer = _around()
-        if outer is not None and not outer.is_over:
-            return await self._serve_inside(outer, scope, receive, send)
-        try:
-            kind = scope["type"]
-        except KeyError:
-            kind = None
-        watch: HttpWatch | WebSocketWatch
-        if kind == "http":
-            if scope["method"] in BODILESS:
-                watch = HttpWatch()
-            else:
-                watch = upload = UploadWatch()
-                scope = self._begin_upload(upload, scope)
-        elif kind == "websocket":
-            watch = WebSocketWatch()
-        else:
-            return await self._app(scope, receive, send)
-        watch.started = now = _clock()
-        watch.progress = _BEGUN
-        watch.scope = scope
-        watch.server_receive = receive
-        watch.send_to = send
-        watch.plain = True
-        watch.emptied = _NOTHING
-        if now >= self.reporter.sample_at:
-            watch.plain = False
-            self.reporter.request_begins(watch)
-        _enter(watch)
-        serve = self._serve
-        try:
-            result = await serve(scope, watch.receive, watch.send)
-        except BaseException as error:
-            if watch.fails_early(error) and watch.calls.is_caller(_frame(1)):
-                await watch.deliver().app_failed()
-            if not await self._over(watch, error):
-                raise
-            return None
-        if watch.progress == COMPLETE and watch.plain:
-            if watch.emptied is not None:
-                # Timers and callbacks have copied the context, and outlive the request.
-                watch.server_receive, watch.send_to = watch.emptied
-                watch.scope = NO_SCOPE
-        else:
-            await self._over(watch)
-        return result
-
-    def _begin_upload(self, watch: UploadWatch, scope: Scope) -> Scope:
+    def begin_upload(self, watch: UploadWatch, scope: Scope) -> Scope:
         """Begin a watch for a request that may have a body; return its scope."""
         if not can_be_read_again(scope["headers"]):
             scope = {**scope, "headers": [(name, value) for name, value in scope["headers"]]}
@@ -131,7 +64,7 @@ class Serving:
         scope[_SKIP_KEY] = []
         return scope
 
-    async def _over(
+    async def over(
         self, watch: HttpWatch | WebSocketWatch, error: BaseException | None = None
     ) -> bool:
         """The application has returned or raised, and there may be something to say or to finish.
@@ -161,16 +94,6 @@ class Serving:
         ):
             pass_cancellation_on()
         return ends_here
-
-    async def _serve_inside(self, outer: Watch, scope: Scope, receive: Receive, send: Send) -> Any:
-        if nesting_of(outer, scope, from_server=False) is Nesting.SAME:
-            return await self._serve(scope, receive, send)
-        _enter(None)
-        try:
-            return await self.serve(scope, receive, send)
-        finally:
-            # A handler has called this application itself, and goes on.
-            _enter(outer)
 
     def _ended(self, watch: HttpWatch | WebSocketWatch, error: BaseException | None) -> bool:
         """Report the end of an exchange.

@@ -7,14 +7,7 @@ from typing import Any, Final, Protocol
 __all__ = ["Wrapper"]
 
 _COPYING: Final = frozenset(
-    {
-        "__copy__",
-        "__deepcopy__",
-        "__getnewargs__",
-        "__getnewargs_ex__",
-        "__getstate__",
-        "__setstate__",
-    }
+    {"__copy__", "__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__setstate__"}
 )
 """Names under which `copy` and `pickle` look for an object's own methods. The application's make no
 copy of the middleware."""
@@ -28,21 +21,14 @@ class Serving(Protocol):
     app: Any
     """The application. Another one may be put in its place."""
 
-    @property
-    def serve(self) -> Any:
-        """The callable that serves one request."""
-        ...
-
 
 class Wrapper:
     """Shows the application's attributes as its own, and can be copied and pickled with it.
 
     Args:
-        serving: What does the work. It is an object of its own, and `__call__` its bound method:
-            a class with ``__getattr__`` pays 300 instructions for each look at an attribute.
+        serving: The object that does the work. It is one of its own, because a class with
+            ``__getattr__`` pays 300 instructions for each look at an attribute.
     """
-
-    __slots__ = ("__call__", "__dict__", "__weakref__")
 
     def __init__(self, serving: Serving) -> None:
         self._serving: Any = serving
@@ -58,13 +44,7 @@ class Wrapper:
         self._serving.app = app
 
     def _begin(self) -> None:
-        """Do what each object does once, a copy as well."""
-        # The slot itself: a subclass may have a method of this name.
-        vars(Wrapper)["__call__"].__set__(self, self._serving.serve)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: all but what `_begin` makes."""
-        return self.__dict__
+        """Do what each object does once, a copy as well. Subclasses implement it."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Begin as a copy, in another process maybe."""

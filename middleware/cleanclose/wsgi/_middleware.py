@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.deliver.places import Places
@@ -42,12 +42,6 @@ class CleanCloseMiddleware(Wrapper):
         ValueError: A setting is out of its range, or ``stop_work`` is none of these.
     """
 
-    if TYPE_CHECKING:
-
-        def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-            """Serve one request."""
-            ...
-
     def __init__(
         self,
         app: WSGIApp,
@@ -62,7 +56,9 @@ class CleanCloseMiddleware(Wrapper):
             places=Places(limits.max_draining),
             reporter=make_reporter(outlets, limits),
         )
-        super().__init__(Serving(app, setup, Stoppable.of(stop_work)))
+        serving = Serving(app, setup, Stoppable.of(stop_work))
+        self._serve = serving.serve
+        super().__init__(serving)
 
     @property
     def reporter(self) -> Reporter:
@@ -71,8 +67,11 @@ class CleanCloseMiddleware(Wrapper):
         return reporter
 
     def _begin(self) -> None:
-        super()._begin()
         quieten(self._serving.setup.settings, self.app)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        return self._serve(environ, start_response)
 
 
 def skip(environ: Environ) -> None:

@@ -44,11 +44,31 @@ def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
     return print
 
 
+async def receive() -> Any:
+    raise AssertionError("nobody asks")
+
+
 def test_servers_see_a_coroutine_function() -> None:
-    """Asgiref and uvicorn look for one, to tell ASGI 3 from 2."""
+    """asgiref and uvicorn look for one, to tell ASGI 3 from 2."""
     wrapped: Any = cleanclose.asgi.CleanCloseMiddleware(asgi_app)
     assert callable(wrapped)
     assert inspect.iscoroutinefunction(wrapped.__call__)
+
+
+def test_others_may_put_a_function_around_the_class_s_own() -> None:
+    """As Sentry does with each middleware of Starlette's: `__call__` must be the class's."""
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    wrapped = cleanclose.asgi.CleanCloseMiddleware(asgi_app)
+    asyncio.run(cleanclose.asgi.CleanCloseMiddleware.__call__(wrapped, dict(SCOPE), receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
+    pieces = cleanclose.wsgi.CleanCloseMiddleware.__call__(
+        cleanclose.wsgi.CleanCloseMiddleware(wsgi_app), {"REQUEST_METHOD": "GET"}, start_response
+    )
+    assert b"".join(pieces) == b"ok"
 
 
 def test_a_subclass_on_asgi_has_its_own_call() -> None:
@@ -56,9 +76,6 @@ def test_a_subclass_on_asgi_has_its_own_call() -> None:
 
     async def send(message: Any) -> None:
         sent.append(message["type"])
-
-    async def receive() -> Any:
-        raise AssertionError("nobody asks")
 
     wrapped = Asgi(asgi_app)
     for each in (wrapped, copy.copy(wrapped)):
