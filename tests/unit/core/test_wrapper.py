@@ -49,7 +49,7 @@ async def receive() -> Any:
 
 
 def test_servers_see_a_coroutine_function() -> None:
-    """asgiref and uvicorn look for one, to tell ASGI 3 from 2."""
+    """Servers (uvicorn) and asgiref look for one, to tell ASGI 3 from 2."""
     wrapped: Any = cleanclose.asgi.CleanCloseMiddleware(asgi_app)
     assert callable(wrapped)
     assert inspect.iscoroutinefunction(wrapped.__call__)
