@@ -7,9 +7,10 @@ from collections.abc import Mapping
 
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
-from cleanclose.core.deliver.framing import CHUNKED, wants_continue
+from cleanclose.core.deliver.expectation import Expectation
+from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.places import Places
-from cleanclose.core.deliver.proxied import awaits_continue, is_proxied
+from cleanclose.core.deliver.proxied import is_proxied
 from cleanclose.core.server import Server
 from cleanclose.core.settings import Settings
 from cleanclose.core.tell.reporter import Reporter
@@ -63,9 +64,12 @@ class Setup:
             ),
             facts=facts,
             length=CHUNKED if watch.expected_in is None else watch.expected_in,
-            awaits_continue=not watch.has_read
-            and awaits_continue(headers.get("expect"), headers.get("via")),
-            expects_continue=not watch.has_read and wants_continue(headers.get("expect")),
+            expectation=Expectation(
+                server.sends_continue,
+                headers.get("expect"),
+                headers.get("via"),
+                has_read=watch.has_read,
+            ),
             started=watch.started,
             received=watch.bytes_in,
         )

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cleanclose.core.deliver.expectation import Expectation
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.linger import Linger
 from cleanclose.core.deliver.patience import Connection, Drain, Patience, patience_for
@@ -31,7 +32,7 @@ from cleanclose.core.deliver.table import (
     Step,
 )
 from cleanclose.core.events import Cap, Facts, Mechanism, Outcome, UploadDrained
-from cleanclose.core.server import Continue, Server
+from cleanclose.core.server import Server
 from cleanclose.core.settings import Settings
 
 __all__ = ["Connection", "Exchange"]
@@ -53,20 +54,16 @@ class Exchange:
         connection: The client's connection.
         facts: The request, for the event.
         length: The body's length, or `cleanclose.core.deliver.framing.CHUNKED`.
-        awaits_continue: Whether the client announced that it waits for a 100, and nobody has asked
-            for the body yet.
-        expects_continue: Whether the request asks for a 100, and nobody has asked for the body yet,
-            even if its sender does not wait (`cleanclose.core.deliver.proxied.names_caddy`).
+        expectation: What the client expects before it sends the body.
         received: Bytes of the body that have been read before.
         started: The request's start.
     """
 
     __slots__ = (
-        "_awaits_continue",
         "_cap",
         "_connection",
         "_drain",
-        "_expects_continue",
+        "_expectation",
         "_facts",
         "_left_alone",
         "_mechanism",
@@ -97,9 +94,8 @@ class Exchange:
         connection: Connection,
         facts: Facts,
         length: int,
-        awaits_continue: bool,
+        expectation: Expectation,
         started: float,
-        expects_continue: bool = False,
         received: int = 0,
     ) -> None:
         self._settings = settings
@@ -107,8 +103,7 @@ class Exchange:
         self._server = server
         self._connection = connection
         self._facts = facts
-        self._awaits_continue = awaits_continue and server.sends_continue is not Continue.EAGER
-        self._expects_continue = expects_continue and server.sends_continue is Continue.LATE
+        self._expectation = expectation
         self._started = started
         self._drain = Drain(
             settings,
@@ -147,8 +142,7 @@ class Exchange:
 
     def app_read(self, now: float) -> Step:
         """The application asks for a piece of the body."""
-        # Reading makes a server send the 100, if it has not done so by itself.
-        self._awaits_continue = self._expects_continue = False
+        self._expectation.met()
         return self._happen(Happening.APP_READ, now)
 
     def response_started(self, status: int, content_length: int | None, now: float) -> Step:
@@ -355,7 +349,7 @@ class Exchange:
             facts=self._facts,
             status=self._status,
             proxied=self._connection.proxied,
-            awaits_continue=self._awaits_continue,
+            awaits_continue=self._expectation.awaited,
             received=drain.received,
             drained=drain.drained,
             left=drain.left,
@@ -415,7 +409,7 @@ class Exchange:
     @property
     def may_read(self) -> bool:
         """Whether the body may be read for nobody: a client that waits for a 100 gets none."""
-        return not self._triggers_continue and not self._unreadable
+        return not self._unreadable and not self._forbids_reading
 
     @property
     def frames_unseen(self) -> bool:
@@ -505,7 +499,7 @@ class Exchange:
             self._connection,
             self._settings,
             left=self._drain.left,
-            awaits_continue=self._triggers_continue,
+            awaits_continue=self._forbids_reading,
             only_worker=self._places.most == 0,
             take_place=self._take_place,
         )
@@ -516,13 +510,12 @@ class Exchange:
         return Happening.COMPLETE_DRAIN
 
     @property
-    def _triggers_continue(self) -> bool:
-        """Whether reading calls for a body that nobody wants, or writes a 100 into a response."""
-        return self._awaits_continue or (self._expects_continue and self._streamed)
+    def _forbids_reading(self) -> bool:
+        return self._expectation.forbids_reading(streamed=self._streamed)
 
     def _refused(self) -> Cap:
         """The limit that prevents any delivery if the connection cannot be taken over."""
-        if self._triggers_continue:
+        if self._forbids_reading:
             return Cap.EXPECT
         return Cap.MAX_SECONDS if self._settings.respond_after == 0 else Cap.MAX_LINGERING
 
@@ -534,7 +527,6 @@ class Exchange:
         return self._server.ends_at_length and self.response_complete and not self._streamed
 
     def _ends_with_its_last_byte(self) -> bool:
-        """Whether the server ends a stream with its last byte."""
         return self._server.ends_at_length and self._response_left == 0
 
     def _cut(self, cap: Cap) -> None:

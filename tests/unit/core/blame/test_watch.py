@@ -32,6 +32,7 @@ from cleanclose.core.blame.judge import marked
 from cleanclose.core.blame.watch import COMPLETE, CURRENT
 from cleanclose.core.conduct import Conduct, End, Treatment
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.expectation import Expectation
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.server import UNKNOWN
 
@@ -108,7 +109,7 @@ def refused() -> Exchange:
         connection=Connection(in_reach=True),
         facts=Facts(framework="test", server="test", method="POST"),
         length=1000,
-        awaits_continue=False,
+        expectation=Expectation(UNKNOWN.sends_continue, None, None, has_read=False),
         started=100.0,
     )
     delivery.response_started(413, 0, 100.5)
@@ -233,7 +234,7 @@ def test_a_delivery_knows_that_nobody_is_left_to_deliver_to() -> None:
         connection=Connection(in_reach=True),
         facts=watch.facts(),
         length=1000,
-        awaits_continue=False,
+        expectation=Expectation(UNKNOWN.sends_continue, None, None, has_read=False),
         started=100.0,
     )
     watch.peer_gone(Witness.SEND, 101.0, ConnectionResetError(104, "reset"))

@@ -6,6 +6,7 @@ import pytest
 
 from cleanclose.core.deliver.draining import Draining, tell_reading
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.expectation import Expectation
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.patience import FRAMING_PER_BYTE, MUCH_FRAMING
 from cleanclose.core.deliver.places import Places
@@ -29,7 +30,7 @@ def draining(length: int) -> tuple[Exchange, Draining]:
         connection=PROXIED,
         facts=FACTS,
         length=length,
-        awaits_continue=False,
+        expectation=Expectation(Continue.EAGER, None, None, has_read=False),
         started=0.0,
     )
     exchange.response_started(413, None, 0.0)

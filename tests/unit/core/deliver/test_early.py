@@ -16,6 +16,7 @@ from cleanclose.core.deliver.early import (
     needs_reader,
 )
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.expectation import Expectation
 from cleanclose.core.deliver.pieces import SMALL_RESPONSE
 from cleanclose.core.deliver.places import Places
 from cleanclose.core.server import Continue, Server
@@ -89,7 +90,12 @@ def exchange(server: Server, *, awaits_continue: bool = False) -> Exchange:
         connection=Connection(in_reach=True),
         facts=Facts(framework="test", server="test", method="POST"),
         length=10_000_000,
-        awaits_continue=awaits_continue,
+        expectation=Expectation(
+            server.sends_continue,
+            "100-continue" if awaits_continue else None,
+            None,
+            has_read=False,
+        ),
         started=1.0,
     )
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cleanclose.core.deliver.exchange import Connection, Exchange
+from cleanclose.core.deliver.expectation import Expectation
 from cleanclose.core.deliver.framing import CHUNKED
 from cleanclose.core.deliver.patience import SMALL_REMAINDER, Patience
 from cleanclose.core.deliver.places import Places
@@ -77,8 +78,12 @@ def exchange(
         connection=connection,
         facts=FACTS,
         length=length,
-        awaits_continue=awaits_continue,
-        expects_continue=expects_continue,
+        expectation=Expectation(
+            server.sends_continue,
+            "100-continue" if awaits_continue or expects_continue else None,
+            None if awaits_continue else "1.1 Caddy",
+            has_read=False,
+        ),
         received=received,
         started=started,
     )
