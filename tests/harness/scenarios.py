@@ -121,3 +121,14 @@ PATHS: Final = (
     _scenario("sleep-close", routes.SLEEP, 8 * MIB, status=200, body=routes.OK_BODY, close=True),
 )
 """Other ways of refusing, each of which takes another way through the code."""
+
+
+STREAM_BEHIND_CADDY: Final = Upload(
+    port=0,
+    path=routes.REFUSE_STREAMING,
+    body_size=8 * MIB,
+    expect="impatient",
+    headers=(("Via", "1.1 Caddy"),),
+    listen=0.1,
+)
+"""Caddy passes `Expect` on and does not wait; a server may still answer it when somebody reads."""

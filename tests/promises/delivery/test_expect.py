@@ -9,7 +9,7 @@ import pytest
 
 from cleanclose.doctor import Upload, body_digest, reader, strict
 from tests.harness.apps import routes
-from tests.harness.scenarios import FRAMING, GUARD, MIB, TRIES
+from tests.harness.scenarios import FRAMING, GUARD, MIB, STREAM_BEHIND_CADDY, TRIES
 from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, STACKS, Stack
 from tests.harness.verdicts import Client, assert_clean, repeat
@@ -102,18 +102,8 @@ def test_an_accepted_expectation_is_continued_once(
 def test_nothing_is_written_into_a_stream_behind_caddy(
     serve: Serve, stack: Stack, chunked: bool
 ) -> None:
-    """Caddy does not wait for the 100; a server may still write one when somebody reads."""
     server = serve(stack)
-    outcome = strict(
-        replace(
-            UPLOAD,
-            port=server.port,
-            path=routes.REFUSE_STREAMING,
-            chunked=chunked,
-            expect="impatient",
-            headers=(("Via", "1.1 Caddy"),),
-        )
-    )
+    outcome = strict(replace(STREAM_BEHIND_CADDY, port=server.port, chunked=chunked))
     assert_clean([outcome])
     response = outcome.response
     assert response is not None, str(outcome)

@@ -25,7 +25,16 @@ from cleanclose.doctor import Fault, Outcome, Upload, body_pieces, reader, stric
 from cleanclose.doctor.wire import read_transcript
 from tests.harness.apps import routes
 from tests.harness.processes import ServerProcess
-from tests.harness.scenarios import CORE, GUARD, KIB, MIB, PATHS, TRIES, Scenario
+from tests.harness.scenarios import (
+    CORE,
+    GUARD,
+    KIB,
+    MIB,
+    PATHS,
+    STREAM_BEHIND_CADDY,
+    TRIES,
+    Scenario,
+)
 from tests.harness.servers_wsgi import HTTPD, MOD_WSGI_ROWS, row
 from tests.harness.serving import Serve, Tally
 from tests.harness.stacks import Stack, gunicorn
@@ -169,18 +178,8 @@ def test_expectation(serve: Serve, stack: Stack, chunked: bool, manner: str) -> 
 def test_nothing_is_written_into_a_stream_behind_caddy(
     serve: Serve, stack: Stack, chunked: bool
 ) -> None:
-    """Caddy passes `Expect` on and does not wait; a server may still answer it when we read."""
     server = serve(stack)
-    outcome = strict(
-        replace(
-            UPLOAD,
-            port=server.port,
-            path=routes.REFUSE_STREAMING,
-            chunked=chunked,
-            expect="impatient",
-            headers=(("Via", "1.1 Caddy"),),
-        )
-    )
+    outcome = strict(replace(STREAM_BEHIND_CADDY, port=server.port, chunked=chunked))
     response = outcome.response
     if response is None:
         assert stack.name in NO_SOCKET, str(outcome)
