@@ -83,8 +83,7 @@ def asgi_server(receive: object, send: object = None) -> Server:
         return known
     part = _ASGI_BY_MODULE.get(str(getattr(receive, "__module__", None)))
     server = part or ASGI.get(asgi_package(receive, send), UNKNOWN)
-    if function is not None:
-        _BY_FUNCTION[function] = server
+    _remember(_BY_FUNCTION, function, server)
     return server
 
 
@@ -93,6 +92,16 @@ _BY_FUNCTION: Final[dict[object, Server]] = {}
 response to an unread body asks many times."""
 _QUEUES: Final[dict[object, bool]] = {}
 """The same for `_is_queues`."""
+_MOST_FUNCTIONS: Final = 64
+
+
+def _remember(memo: dict[object, Any], function: object, found: object) -> None:
+    if function is None:
+        return
+    if len(memo) >= _MOST_FUNCTIONS:
+        # Somebody makes a class for each request.
+        memo.clear()
+    memo[function] = found
 
 
 def _function(call: object) -> object:
@@ -106,8 +115,7 @@ def _is_queues(receive: object) -> bool:
     known = _QUEUES.get(function)
     if known is None:
         known = _package(receive) in ("asyncio", "trio")
-        if function is not None:
-            _QUEUES[function] = known
+        _remember(_QUEUES, function, known)
     return known
 
 

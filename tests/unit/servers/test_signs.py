@@ -10,7 +10,7 @@ import pytest
 from cleanclose.core import Witness
 from cleanclose.core.blame.calls import Shows
 from cleanclose.core.server import UNKNOWN
-from cleanclose.servers import SETTLED, Calls, Stopping, sign_of
+from cleanclose.servers import SETTLED, Calls, Stopping, _lookup, sign_of
 
 DISCONNECT = {"type": "http.disconnect"}
 
@@ -115,3 +115,17 @@ def test_a_sign_that_was_there_from_the_start_proves_nothing() -> None:
     cycle.keep_alive = False
     assert (before, stopping.has_begun) == (False, True)
     assert not Stopping(calls).has_begun
+
+
+def test_a_class_for_each_request_leaves_nothing_behind() -> None:
+    for _ in range(200):
+
+        class Request:
+            async def receive(self) -> Any: ...
+
+            async def send(self, message: Any) -> None: ...
+
+        request = Request()
+        assert Calls(request.receive, request.send).server is UNKNOWN
+    for memo in ("_BY_FUNCTION", "_QUEUES"):
+        assert 0 < len(vars(_lookup)[memo]) <= 64
