@@ -25,7 +25,8 @@ WHOLE ?=
 
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check
-# loadfile: a file's tests share costly fixtures. Not loadgroup: pytest-xdist 3.8 ignores its
+# loadfile: a file's tests share costly fixtures; those of a large one are several parts
+# (tests/harness/scheduling.py). Not loadgroup: pytest-xdist 3.8 ignores its
 # groups under pytest 9.2 without a word (pytest-dev/pytest-xdist#1386).
 # The order is that of tests/conftest.py: the longest first. xdist's would put them last.
 TEST_FLAGS := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -44,14 +45,17 @@ help: ## List the targets
 
 # $(1) environment, $(2) constraints file, $(3) what to install.
 # Upgrading pip comes first: the one in a new environment may not know `--group`.
+# pip compiles on one core, which is a third of the time that it takes. Some packages have files for
+# another Python, which do not compile.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "cleanclose needs Python 3.11 or newer: make PYTHON=python3.12 TARGET" >&2; exit 1; }
 	@test -x $(1)/bin/python || { echo "making $(1)" && $(PYTHON) -m venv $(1); }
 	@echo "installing into $(1): $(3)"
 	@$(1)/bin/python -m pip install $(PIP_FLAGS) -c constraints.txt --upgrade pip
-	@$(1)/bin/python -m pip install $(PIP_FLAGS) -c $(2) \
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) --no-compile -c $(2) \
 	  --build-constraint constraints.txt -e $(3)
+	@$(1)/bin/python -m compileall -qq -j 0 $(1)/lib || true
 	@touch $@
 endef
 

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import hypothesis
 import pytest
@@ -20,7 +20,7 @@ from tests.harness.nursery import Nursery
 from tests.harness.processes import find_program
 
 if TYPE_CHECKING:
-    pass
+    from tests.harness.scheduling import InParts
 
 from tests.harness.serving import LOG_TAIL, TALLY, Serve, ServerPool, Tally
 
@@ -97,6 +97,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path.suffix != ".py" or "not stacks" not in config.option.markexpr:
         return None
     return _ALL_STACKS.search(collection_path.read_text("utf-8")) is not None or None
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> InParts | None:
+    """Give the parts of a large file to several workers."""
+    if config.option.dist != "loadfile":
+        return None
+    # Only the process that schedules needs it.
+    from tests.harness.scheduling import InParts
+
+    return InParts(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

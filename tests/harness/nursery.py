@@ -2,9 +2,10 @@
 
 Most of what a server costs to start is Python reading the same libraries again: half a second of
 a processor, a thousand times in a run. One process for a run, the nursery, reads them once. It
-forks a *bed* for each set of libraries, and a bed forks the servers: each a process group of its
-own with the environment, the folder and the arguments that it would have had, which then runs its
-module as ``python -m`` does (`runpy`), and ends as any Python does.
+forks a *bed* for each set of libraries, most of them from another bed that has read a part of the
+set, and a bed forks the servers: each a process group of its own with the environment, the folder
+and the arguments that it would have had, which then runs its module as ``python -m`` does
+(`runpy`), and ends as any Python does.
 
 What keeps that as real as a start:
 
@@ -84,6 +85,9 @@ _FRAMEWORKS: Final = frozenset(
     {"bottle", "falcon", "fastapi", "flask", "litestar", "pyramid", "quart", "starlette"}
 )
 """What an application imports for its ``TEST_FRAMEWORK``."""
+_OF_SERVERS: Final = frozenset(
+    name for names in (*_SERVERS.values(), *_OPTIONS.values()) for name in names
+)
 _APPS: Final = "tests.harness.apps."
 _SERVE_WSGI: Final = f"{_APPS}serve_wsgi"
 _OURS: Final = frozenset({"tests", "example_apps", "benchmarks"})
@@ -93,6 +97,7 @@ _NEVER: Final = ("gevent", "eventlet", "serve_mod_wsgi")
 _LARGEST: Final = 1 << 17
 _ROOM: Final = 4000
 """For the command lines of servers, in that of the nursery."""
+_NONE: Final[frozenset[str]] = frozenset()
 _STACK: Final = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_STREAM
 
 
@@ -292,7 +297,7 @@ def _named(node: ast.AST) -> set[str]:
 
 def _tend(name: str) -> _Seed | None:
     """Fork beds until the run has ended; in a server, what it is to run."""
-    beds: dict[tuple[str, ...], socket.socket] = {}
+    beds: dict[frozenset[str], socket.socket] = {}
     with socket.socket(socket.AF_UNIX, _STACK) as listener:
         listener.bind(f"\0{name}")
         listener.listen(64)
@@ -307,22 +312,39 @@ def _tend(name: str) -> _Seed | None:
                 text, passed, _, _ = socket.recv_fds(connection, _LARGEST, 3)
                 if not passed:
                     continue
-                imports = tuple(json.loads(text)[0])
-                if imports not in beds:
-                    beds[imports], other = socket.socketpair(socket.AF_UNIX, _STACK)
-                    if os.fork() == 0:
+                imports: list[str] = json.loads(text)[0]
+                for layer in _layers(imports):
+                    if layer in beds:
+                        continue
+                    lower = max((each for each in beds if each < layer), key=len, default=_NONE)
+                    more = sorted(layer - lower)
+                    beds[layer], other = socket.socketpair(socket.AF_UNIX, _STACK)
+                    if lower:
+                        socket.send_fds(beds[lower], [json.dumps(more).encode()], [other.fileno()])
+                    elif os.fork() == 0:
                         _close(passed)
                         listener.close()
                         for bed in beds.values():
                             bed.close()
-                        return _lie(other, imports)
+                        return _lie(other, more)
                     other.close()
-                socket.send_fds(beds[imports], [text], [connection.fileno(), *passed])
+                socket.send_fds(beds[frozenset(imports)], [text], [connection.fileno(), *passed])
                 _close(passed)
 
 
+def _layers(imports: Sequence[str]) -> list[frozenset[str]]:
+    """The beds that one with these libraries grows on, the lowest first, and itself.
+
+    Nearly every server has cleanclose, and each shares its own libraries with many of its kind, so
+    that what a bed reads by itself is what only its application imports.
+    """
+    ours = frozenset(name for name in imports if name.partition(".")[0] == "cleanclose")
+    servers = ours | _OF_SERVERS.intersection(imports)
+    return sorted({ours, servers, frozenset(imports)}, key=len)
+
+
 def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
-    """Fork servers until the nursery has ended; in a server, what it is to run."""
+    """Fork servers, and beds, until the nursery has ended; in a server, what it is to run."""
     _import(imports)
     # A server that ends looks through all that is left, which takes longer than its start.
     gc.freeze()
@@ -347,7 +369,13 @@ def _lie(channel: socket.socket, imports: Sequence[str]) -> _Seed | None:
                     for watched in selector.get_map().values():
                         if watched.fileobj is not channel:
                             os.close(watched.fd)
-                    return _begin(connection, passed[1:], _Seed(*json.loads(text)))
+                    asked = json.loads(text)
+                    if len(passed) == 1:
+                        return _lie(connection, asked)
+                    return _begin(connection, passed[1:], _Seed(*asked))
+                if len(passed) == 1:
+                    connection.close()
+                    continue
                 _close(passed[1:])
                 waiting[pid] = connection
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)

@@ -18,6 +18,7 @@ from benchmarks.requests import BARE, FORWARDING, WRAPPED, Method
 LEAST = Effort(rounds=2, requests=2, uploads=1, uploads_at_once=1)
 
 
+@pytest.mark.full
 def test_everything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but what valgrind counts in minutes: `.ci/run` has that by ``make bench``."""
     monkeypatch.setattr(command, "QUICK", LEAST)

@@ -92,7 +92,7 @@ def some_of(names: Iterable[str], *wanted: str) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize("framework", some_of(APPS, "flask", "fastapi", "tornado"))
+@pytest.mark.parametrize("framework", some_of(APPS, "flask", "starlette", "tornado"))
 def test_a_hello_world_application_has_the_defects_of_its_server_and_no_others(
     framework: str,
 ) -> None:
@@ -305,7 +305,12 @@ TROUBLES: Final = [
     (f"{HELLO}.leaves_python:app", (), "ended Python"),
     (f"{HELLO}.troubles:no_application", (), "neither an ASGI, nor a WSGI, nor a Tornado"),
     (f"{HELLO}.troubles:fails()", (), "ValueError: there is no configuration"),
-    (f"{HELLO}.troubles:never_answers", ("--timeout=1",), "did not answer POST / within 1 s"),
+    pytest.param(
+        f"{HELLO}.troubles:never_answers",
+        ("--timeout=1",),
+        "did not answer POST / within 1 s",
+        marks=pytest.mark.full,
+    ),
     (f"{HELLO}.troubles:lifespan_fails", (), "lifespan startup failed: no database here"),
     # To its end, in which the application has to be imported on a busy machine as well.
     pytest.param(
@@ -314,7 +319,12 @@ TROUBLES: Final = [
         "did not complete",
         marks=pytest.mark.full,
     ),
-    (f"{HELLO}.troubles:needs_lifespan", ("--server=daphne",), "runs no lifespan"),
+    pytest.param(
+        f"{HELLO}.troubles:needs_lifespan",
+        ("--server=daphne",),
+        "runs no lifespan",
+        marks=pytest.mark.full,
+    ),
     (f"{HELLO}.on_flask:app", ("--server=uvicorn",), "uvicorn does not serve a WSGI"),
     (f"{HELLO}.on_flask:app", ("--server=cheroot", "--", "--threads=2"), "takes no options"),
     (f"{HELLO}.on_flask:app", ("--", "--no-such-option"), "gunicorn exited before it was ready"),

@@ -278,6 +278,7 @@ def test_caddy_takes_the_rest_of_a_body_for_requests(serve: Serve) -> None:
     pytest.fail("it never did")
 
 
+@pytest.mark.full
 @pytest.mark.stacks
 @pytest.mark.parametrize("row", THREE, ids=str)
 def test_caddy_may_end_what_would_be_beyond_the_limits(serve: Serve, row: Stack) -> None:
