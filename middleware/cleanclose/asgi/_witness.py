@@ -40,8 +40,10 @@ from cleanclose.core.server import Server
 from cleanclose.core.tracing import ids_of
 from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, asgi_server, sign_of
 
-__all__ = ["NO_SCOPE", "AsgiWatch", "HttpWatch", "UploadWatch"]
+__all__ = ["NO_SCOPE", "SKIP_KEY", "AsgiWatch", "HttpWatch", "UploadWatch"]
 
+SKIP_KEY: Final = "cleanclose.skip"
+"""The scope's key for the application's wish to have its response left alone."""
 NO_SCOPE: Final[Scope] = {}
 """The scope of a request that is over."""
 _clock: Final = time.monotonic
@@ -408,6 +410,10 @@ class UploadWatch(HttpWatch):
     @property
     def body_arrived(self) -> bool:  # type: ignore[override]
         return self.calls.has_all
+
+    @property
+    def left_alone(self) -> bool:  # type: ignore[override]
+        return bool(self.scope.get(SKIP_KEY))
 
     @property
     def expected_in(self) -> int | None:  # type: ignore[override]

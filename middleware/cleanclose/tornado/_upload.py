@@ -51,8 +51,6 @@ class UploadWatch(LimitedBody, TornadoWatch):
     most: int
     messages: Delivery | None = None
     """What the application's calls go through, once there is something to deliver."""
-    left_alone: bool = False
-    """The per-response opt-out."""
     _reading_over: bool = False
     """Whether tornado reads no more of the body."""
 

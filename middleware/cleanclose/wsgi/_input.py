@@ -41,7 +41,7 @@ class WitnessedInput:
     `Serving` sets these attributes by itself.
     """
 
-    __slots__ = ("left_alone", "stream", "watch")
+    __slots__ = ("stream", "watch")
 
     if TYPE_CHECKING:
 
@@ -54,9 +54,7 @@ class WitnessedInput:
     stream: Any
     """The server's ``wsgi.input``."""
     watch: UploadWatch | None
-    """The exchange, as long as somebody wants to know of its reading."""
-    left_alone: bool
-    """Whether the application wants its response left alone: only set then. (A class with a
+    """The exchange, as long as somebody wants to know of its reading. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
 
     chunks_end: bytes | None = None
@@ -126,7 +124,7 @@ class WitnessedInput:
         return line
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("left_alone", "stream", "watch"):
+        if name in ("stream", "watch"):
             # One of ours, which is not set.
             raise AttributeError(name)
         attribute = getattr(self.stream, name)

@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
+    "ANNOUNCES_BODY",
     "BODILESS",
     "CHUNKED",
     "NO_BODY",
     "WITHOUT_UPLOAD",
+    "asks_for_websocket",
     "awaited_length",
     "body_length",
     "ends_chunks",
@@ -32,6 +34,9 @@ Where each look counts, nobody looks for one."""
 
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""
+
+ANNOUNCES_BODY: Final = frozenset({"Content-Length", "Transfer-Encoding"})
+"""Without one of these headers a request in HTTP/1.1 ends with its head."""
 
 _TOO_LONG: Final = 20
 """A length has fewer digits than this."""
@@ -106,6 +111,15 @@ def length_alone(method: str, content_length: str) -> int | None:
     if method in WITHOUT_UPLOAD or not content_length.isdigit() or not content_length.isascii():
         return None
     return int(content_length) if len(content_length) < _TOO_LONG else None
+
+
+def asks_for_websocket(upgrade: str) -> bool:
+    """Whether a request wants its connection to become a websocket's (RFC 6455, section 4.1).
+
+    Args:
+        upgrade: The value of Upgrade, a list of protocols.
+    """
+    return any(each.strip().lower() == "websocket" for each in upgrade.split(","))
 
 
 def is_multiplexed(http_version: str) -> bool:
