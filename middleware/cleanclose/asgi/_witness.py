@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
@@ -38,6 +36,7 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import is_reset
 from cleanclose.core.server import Server
 from cleanclose.core.tracing import ids_of
+from cleanclose.loops import as_coroutine_function
 from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, asgi_server, sign_of
 
 __all__ = ["NO_SCOPE", "SKIP_KEY", "AsgiWatch", "HttpWatch", "UploadWatch"]
@@ -438,18 +437,5 @@ class UploadWatch(HttpWatch):
         return self.messages
 
 
-def _as_coroutine(function: Any) -> None:
-    """Mark a function that returns another one's coroutine as a coroutine function.
-
-    asgiref's ``AsyncToSync`` warns of every call otherwise.
-    """
-    mark = getattr(inspect, "markcoroutinefunction", None)
-    if mark is not None:
-        mark(function)
-    else:
-        # Python 3.11: what `asyncio.iscoroutinefunction` looks for.
-        function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
-
-
-_as_coroutine(HttpWatch.send)
-_as_coroutine(UploadWatch.send)
+as_coroutine_function(HttpWatch.send)
+as_coroutine_function(UploadWatch.send)

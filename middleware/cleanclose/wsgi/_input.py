@@ -15,6 +15,7 @@ from cleanclose.core.blame.reading import (
     line_lacks,
     read_lacks,
 )
+from cleanclose.core.deliver.framing import LAST_CHUNK
 from cleanclose.servers import end_chunks
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ Result = TypeVar("Result")
 
 _NO_SIZE: Final = object()
 """Stands for no size: if the application gives none, the stream gets none."""
-
-_TAIL: Final = 5
-"""Bytes of a last chunk."""
 
 
 class WitnessedInput:
@@ -245,7 +243,7 @@ class ChunkedInput(WitnessedInput):
 
     def _came(self, result: Any, args: tuple[Any, ...]) -> None:
         if self.chunks_end is not None:
-            self.chunks_end = (self.chunks_end + _bytes_of(result, args))[-_TAIL:]
+            self.chunks_end = (self.chunks_end + _bytes_of(result, args))[-len(LAST_CHUNK) :]
 
 
 def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:

@@ -14,6 +14,7 @@ __all__ = [
     "fails_early",
     "is_behind_response",
     "is_stopped",
+    "is_unwanted",
     "leave_alone",
     "leaves_rest",
     "may_be_early",
@@ -57,6 +58,15 @@ def is_stopped(watch: Watch) -> bool:
         watch: The exchange.
     """
     return watch.stops is not None and watch.stops.stopped
+
+
+def is_unwanted(watch: Watch | None) -> bool:
+    """Whether an answer would be for nobody, because work is being stopped for that reason.
+
+    Args:
+        watch: The exchange; None outside of one.
+    """
+    return watch is not None and watch.stops is not None and watch.stops.gone
 
 
 def may_be_early(watch: Watch) -> bool:

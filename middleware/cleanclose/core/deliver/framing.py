@@ -9,6 +9,7 @@ __all__ = [
     "ANNOUNCES_BODY",
     "BODILESS",
     "CHUNKED",
+    "LAST_CHUNK",
     "NO_BODY",
     "WITHOUT_UPLOAD",
     "asks_for_websocket",
@@ -42,13 +43,18 @@ _TOO_LONG: Final = 20
 """A length has fewer digits than this."""
 
 
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""The end of a chunked body."""
+
+
 def ends_chunks(end: bytes) -> bool:
     """Whether a chunked body that was passed on undecoded is whole.
 
     Args:
-        end: Its last bytes, five or more. Trailers, which hardly anybody sends, are not recognised.
+        end: Its last bytes, as many as `LAST_CHUNK` has or more. Trailers, which hardly anybody
+            sends, are not recognised.
     """
-    return end.endswith(b"0\r\n\r\n")
+    return end.endswith(LAST_CHUNK)
 
 
 def body_length(

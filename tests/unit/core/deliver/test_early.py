@@ -11,6 +11,7 @@ from cleanclose.core import Facts, Mechanism, Settings, Watch, Witness
 from cleanclose.core.deliver.early import (
     fails_early,
     is_behind_response,
+    is_unwanted,
     leave_alone,
     leaves_rest,
     may_be_early,
@@ -175,3 +176,13 @@ def test_an_error_behind_the_response_is_the_lingerers() -> None:
     assert is_behind_response(delivery, OSError(), all_sent=True)
     assert not is_behind_response(delivery, OSError(), all_sent=False)
     assert not is_behind_response(delivery, RuntimeError(), all_sent=True)
+
+
+def test_nobody_waits_for_an_answer_once_the_peer_of_stopped_work_has_left() -> None:
+    watch = Upload()
+    assert not is_unwanted(None)
+    assert not is_unwanted(watch)
+    stops = watch.write_stops()
+    assert not is_unwanted(watch)
+    stops.peer_left()
+    assert is_unwanted(watch)
