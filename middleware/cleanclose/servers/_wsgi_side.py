@@ -75,12 +75,13 @@ class WsgiSide:
             and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
         )
         timeout = server.worker_timeout
+        blocking = connection is None or not connection.greenlets
         return Connection(
             in_reach=connection is not None and can_linger,
             proxied=relayed,
             half_closes=not relayed,
-            blocking=connection is None or not connection.greenlets,
-            threads=self.threads,
+            blocking=blocking,
+            threads=self.threads if blocking else None,
             # This version of the server may have its socket somewhere else than those that we know.
             readable=connection is not None or not is_socket_gone(self._stream, server),
             # If the server cannot be made to close, the rest must stay as the server knows it.
