@@ -21,6 +21,7 @@ NEEDS: Final[Mapping[str, str | None]] = {
     "wsgi": None,
     "tornado": "tornado",
     "linger": None,
+    "loops": "anyio",
     "stop": None,
     "quiet": None,
     "surge": None,

@@ -5,28 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 import anyio
 
 from cleanclose.asgi._messages import Message, fields, size_of, with_close, with_length
-from cleanclose.asgi._runtime import Bell, Runtime, current_runtime
 from cleanclose.core import Mechanism
-from cleanclose.core.deliver.early import needs_reader
+from cleanclose.core.deliver.early import is_behind_response, needs_reader
 from cleanclose.core.deliver.exchange import Exchange
 from cleanclose.core.deliver.framing import response_length
-from cleanclose.core.deliver.patience import TURNS, turn_of
+from cleanclose.core.deliver.patience import LOOKS_BEHIND, SECONDS_TO_END, TURNS, turn_of
 from cleanclose.core.deliver.table import Done, Forward, Keep, Read, Respond, State, Step
 from cleanclose.core.kernel import taken_from
 from cleanclose.core.server import Server
 from cleanclose.core.setup import Setup
-from cleanclose.linger import Taken, descriptor_of, hand_over
+from cleanclose.linger import Taken, descriptor_of, hand_over, look_soon
+from cleanclose.loops import Bell, LateReader, Runtime, current_runtime
 from cleanclose.servers import Calls, Stopping
 
 __all__ = ["Delivery"]
-
-_LOOKS: Final = 4
-"""Turns of the loop in which nearly every server has sent a response, and closed behind it."""
 
 
 class Delivery:
@@ -172,7 +169,7 @@ class Delivery:
             self.exchange.abandoned(time.monotonic())
             if self._scope is not None:
                 self._scope.cancel()
-            with anyio.move_on_after(1, shield=True):
+            with anyio.move_on_after(SECONDS_TO_END, shield=True):
                 await delivered.wait()
             raise
 
@@ -275,7 +272,7 @@ class Delivery:
                 self.exchange.responded(time.monotonic())
             case Done(in_one_piece):
                 with self._undisturbed():
-                    await self._flush(whole=True, in_one_piece=in_one_piece)
+                    await self._flush(in_one_piece=in_one_piece)
             case Forward():
                 await self._flush()
             case Keep():
@@ -311,9 +308,7 @@ class Delivery:
         if message["type"] == "http.disconnect":
             return exchange.peer_gone(Mechanism.UNKNOWN, now)
         step = exchange.body_received(size_of(message), not message.get("more_body", False), now)
-        if exchange.frames_unseen and isinstance(step, Read):
-            return exchange.counted(taken_from(self._sock), now)
-        return step
+        return exchange.counted(taken_from(self._sock), now) if exchange.frames_unseen else step
 
     async def _respond(self, step: Respond) -> None:
         number = descriptor_of(self._sock) if step.linger else None
@@ -329,32 +324,19 @@ class Delivery:
             if needs_reader(self.exchange, self.server, size):
                 await self._flush_reading(step)
             else:
-                await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
-        except OSError:
-            # The server closes the connection within its send(): hypercorn's raises the errors of
-            # ending TLS. The response is out, and the lingerer knows how it ended.
-            if self._kept or not self.exchange.handed_over:
+                await self._flush(close=step.close, in_one_piece=step.in_one_piece)
+        except Exception as error:
+            if not is_behind_response(self.exchange, error, all_sent=not self._kept):
                 raise
         finally:
             if taken is not None:
-                self._look_soon(taken, _LOOKS)
-
-    def _look_soon(self, taken: Taken, turns: int) -> None:
-        """Look whether the server has let go: it closes in one of the loop's next turns."""
-
-        def look() -> None:
-            if turns > 1 and taken.is_held():
-                self._look_soon(taken, turns - 1)
-            else:
-                taken.look()
-
-        self._loop.next_turn(look)
+                look_soon(taken, self._loop.next_turn)
 
     async def _flush_reading(self, step: Respond) -> None:
         """Send what is kept back; the server may wait until somebody reads."""
-        reader = _LateReader(self._loop, self._read_on)
+        reader = LateReader(self._loop, self._read_on, LOOKS_BEHIND)
         try:
-            await self._flush(whole=True, close=step.close, in_one_piece=step.in_one_piece)
+            await self._flush(close=step.close, in_one_piece=step.in_one_piece)
         finally:
             reader.end()
 
@@ -368,13 +350,10 @@ class Delivery:
                 else:
                     kind = (await self.calls.receive())["type"]
 
-    async def _flush(
-        self, *, whole: bool = False, close: bool = False, in_one_piece: bool = False
-    ) -> None:
+    async def _flush(self, *, close: bool = False, in_one_piece: bool = False) -> None:
         """Send what is kept back.
 
         Args:
-            whole: Whether that is all of the response, if its head is among it.
             close: Whether the head is to say that the connection will be closed.
             in_one_piece: Whether the body must be one message.
         """
@@ -383,18 +362,18 @@ class Delivery:
             await self._written.wait()
         self._is_writing = True
         try:
-            await self._write_kept(whole=whole, close=close, in_one_piece=in_one_piece)
+            await self._write_kept(close=close, in_one_piece=in_one_piece)
         finally:
             self._is_writing = False
             self._written.ring()
-        if whole and self.exchange.handed_over:
+        if self.exchange.handed_over:
             # At once: the application may go on for a long time after its response.
             self.calls.stop_reading()
 
-    async def _write_kept(self, *, whole: bool, close: bool, in_one_piece: bool) -> None:
+    async def _write_kept(self, *, close: bool, in_one_piece: bool) -> None:
         kept = self._kept
         if kept and kept[0]["type"] == "http.response.start":
-            if whole:
+            if self.exchange.is_kept_whole:
                 kept[0] = with_length(kept[0], kept[1:])
             if close:
                 kept[0] = with_close(kept[0])
@@ -408,41 +387,3 @@ class Delivery:
         if len(pieces) > 1:
             body = b"".join(each.get("body", b"") for each in pieces)
             self._kept[-len(pieces) :] = [{"type": "http.response.body", "body": body}]
-
-
-class _LateReader:
-    """Reads while a server sends, once that takes more than some turns of the loop.
-
-    Nearly always it does not, and a task with a scope to end it costs more than the response.
-
-    Args:
-        loop: The event loop.
-        read: Reads until it is cancelled.
-    """
-
-    def __init__(self, loop: Runtime, read: Callable[[], Awaitable[None]]) -> None:
-        self._loop = loop
-        self._read = read
-        self._turns = _LOOKS
-        self._is_over = False
-        self._task: object | None = None
-        self._scope: anyio.CancelScope | None = None
-        loop.next_turn(self._turn)
-
-    def _turn(self) -> None:
-        self._turns -= 1
-        if self._turns and not self._is_over:
-            self._loop.next_turn(self._turn)
-        elif not self._is_over:
-            self._task = self._loop.spawn(self._run)
-
-    async def _run(self) -> None:
-        if not self._is_over:
-            with anyio.CancelScope() as self._scope:
-                await self._read()
-
-    def end(self) -> None:
-        """The server has sent everything, or never will."""
-        self._is_over = True
-        if self._scope is not None:
-            self._scope.cancel()

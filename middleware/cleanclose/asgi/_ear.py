@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from cleanclose.asgi._messages import Message
-from cleanclose.asgi._runtime import Bell, current_runtime
 from cleanclose.core.blame.watch import COMPLETE, GONE
 from cleanclose.core.stop.waiting import LOOK_SECONDS, hold_seconds
+from cleanclose.loops import Bell, current_runtime
 
 if TYPE_CHECKING:
     from cleanclose.asgi._witness import AsgiWatch

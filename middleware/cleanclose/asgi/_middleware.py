@@ -14,7 +14,6 @@ from cleanclose.asgi._witness import NO_SCOPE, HttpWatch, UploadWatch
 from cleanclose.core import Outlet, Settings, SettingsOptions
 from cleanclose.core.blame.watch import COMPLETE, CURRENT, OPEN, Watch
 from cleanclose.core.deliver.framing import BODILESS
-from cleanclose.core.deliver.places import Places
 from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
@@ -69,11 +68,7 @@ class CleanCloseMiddleware(Wrapper):
     ) -> None:
         stoppable = Stoppable.of(stop_work)
         limits = Settings(**settings)
-        setup = Setup(
-            settings=limits,
-            places=Places(limits.max_draining),
-            reporter=make_reporter(outlets, limits),
-        )
+        setup = Setup.of(limits, make_reporter(outlets, limits))
         super().__init__(Serving(app, setup, stoppable))
 
     def _begin(self) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Final
 
 from cleanclose.asgi._delivery import Delivery
 from cleanclose.asgi._messages import ASGIApp, Scope, can_be_read_again
 from cleanclose.asgi._stop import StoppedApp
 from cleanclose.asgi._websocket import WebSocketWatch
-from cleanclose.asgi._witness import HttpWatch, UploadWatch
+from cleanclose.asgi._witness import SKIP_KEY, HttpWatch, UploadWatch
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import COMPLETE
 from cleanclose.core.conduct import ends_quietly
@@ -21,8 +20,6 @@ from cleanclose.linger import can_linger
 from cleanclose.stop import pass_cancellation_on
 
 __all__ = ["Serving", "skip"]
-
-_SKIP_KEY: Final = "cleanclose.skip"
 
 
 class Serving:
@@ -61,7 +58,7 @@ class Serving:
         watch.whole = watch.has_read = False
         watch.receiving = watch.bytes_in = 0
         # A list, which copies of the scope share.
-        scope[_SKIP_KEY] = []
+        scope[SKIP_KEY] = []
         return scope
 
     async def over(
@@ -131,8 +128,6 @@ class Serving:
             ),
             headers=watch.headers,
         )
-        if scope[_SKIP_KEY]:
-            exchange.leave_alone()
         return Delivery(
             exchange, calls, lambda: watch.receiving > 0, setup, server=server, sock=sock
         )
@@ -146,6 +141,6 @@ def skip(scope: Scope) -> None:
     Args:
         scope: The request's scope (``request.scope`` in Starlette and FastAPI).
     """
-    wishes = scope.get(_SKIP_KEY)
+    wishes = scope.get(SKIP_KEY)
     if isinstance(wishes, list):
         wishes.append(True)  # pyright: ignore[reportUnknownMemberType]

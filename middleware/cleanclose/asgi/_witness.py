@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import FrameType
@@ -38,10 +36,13 @@ from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, awaited_length
 from cleanclose.core.kernel import is_reset
 from cleanclose.core.server import Server
 from cleanclose.core.tracing import ids_of
+from cleanclose.loops import as_coroutine_function
 from cleanclose.servers import ASGI_CALLS, SETTLED, Calls, Stopping, asgi_server, sign_of
 
-__all__ = ["NO_SCOPE", "AsgiWatch", "HttpWatch", "UploadWatch"]
+__all__ = ["NO_SCOPE", "SKIP_KEY", "AsgiWatch", "HttpWatch", "UploadWatch"]
 
+SKIP_KEY: Final = "cleanclose.skip"
+"""The scope's key for the application's wish to have its response left alone."""
 NO_SCOPE: Final[Scope] = {}
 """The scope of a request that is over."""
 _clock: Final = time.monotonic
@@ -410,6 +411,10 @@ class UploadWatch(HttpWatch):
         return self.calls.has_all
 
     @property
+    def left_alone(self) -> bool:  # type: ignore[override]
+        return bool(self.scope.get(SKIP_KEY))
+
+    @property
     def expected_in(self) -> int | None:  # type: ignore[override]
         return None if self.length in (CHUNKED, NO_BODY) else self.length
 
@@ -432,18 +437,5 @@ class UploadWatch(HttpWatch):
         return self.messages
 
 
-def _as_coroutine(function: Any) -> None:
-    """Mark a function that returns another one's coroutine as a coroutine function.
-
-    asgiref's ``AsyncToSync`` warns of every call otherwise.
-    """
-    mark = getattr(inspect, "markcoroutinefunction", None)
-    if mark is not None:
-        mark(function)
-    else:
-        # Python 3.11: what `asyncio.iscoroutinefunction` looks for.
-        function._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
-
-
-_as_coroutine(HttpWatch.send)
-_as_coroutine(UploadWatch.send)
+as_coroutine_function(HttpWatch.send)
+as_coroutine_function(UploadWatch.send)

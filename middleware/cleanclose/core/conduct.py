@@ -22,7 +22,9 @@ from cleanclose.core.server import Server
 
 __all__ = [
     "CONDUCT",
+    "CUT_SHORT",
     "TOO_LARGE",
+    "Answer",
     "Conduct",
     "End",
     "Treatment",
@@ -79,7 +81,12 @@ class End:
     error: BaseException | None = None
 
 
-_QUIET: Final = Conduct(quiet=True, status=400)
+CUT_SHORT: Final = 400
+"""The status for a client that has not sent all of its body, and which nobody reads."""
+TOO_LARGE: Final = 413
+"""The status for a body above a limit."""
+
+_QUIET: Final = Conduct(quiet=True, status=CUT_SHORT)
 _SEEN: Final = Conduct()
 _TOLD: Final = Conduct(told=True)
 _RESTORED: Final = Conduct(told=True, restored=True, status=500)
@@ -180,26 +187,28 @@ def ends_quietly(conduct: Conduct, *, begun: bool, wants_answer: bool) -> bool:
     return conduct.quiet and (begun or not wants_answer)
 
 
-TOO_LARGE: Final = 413
-"""The status for a body above a limit."""
+Answer = tuple[str, list[tuple[str, str]], bytes]
+"""An answer of our own: its status line, its headers, and its body."""
 
 _ANSWERS: Final[Mapping[int, tuple[str, bytes]]] = {
-    # Nobody reads it.
-    400: ("400 Bad Request", b""),
+    CUT_SHORT: ("400 Bad Request", b""),
     # Python's table has another phrase since 3.13.
     TOO_LARGE: ("413 Request Entity Too Large", b"413: Request Entity Too Large\n"),
     500: ("500 Internal Server Error", b"Internal Server Error\n"),
 }
 
 
-def answer_of(status: int) -> tuple[str, list[tuple[str, str]], bytes]:
-    """An answer of our own: its status line, its headers, and its body.
+def answer_of(status: int, *, alone: bool = True) -> Answer:
+    """An answer of our own.
 
     Args:
-        status: The status that a `Conduct` names, or `TOO_LARGE`.
+        status: The status that a `Conduct` names, `CUT_SHORT` or `TOO_LARGE`.
+        alone: Whether its body is all that the server has to send. If the server has got pieces of
+            another response before, it may send them behind this head: so that names no length.
     """
     line, body = _ANSWERS[status]
-    return line, [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))], body
+    length = [("Content-Length", str(len(body)))] if alone else []
+    return line, [("Content-Type", "text/plain"), *length], body
 
 
 def breaks_off(error: BaseException, conduct: Conduct, server: Server) -> bool:

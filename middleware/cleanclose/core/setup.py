@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, Self
 
 from cleanclose.core.blame.watch import Watch
 from cleanclose.core.deliver.exchange import Connection, Exchange
@@ -32,6 +33,18 @@ class Setup:
     places: Places
     reporter: Reporter
 
+    @classmethod
+    def of(cls, settings: Settings, reporter: Reporter, **others: Any) -> Self:
+        """Make it for a new middleware, with places of its own.
+
+        Args:
+            settings: The limits.
+            reporter: Receives the events.
+            **others: A subclass's own fields.
+        """
+        places = Places(settings.max_draining)
+        return cls(settings=settings, places=places, reporter=reporter, **others)
+
     def begin_delivery(
         self,
         watch: Watch,
@@ -53,6 +66,8 @@ class Setup:
             headers: The request's headers, by their names in lower case.
         """
         facts = watch.facts()
+        if connection.blocking:
+            self.places.hold_workers(connection.threads)
         exchange = Exchange(
             self.settings,
             self.places,
@@ -73,10 +88,17 @@ class Setup:
             started=watch.started,
             received=watch.bytes_in,
         )
-        if watch.read_error is not None:
-            exchange.reading_failed(watch.read_error, now)
-        if watch.departure is not None:
-            # Nobody is left to deliver to.
-            exchange.peer_gone(watch.departure.mechanism, now)
+        if watch.left_alone or not connection.readable:
+            exchange.leave_alone()
+        _report_what_was(watch, exchange, now)
         watch.delivery = exchange
         return exchange
+
+
+def _report_what_was(watch: Watch, exchange: Exchange, now: float) -> None:
+    """Report to an exchange what has happened on its connection before."""
+    if watch.read_error is not None:
+        exchange.reading_failed(watch.read_error, now)
+    if watch.departure is not None:
+        # Nobody is left to deliver to.
+        exchange.peer_gone(watch.departure.mechanism, now)

@@ -8,7 +8,16 @@ the last one; a greenlet takes its place where gevent or eventlet have patched t
 
 from cleanclose.core.kernel import descriptor_of
 from cleanclose.linger._entry import Handover
-from cleanclose.linger._handing import hand_over
+from cleanclose.linger._handing import hand_over, look_soon
 from cleanclose.linger._lingerer import LINGERER, Lingerer, Taken, can_linger
 
-__all__ = ["LINGERER", "Handover", "Lingerer", "Taken", "can_linger", "descriptor_of", "hand_over"]
+__all__ = [
+    "LINGERER",
+    "Handover",
+    "Lingerer",
+    "Taken",
+    "can_linger",
+    "descriptor_of",
+    "hand_over",
+    "look_soon",
+]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cleanclose.core.deliver.exchange import Exchange
+from cleanclose.core.deliver.patience import LOOKS_BEHIND
 from cleanclose.core.setup import Setup
 from cleanclose.linger._entry import Handover
 from cleanclose.linger._lingerer import LINGERER, Taken
 
-__all__ = ["hand_over"]
+__all__ = ["hand_over", "look_soon"]
 
 
 def hand_over(
@@ -48,3 +51,23 @@ def hand_over(
     if taken is None:
         exchange.no_descriptor()
     return taken
+
+
+def look_soon(
+    taken: Taken, next_turn: Callable[[Callable[[], None]], object], turns: int = LOOKS_BEHIND
+) -> None:
+    """Look whether a server has let go that sends, and closes, in the next turns of an event loop.
+
+    Args:
+        taken: The connection.
+        next_turn: Calls a function in the loop's next turn.
+        turns: How many turns to look. After the last one the lingerer looks by itself.
+    """
+
+    def look() -> None:
+        if turns > 1 and taken.is_held():
+            look_soon(taken, next_turn, turns - 1)
+        else:
+            taken.look()
+
+    next_turn(look)

@@ -57,14 +57,6 @@ class WsgiSide:
         return None if self._connection is None else self._connection.number
 
     @property
-    def is_unreadable(self) -> bool:
-        """Whether a reading would wait for the client, for as long as that likes.
-
-        This version of the server has its socket somewhere else than those that we know.
-        """
-        return self._connection is None and is_socket_gone(self._stream, self.server)
-
-    @property
     def closes(self) -> bool:
         """Whether the server closes the connection after the response, or can be made to."""
         return self.server.closes_anyway or self.response is not None
@@ -83,11 +75,15 @@ class WsgiSide:
             and not connection.is_peer(environ.get("REMOTE_ADDR"), environ.get("REMOTE_PORT"))
         )
         timeout = server.worker_timeout
+        blocking = connection is None or not connection.greenlets
         return Connection(
             in_reach=connection is not None and can_linger,
             proxied=relayed,
             half_closes=not relayed,
-            blocking=connection is None or not connection.greenlets,
+            blocking=blocking,
+            threads=self.threads if blocking else None,
+            # This version of the server may have its socket somewhere else than those that we know.
+            readable=connection is not None or not is_socket_gone(self._stream, server),
             # If the server cannot be made to close, the rest must stay as the server knows it.
             framed=(server.close is None or self.closes)
             and (length is not None or bool(environ.get(SELF_ENDING))),

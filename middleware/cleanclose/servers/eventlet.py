@@ -51,7 +51,8 @@ def _when_closing(handler: Any, let_go: Callable[[], None]) -> None:
 
 ROOM: Final = Room(
     package="eventlet",
-    # Input sends the 100 on the first read, unless the head is out.
+    # Input sends the 100 on the first read, unless the head is out. handle_one_response gathers
+    # small pieces before it writes them, and writes them behind another head that comes meanwhile.
     wsgi=Server(
         "eventlet",
         Continue.LAZY,

@@ -37,7 +37,8 @@ ROOM: Final = Room(
     # asyncio.TaskGroup.spawn_app gives the application a plain asyncio.Queue's get, of ten pieces
     # (Config.max_app_queue_size); trio's a memory channel's receive. H11Protocol._handle_events
     # sends the 100 before anything is read. HTTPStream.handle puts the http.disconnect into the
-    # queue within the send() of a response's end, and what is at the other end fills it.
+    # queue within the send() of a response's end, and what is at the other end fills it. It closes
+    # the connection within that call, too, which raises the errors of ending TLS.
     # HTTPStream.send is H11Protocol.stream_send, whose send is TCPServer.protocol_send, of asyncio
     # (with a StreamWriter) or trio (with a stream, which over TLS has another one below).
     asgi=Server(

@@ -11,7 +11,14 @@ from tornado import http1connection, httputil, web
 
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.conduct import TOO_LARGE, answer_of
-from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, body_length, length_alone
+from cleanclose.core.deliver.framing import (
+    ANNOUNCES_BODY,
+    CHUNKED,
+    NO_BODY,
+    asks_for_websocket,
+    body_length,
+    length_alone,
+)
 from cleanclose.servers.tornado import lost_delegate_error
 from cleanclose.tornado._upload import Successor, UploadWatch
 from cleanclose.tornado._websocket import WebSocketWatch
@@ -21,8 +28,8 @@ __all__ = ["Delegate", "StartRequest"]
 
 StartRequest = Callable[[object, httputil.HTTPConnection], httputil.HTTPMessageDelegate]
 
-_MORE_TO_COME: Final = frozenset({"Content-Length", "Transfer-Encoding", "Upgrade"})
-"""Without one of these a request ends with its head, and the server reads nothing more of it."""
+_MORE_TO_COME: Final = ANNOUNCES_BODY | {"Upgrade"}
+"""Without one of these, nothing but the next request comes behind a request's head."""
 
 
 class Delegate(httputil.HTTPMessageDelegate):
@@ -69,7 +76,7 @@ class Delegate(httputil.HTTPMessageDelegate):
                 length = _body_length(start_line, headers)
             if length != NO_BODY:
                 return self._upload_begins(start_line, headers, length)
-            if "Upgrade" in more and headers["Upgrade"].lower() == "websocket":
+            if "Upgrade" in more and asks_for_websocket(headers["Upgrade"]):
                 kind = WebSocketWatch
         CURRENT.set(kind(connection, start_line[0], headers, self._setup))
         self._inner = inner = self._start_request(self._server_conn, connection)

@@ -73,8 +73,6 @@ class Delivery:
             ),
             headers=watch.headers,
         )
-        if watch.left_alone:
-            self.exchange.leave_alone()
 
     # What the application does.
 
@@ -217,7 +215,7 @@ class Delivery:
                 notified=not (watch.tornado_waits and self._may_block()),
             )
             self._rests = taken is not None and watch.tornado_waits
-        self._flush(whole=True, close=step.close)
+        self._flush(close=step.close)
         self.exchange.responded(_clock())
         self._forward_end()
 
@@ -242,16 +240,15 @@ class Delivery:
     def _done(self) -> None:
         self._end_drain()
         self._let_words_pass()
-        self._flush(whole=self.exchange.response_complete)
+        self._flush()
         if self._stream.closed():
             self.exchange.response_lost()
         self._forward_end()
 
-    def _flush(self, *, whole: bool = False, close: bool = False) -> None:
+    def _flush(self, *, close: bool = False) -> None:
         """Send what is kept back.
 
         Args:
-            whole: Whether that is all of the response, if its head is among it.
             close: Whether the head is to say that the connection will be closed.
         """
         head, self._head = self._head, None
@@ -261,7 +258,9 @@ class Delivery:
         try:
             if head is not None:
                 start_line, headers = head
-                if whole and needs_length(str(start_line.code), headers.get_all()):
+                if self.exchange.is_kept_whole and needs_length(
+                    str(start_line.code), headers.get_all()
+                ):
                     headers["Content-Length"] = str(len(pieces))
                 if close:
                     headers["Connection"] = "close"

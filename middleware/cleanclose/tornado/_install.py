@@ -9,15 +9,14 @@ from typing import Any, TypeVar, Unpack, cast, overload
 from tornado import httpserver, httputil, web
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
-from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.early import leave_alone
 from cleanclose.core.stop import Stoppable
 from cleanclose.quiet import quieten
 from cleanclose.servers.tornado import can_be_watched
 from cleanclose.surge import make_reporter
 from cleanclose.tornado._delegate import Delegate, Mounted
 from cleanclose.tornado._stop import stop_handlers
-from cleanclose.tornado._upload import UploadWatch
-from cleanclose.tornado._witness import TornadoSetup
+from cleanclose.tornado._witness import TornadoSetup, TornadoWatch
 
 __all__ = ["install", "skip"]
 
@@ -85,12 +84,7 @@ def install(
     served: Any = application.request_callback if is_server else application
     stop_handlers(served, Stoppable.of(stop_work))
     quieten(checked)
-    setup = TornadoSetup(
-        settings=checked,
-        places=Places(checked.max_draining),
-        reporter=make_reporter(outlets, checked),
-        application=served,
-    )
+    setup = TornadoSetup.of(checked, make_reporter(outlets, checked), application=served)
     # Each is looked up on the instance for each request.
     application.start_request = _StartRequest(application.start_request, setup)
     if isinstance(application, web.Application):
@@ -118,8 +112,8 @@ def skip(handler: web.RequestHandler) -> None:
         handler: The request's handler.
     """
     watch: object = getattr(handler.request.connection, "watch", None)
-    if isinstance(watch, UploadWatch):
-        watch.left_alone = True
+    if isinstance(watch, TornadoWatch):
+        leave_alone(watch)
 
 
 class _Replacement:

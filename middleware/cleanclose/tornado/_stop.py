@@ -9,6 +9,7 @@ from typing import Any, Final
 from tornado import httputil, web, websocket
 
 from cleanclose.core import Stoppable, current
+from cleanclose.core.deliver.early import is_unwanted
 from cleanclose.servers.tornado import can_be_stopped
 from cleanclose.stop import stop_work
 from cleanclose.tornado._witness import TornadoWatch
@@ -73,8 +74,7 @@ def _stopped(handler: type[web.RequestHandler]) -> type[web.RequestHandler]:
 
     def send_error(self: Any, *args: Any, **kwargs: Any) -> None:
         # Tornado answers a cancelled handler with a 500, for nobody; and logs it as an error.
-        watch = current()
-        if watch is None or watch.stops is None or not watch.stops.gone:
+        if not is_unwanted(current()):
             handler.send_error(self, *args, **kwargs)
             return
         self._finished = True

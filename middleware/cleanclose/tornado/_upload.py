@@ -51,8 +51,6 @@ class UploadWatch(LimitedBody, TornadoWatch):
     most: int
     messages: Delivery | None = None
     """What the application's calls go through, once there is something to deliver."""
-    left_alone: bool = False
-    """The per-response opt-out."""
     _reading_over: bool = False
     """Whether tornado reads no more of the body."""
 
@@ -64,13 +62,14 @@ class UploadWatch(LimitedBody, TornadoWatch):
         setup: TornadoSetup,
         length: int,
     ) -> None:
-        # Not by super(), here and below: it costs a good part of what a POST does.
-        TornadoWatch.__init__(self, connection, method, headers, setup)
+        # First: the stream may be closed already, and then the watch is asked for these at once.
         self.length = length
         self.body_complete = self.has_read = False
         self.bytes_in = 0
         self.tornado_waits = True
         self.expected_in = None if length == CHUNKED else length
+        # Not by super(), here and below: it costs a good part of what a POST does.
+        TornadoWatch.__init__(self, connection, method, headers, setup)
         most: int | None = connection.params.max_body_size
         self.most = self.stream.max_buffer_size if most is None else most
 

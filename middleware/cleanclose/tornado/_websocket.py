@@ -48,7 +48,7 @@ class WebSocketWatch(TornadoWatch):
         handler: Any = None if self._handler is None else self._handler()
         protocol: Any = getattr(handler, "ws_connection", None)
         if self.departure is not None or protocol is None:
-            super().detached()
+            self.taken_over(time.monotonic())
             return
         self._protocol = protocol
         for name, around in (

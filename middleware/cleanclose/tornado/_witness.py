@@ -180,10 +180,8 @@ class TornadoWatch(ClosingWatch):
         self.response_over(_clock(), uncaught(error))
 
     def detached(self) -> None:
-        """The application has the stream now: for a protocol which only it knows."""
-        if self.departure is None:
-            self.response_completed()
-        self.end(_clock())
+        """The application has the stream now."""
+        self.taken_over(_clock())
 
     # What the stream shows.
 

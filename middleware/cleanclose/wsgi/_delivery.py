@@ -12,7 +12,7 @@ from cleanclose.core.blame.provenance import caller
 from cleanclose.core.blame.watch import OPEN
 from cleanclose.core.conduct import is_unanswered
 from cleanclose.core.deliver.draining import Draining
-from cleanclose.core.deliver.early import leaves_rest, may_read_ahead
+from cleanclose.core.deliver.early import leaves_rest, may_read_ahead, says_close
 from cleanclose.core.deliver.framing import response_length
 from cleanclose.core.deliver.pieces import Source, Taking, may_block, may_wait, taking_of
 from cleanclose.core.deliver.table import Keep, Read, Respond, Step
@@ -45,20 +45,19 @@ class Delivery:
             watch.environ, watch.stream, watch.server_start_response, watch.server
         )
         self._let_go: Callable[[], None] | None = None
-        known = side.traits(can_linger=can_linger(), length=watch.expected_in)
-        if known.blocking:
-            setup.places.hold_workers(side.threads)
         self.exchange = setup.begin_delivery(
-            watch, _now(), server=side.server, connection=known, headers=fields(watch.environ)
+            watch,
+            _now(),
+            server=side.server,
+            connection=side.traits(can_linger=can_linger(), length=watch.expected_in),
+            headers=fields(watch.environ),
         )
-        if side.is_unreadable:
-            self.exchange.leave_alone()
 
     # What the application calls.
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Begin the response."""
-        if self._side.server.keeps_quiet and not self.watch.left_alone:
+        if says_close(self.watch, self._side.server):
             headers = [pair for pair in headers if pair[0].lower() != "connection"]
             headers.append(("Connection", "close"))
         try:
@@ -66,7 +65,6 @@ class Delivery:
         finally:
             # PEP 3333: the traceback would be a reference cycle.
             exc_info = None
-        self._heed_wish()
         # Anything but a number is not in only_statuses.
         self.exchange.response_started(self.watch.status or 0, self._declared, _now())
         return self._write
@@ -74,10 +72,6 @@ class Delivery:
     @property
     def _declared(self) -> int | None:
         return response_length(self.watch.content_length)
-
-    def _heed_wish(self) -> None:
-        if self.watch.left_alone:
-            self.exchange.leave_alone()
 
     def _write(self, data: bytes) -> object:
         # PEP 3333: written data must not wait for more.
@@ -145,7 +139,7 @@ class Delivery:
         if exchange.response_complete or not exchange.response_begun:
             return
         step = exchange.response_completed(_now(), last)
-        if unsent is not None and exchange.early and self.watch.progress == OPEN:
+        if exchange.is_kept_whole and unsent is not None and self.watch.progress == OPEN:
             self.watch.declare_length(unsent, self._side.response)
         self._carry_out(step, blocks=may_block(unsent))
 
@@ -172,7 +166,6 @@ class Delivery:
         if is_unanswered(
             error, begun=bool(self.pending), body_complete=self.watch.body_complete
         ) and self._side.is_caller(caller()):
-            self._heed_wish()
             self._carry_out(self.exchange.app_failed(_now()), blocks=False)
 
     def abandon(self) -> None:

@@ -94,13 +94,10 @@ class Ending:
     ) -> list[bytes] | BrokenPipeError | None:
         if conduct.status is None:
             return None
-        status, headers, body = answer_of(conduct.status)
+        status, headers, body = answer_of(conduct.status, alone=not watch.bytes_out)
         traceback, server = error.__traceback__, watch.server
         if watch.status is not None:
             forget_head(wsgi_response(watch.server_start_response, server), server)
-        if watch.bytes_out:
-            # eventlet may still have pieces of the first response, which it sends behind this head.
-            headers = [pair for pair in headers if pair[0] != "Content-Length"]
         try:
             watch.begin(status, headers, (type(error), error, traceback))
         except BaseException:  # noqa: BLE001 - PEP 3333: the error itself, if the head was sent

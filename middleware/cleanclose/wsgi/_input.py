@@ -15,6 +15,7 @@ from cleanclose.core.blame.reading import (
     line_lacks,
     read_lacks,
 )
+from cleanclose.core.deliver.framing import LAST_CHUNK
 from cleanclose.servers import end_chunks
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ Result = TypeVar("Result")
 _NO_SIZE: Final = object()
 """Stands for no size: if the application gives none, the stream gets none."""
 
-_TAIL: Final = 5
-"""Bytes of a last chunk."""
-
 
 class WitnessedInput:
     """A ``wsgi.input`` that reports each read to its watch, and to its delivery if there is one.
@@ -41,7 +39,7 @@ class WitnessedInput:
     `Serving` sets these attributes by itself.
     """
 
-    __slots__ = ("left_alone", "stream", "watch")
+    __slots__ = ("stream", "watch")
 
     if TYPE_CHECKING:
 
@@ -54,9 +52,7 @@ class WitnessedInput:
     stream: Any
     """The server's ``wsgi.input``."""
     watch: UploadWatch | None
-    """The exchange, as long as somebody wants to know of its reading."""
-    left_alone: bool
-    """Whether the application wants its response left alone: only set then. (A class with a
+    """The exchange, as long as somebody wants to know of its reading. (A class with a
     ``__getattr__`` pays for each look-up, so all else stands in the exchange's own book.)"""
 
     chunks_end: bytes | None = None
@@ -126,7 +122,7 @@ class WitnessedInput:
         return line
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("left_alone", "stream", "watch"):
+        if name in ("stream", "watch"):
             # One of ours, which is not set.
             raise AttributeError(name)
         attribute = getattr(self.stream, name)
@@ -247,7 +243,7 @@ class ChunkedInput(WitnessedInput):
 
     def _came(self, result: Any, args: tuple[Any, ...]) -> None:
         if self.chunks_end is not None:
-            self.chunks_end = (self.chunks_end + _bytes_of(result, args))[-_TAIL:]
+            self.chunks_end = (self.chunks_end + _bytes_of(result, args))[-len(LAST_CHUNK) :]
 
 
 def _bytes_of(result: Any, args: tuple[Any, ...]) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Unpack
 
 from cleanclose.core import Outlet, Settings, SettingsOptions
-from cleanclose.core.deliver.places import Places
+from cleanclose.core.deliver.early import leave_alone
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
 from cleanclose.core.tell.reporter import Reporter
@@ -51,11 +51,7 @@ class CleanCloseMiddleware(Wrapper):
         **settings: Unpack[SettingsOptions],
     ) -> None:
         limits = Settings(**settings)
-        setup = Setup(
-            settings=limits,
-            places=Places(limits.max_draining),
-            reporter=make_reporter(outlets, limits),
-        )
+        setup = Setup.of(limits, make_reporter(outlets, limits))
         serving = Serving(app, setup, Stoppable.of(stop_work))
         self._serve = serving.serve
         super().__init__(serving)
@@ -85,5 +81,5 @@ def skip(environ: Environ) -> None:
     """
     # Copies of the environ share it, and code that replaces it has read it.
     stream: object = environ.get("wsgi.input")
-    if isinstance(stream, WitnessedInput):
-        stream.left_alone = True
+    if isinstance(stream, WitnessedInput) and stream.watch is not None:
+        leave_alone(stream.watch)

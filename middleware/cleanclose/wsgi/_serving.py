@@ -8,7 +8,7 @@ from sys import exception
 from typing import Any, Final, cast
 
 from cleanclose.core.blame.watch import CURRENT, OPEN, Watch
-from cleanclose.core.deliver.framing import CHUNKED, NO_BODY
+from cleanclose.core.deliver.framing import CHUNKED, NO_BODY, asks_for_websocket
 from cleanclose.core.nesting import Nesting, nesting_of
 from cleanclose.core.setup import Setup
 from cleanclose.core.stop import Stoppable
@@ -57,7 +57,7 @@ class Serving:
 
     def serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
-        if "HTTP_UPGRADE" in environ and "websocket" in environ["HTTP_UPGRADE"].lower():
+        if "HTTP_UPGRADE" in environ and asks_for_websocket(environ["HTTP_UPGRADE"]):
             # The connection becomes the application's own: what it raises then is no answer.
             return self.app(environ, start_response)
         outer = _current()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cleanclose.core.conduct import answer_of
 from cleanclose.core.setup import Setup
 from cleanclose.servers import has_read_rest, is_surely_there
 from cleanclose.wsgi._delivery import Delivery
@@ -56,8 +55,9 @@ class UploadWatch(WsgiWatch):
 
     def start_response(self, status: str, headers: Headers, exc_info: ExcInfo = None) -> Write:
         """Called in place of the server's ``start_response``."""
-        if self.refuses(code_of(status)):
-            status, headers, _ = answer_of(400)
+        refusal = self.refusal(code_of(status))
+        if refusal is not None:
+            status, headers, _ = refusal
         try:
             return super().start_response(status, headers, exc_info)
         finally:
@@ -78,8 +78,3 @@ class UploadWatch(WsgiWatch):
 
     def has_server_read(self) -> bool:
         return has_read_rest(self.stream, self.server)
-
-    @property
-    def left_alone(self) -> bool:
-        """Whether the application wants its response left alone."""
-        return getattr(self.input, "left_alone", False)

@@ -710,6 +710,16 @@ def test_a_request_behind_a_departed_client(app: Observed, second: str) -> None:
     assert [event["request_id"] for event in events] == ["first", "second"]
 
 
+def test_an_upload_behind_a_departed_client_reaches_its_handler(app: Observed) -> None:
+    reset_with_another_request(app, "/buffered", body=b"hello")
+    app.until(lambda: len(app.said()[1]) == 2)
+    records, events = app.settled()
+    assert records == []
+    assert [event["request_id"] for event in events] == ["first", "second"]
+    # It has answered.
+    assert events[1]["event"] == "response_undelivered"
+
+
 def test_an_error_behind_a_departed_client(app: Observed, serve: Serve) -> None:
     serve.allow_tracebacks()
     reset_with_another_request(app, "/hides?how=finally")
@@ -718,11 +728,17 @@ def test_an_error_behind_a_departed_client(app: Observed, serve: Serve) -> None:
     assert told_errors(records) == [("KeyError", "bug")]
 
 
-def reset_with_another_request(at: Observed, second: str) -> None:
-    """Two requests at once; the loop is held while the client leaves."""
+def reset_with_another_request(at: Observed, second: str, body: bytes | None = None) -> None:
+    """Two requests at once, with a body for the second or none; the client leaves meanwhile.
+
+    The loop is held for that long.
+    """
+    headers = (("X-Request-ID", "second"),)
+    method, length = ("GET", None) if body is None else ("POST", len(body))
+    behind = request(method, second, length=length, headers=headers)
     with connected(at.port) as sock:
         ahead = request("GET", "/holds", headers=(("X-Request-ID", "first"),))
-        sock.sendall(ahead + request("GET", second, headers=(("X-Request-ID", "second"),)))
+        sock.sendall(ahead + behind + (body or b""))
         at.until(lambda: at.noted("asked", "first"))
         leave(sock, "rst")
 

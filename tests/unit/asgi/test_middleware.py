@@ -316,6 +316,19 @@ async def test_what_is_kept_whole_gets_its_length(status: int) -> None:
 
 
 @pytest.mark.anyio
+async def test_what_is_never_completed_gets_no_length_that_makes_it_look_whole() -> None:
+    server = Server(length=10)
+    half = {"type": "http.response.body", "body": b"half of", "more_body": True}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send(half)
+
+    await server.serve(wrap(app))
+    assert server.sent == [{"type": "http.response.start", "status": 200, "headers": []}, half]
+
+
+@pytest.mark.anyio
 async def test_the_application_does_not_wait_for_the_delivery() -> None:
     """Its send() returns, and it can do what it likes, while the body is still coming."""
     server = Server()

@@ -78,6 +78,36 @@ def test_a_failed_applications_body_is_read(module: str) -> None:
     assert server.sent == []
 
 
+def test_a_task_that_a_failed_application_left_behind_answers_as_without_us() -> None:
+    """Its head comes alone: nobody knows yet how long its response will be."""
+    server = Server("uvicorn.protocols.http.h11_impl")
+    answer: list[Message] = [
+        {"type": "http.response.start", "status": 500, "headers": []},
+        {"type": "http.response.body", "body": b"late"},
+    ]
+    read, answered = server.receive, asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def receive() -> Message:
+        await answered.wait()
+        return await read()
+
+    async def answers_late(send: Any) -> None:
+        for message in answer:
+            await send(message)
+        answered.set()
+
+    async def fails_and_goes_on(scope: Any, receive: Any, send: Any) -> None:
+        tasks.append(asyncio.ensure_future(answers_late(send)))
+        raise FailedError
+
+    receive.__module__ = read.__module__
+    server.receive = receive
+    with pytest.raises(FailedError):
+        server.call(CleanCloseMiddleware(fails_and_goes_on, outlets=[]))
+    assert server.sent == answer
+
+
 def test_inside_of_starlettes_outermost_middleware_too() -> None:
     server = Server("uvicorn.protocols.http.h11_impl")
     with pytest.raises(FailedError):

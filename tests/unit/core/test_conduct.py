@@ -183,3 +183,12 @@ def test_a_response_that_has_begun_breaks_off_by_an_error_that_every_server_know
     error: Exception, quiet: bool, breaks: bool
 ) -> None:
     assert breaks_off(error, Conduct(quiet=quiet), HIDING) is breaks
+
+
+def test_an_answer_behind_pieces_of_another_one_names_no_length() -> None:
+    line, headers, body = answer_of(500)
+    assert answer_of(500, alone=False) == (
+        line,
+        [pair for pair in headers if pair[0] != "Content-Length"],
+        body,
+    )

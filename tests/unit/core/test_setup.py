@@ -122,3 +122,28 @@ def test_a_body_whose_reading_has_failed_gets_none() -> None:
     assert not exchange.may_read
     exchange.response_completed(2.0)
     assert not exchange.early
+
+
+def test_a_new_middleware_has_places_of_its_own() -> None:
+    reporter = Reporter([])
+    setup = Setup.of(Settings(max_draining=3), reporter)
+    assert (setup.places.most, setup.reporter) == (3, reporter)
+    assert Setup.of(setup.settings, reporter).places is not setup.places
+
+
+def test_what_an_application_wants_left_alone_gets_none() -> None:
+    watch = Upload(100)
+    watch.left_alone = True
+    assert isinstance(begin(watch).response_completed(2.0), Done)
+
+
+def test_a_body_that_nobody_can_read_without_waiting_gets_none() -> None:
+    exchange = begin(Upload(100), connection=Connection(in_reach=True, readable=False))
+    assert isinstance(exchange.response_completed(2.0), Done)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_where_a_worker_waits_its_server_keeps_some_for_others(blocking: bool) -> None:
+    places = Places(4)
+    begin(Upload(100), connection=Connection(blocking=blocking, threads=2), places=places)
+    assert places.most == (1 if blocking else 4)

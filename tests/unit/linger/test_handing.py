@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from cleanclose.core.deliver.places import Places
 from cleanclose.core.server import UNKNOWN
 from cleanclose.core.setup import Setup
 from cleanclose.core.tell.reporter import Reporter
-from cleanclose.linger import hand_over
+from cleanclose.linger import hand_over, look_soon
 from tests.harness.waiting import until
 
 LENGTH = 1 << 20
@@ -68,3 +70,32 @@ def test_without_a_descriptor_the_exchange_says_so(number: int | None) -> None:
     event = exchange.event(now)
     assert event is not None
     assert event.cap is Cap.NO_DESCRIPTOR
+
+
+class Held:
+    """A connection that the server lets go in one of the next turns, as `Taken` shows it."""
+
+    def __init__(self, turns: int) -> None:
+        self.turns = turns
+        self.looks = 0
+
+    def is_held(self) -> bool:
+        self.turns -= 1
+        return self.turns >= 0
+
+    def look(self) -> None:
+        self.looks += 1
+
+
+@pytest.mark.parametrize(("held", "waits"), [(0, 1), (1, 2), (3, 4), (100, 4)])
+def test_the_lingerer_looks_when_the_server_has_let_go_and_at_last_anyway(
+    held: int, waits: int
+) -> None:
+    turns: list[Callable[[], None]] = []
+    taken: Any = Held(held)
+    look_soon(taken, turns.append, 4)
+    done = 0
+    while turns:
+        turns.pop()()
+        done += 1
+    assert (done, taken.looks) == (waits, 1)

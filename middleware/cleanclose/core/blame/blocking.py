@@ -17,7 +17,14 @@ from cleanclose.core.blame.judge import is_wrapper, mark
 from cleanclose.core.blame.provenance import came_from, says_lost
 from cleanclose.core.blame.short_uploads import is_raised, is_refused
 from cleanclose.core.blame.watch import COMPLETE, GONE, Watch
-from cleanclose.core.conduct import Treatment, is_lost_midway, wsgi_treatment
+from cleanclose.core.conduct import (
+    CUT_SHORT,
+    Answer,
+    Treatment,
+    answer_of,
+    is_lost_midway,
+    wsgi_treatment,
+)
 from cleanclose.core.deliver.draining import tell_reading
 from cleanclose.core.deliver.framing import ends_chunks
 from cleanclose.core.errors import TruncatedBodyError
@@ -239,16 +246,19 @@ class BlockingWatch(Watch):
         if self.delivery is not None:
             self.delivery.reading_failed(error, now)
 
-    def refuses(self, status: int) -> bool:
-        """Whether an answer must not go out, because it takes half a body for the whole.
+    def refusal(self, status: int) -> Answer | None:
+        """What goes out in place of an answer that takes half a body for the whole.
 
         Args:
             status: The answer's status.
+
+        Returns:
+            None if that answer may go out.
         """
         if self.ended_unnoticed and is_refused(status):
             self.refused = True
-            return True
-        return False
+            return answer_of(CUT_SHORT)
+        return None
 
     # The response.
 

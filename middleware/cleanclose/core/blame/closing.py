@@ -190,6 +190,16 @@ class ClosingWatch(Watch):
         # A websocket's handler goes on when its peer has left, and may ask whether it has.
         self.ended: bool = not self.is_websocket
 
+    def taken_over(self, now: float) -> None:
+        """The application has taken the connection over, for a protocol that only it knows.
+
+        Args:
+            now: The time.
+        """
+        if self.departure is None:
+            self.response_completed()
+        self.end(now)
+
     def connection_closed(
         self,
         closer: Closer,

@@ -108,6 +108,8 @@ class Watch:
     """Whether the exchange is over; its witnesses prove nothing about what comes after."""
     delivery: Exchange | None = None
     """The delivery of its response, if that has begun while the request's body was incomplete."""
+    left_alone: bool = False
+    """Whether the application wants its response sent as if there were no middleware."""
     stops: Stops | None = None
     """The book of those who want the work stopped when the peer leaves; None if there are none."""
     _key: str = ""

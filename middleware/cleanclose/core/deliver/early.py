@@ -12,12 +12,43 @@ from cleanclose.core.server import Server
 
 __all__ = [
     "fails_early",
+    "is_behind_response",
     "is_stopped",
+    "is_unwanted",
+    "leave_alone",
     "leaves_rest",
     "may_be_early",
     "may_read_ahead",
     "needs_reader",
+    "says_close",
 ]
+
+
+def leave_alone(watch: Watch) -> None:
+    """Send an exchange's response as if there were no middleware: the application wants that.
+
+    It has no effect once the response has begun.
+
+    Args:
+        watch: The exchange.
+    """
+    watch.left_alone = True
+    delivery = watch.delivery
+    if delivery is not None and not delivery.response_begun:
+        delivery.leave_alone()
+
+
+def says_close(watch: Watch, server: Server) -> bool:
+    """Whether a response's head announces that the connection will be closed.
+
+    This is for a response that begins while the body is incomplete, whether or not it will be an
+    early one: the head goes to the server before anybody knows that.
+
+    Args:
+        watch: The exchange.
+        server: The server.
+    """
+    return server.keeps_quiet and not watch.left_alone
 
 
 def is_stopped(watch: Watch) -> bool:
@@ -27,6 +58,15 @@ def is_stopped(watch: Watch) -> bool:
         watch: The exchange.
     """
     return watch.stops is not None and watch.stops.stopped
+
+
+def is_unwanted(watch: Watch | None) -> bool:
+    """Whether an answer would be for nobody, because work is being stopped for that reason.
+
+    Args:
+        watch: The exchange; None outside of one.
+    """
+    return watch is not None and watch.stops is not None and watch.stops.gone
 
 
 def may_be_early(watch: Watch) -> bool:
@@ -77,6 +117,19 @@ def may_read_ahead(exchange: Exchange) -> bool:
         exchange: The exchange, whose response is complete.
     """
     return exchange.may_read and exchange.patience is Patience.NONE
+
+
+def is_behind_response(exchange: Exchange, error: Exception, *, all_sent: bool) -> bool:
+    """Whether an error of a server's ``send`` concerns only the connection behind the response.
+
+    A server may close the connection within that call. The lingerer knows then how it ended.
+
+    Args:
+        exchange: The exchange.
+        error: The error.
+        all_sent: Whether the server has got all of the response.
+    """
+    return all_sent and exchange.handed_over and isinstance(error, OSError)
 
 
 def needs_reader(exchange: Exchange, server: Server, size: int) -> bool:

@@ -172,7 +172,8 @@ class Exchange:
         """
         if self._response_left is not None:
             self._response_left -= size
-        if size and self._state is State.STREAMING and self._ends_with_its_last_byte():
+        ends = self._server.ends_at_length and self._response_left == 0
+        if size and ends and self._state is State.STREAMING:
             return self._happen(Happening.PIECE_TO_KEEP, now)
         if size == 0 or self._response_left == 0:
             return self.step(now)
@@ -402,6 +403,11 @@ class Exchange:
         return self._treated
 
     @property
+    def is_kept_whole(self) -> bool:
+        """Whether all of an early response is there: if its head is, too, it gets a length."""
+        return self._treated and self.response_complete
+
+    @property
     def state(self) -> State:
         """The exchange's state."""
         return self._state
@@ -413,8 +419,9 @@ class Exchange:
 
     @property
     def frames_unseen(self) -> bool:
-        """Whether the body's framing takes bytes of the connection that the interface hides."""
-        return self._drain.length == CHUNKED and not self._connection.multiplexed
+        """Whether the interface hides bytes of the body that is drained: those of its framing."""
+        hides = self._drain.length == CHUNKED and not self._connection.multiplexed
+        return hides and self._state is State.DRAINING
 
     @property
     def drained(self) -> int:
@@ -505,7 +512,7 @@ class Exchange:
         )
         if self.patience is Patience.NONE:
             if not self._connection.lingers:
-                self._cut(self._refused())
+                self._cut(self._drain.refused_by(forbidden=self._forbids_reading))
             return Happening.COMPLETE_RESPOND
         return Happening.COMPLETE_DRAIN
 
@@ -513,21 +520,12 @@ class Exchange:
     def _forbids_reading(self) -> bool:
         return self._expectation.forbids_reading(streamed=self._streamed)
 
-    def _refused(self) -> Cap:
-        """The limit that prevents any delivery if the connection cannot be taken over."""
-        if self._forbids_reading:
-            return Cap.EXPECT
-        return Cap.MAX_SECONDS if self._settings.respond_after == 0 else Cap.MAX_LINGERING
-
     def _take_place(self) -> bool:
         self._takes_place = self._places.take(self._connection.address)
         return self._takes_place
 
     def _in_one_piece(self) -> bool:
         return self._server.ends_at_length and self.response_complete and not self._streamed
-
-    def _ends_with_its_last_byte(self) -> bool:
-        return self._server.ends_at_length and self._response_left == 0
 
     def _cut(self, cap: Cap) -> None:
         if self._cap is None:

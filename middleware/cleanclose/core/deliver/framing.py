@@ -6,10 +6,13 @@ from collections.abc import Iterable
 from typing import Final
 
 __all__ = [
+    "ANNOUNCES_BODY",
     "BODILESS",
     "CHUNKED",
+    "LAST_CHUNK",
     "NO_BODY",
     "WITHOUT_UPLOAD",
+    "asks_for_websocket",
     "awaited_length",
     "body_length",
     "ends_chunks",
@@ -33,17 +36,25 @@ Where each look counts, nobody looks for one."""
 WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 """Methods whose requests bring nothing that is left unread."""
 
+ANNOUNCES_BODY: Final = frozenset({"Content-Length", "Transfer-Encoding"})
+"""Without one of these headers a request in HTTP/1.1 ends with its head."""
+
 _TOO_LONG: Final = 20
 """A length has fewer digits than this."""
+
+
+LAST_CHUNK: Final = b"0\r\n\r\n"
+"""The end of a chunked body."""
 
 
 def ends_chunks(end: bytes) -> bool:
     """Whether a chunked body that was passed on undecoded is whole.
 
     Args:
-        end: Its last bytes, five or more. Trailers, which hardly anybody sends, are not recognised.
+        end: Its last bytes, as many as `LAST_CHUNK` has or more. Trailers, which hardly anybody
+            sends, are not recognised.
     """
-    return end.endswith(b"0\r\n\r\n")
+    return end.endswith(LAST_CHUNK)
 
 
 def body_length(
@@ -106,6 +117,15 @@ def length_alone(method: str, content_length: str) -> int | None:
     if method in WITHOUT_UPLOAD or not content_length.isdigit() or not content_length.isascii():
         return None
     return int(content_length) if len(content_length) < _TOO_LONG else None
+
+
+def asks_for_websocket(upgrade: str) -> bool:
+    """Whether a request wants its connection to become a websocket's (RFC 6455, section 4.1).
+
+    Args:
+        upgrade: The value of Upgrade, a list of protocols.
+    """
+    return any(each.strip().lower() == "websocket" for each in upgrade.split(","))
 
 
 def is_multiplexed(http_version: str) -> bool:

@@ -19,7 +19,9 @@ from cleanclose.core.settings import Settings
 __all__ = [
     "ASK_STOPPING",
     "LOOK",
+    "LOOKS_BEHIND",
     "MUCH_FRAMING",
+    "SECONDS_TO_END",
     "SMALL_REMAINDER",
     "TURNS",
     "Connection",
@@ -63,6 +65,14 @@ ASK_STOPPING: Final = 0.25
 """Seconds after which a drain asks whether the server is stopping: it must not wait for us."""
 
 
+LOOKS_BEHIND: Final = 4
+"""Turns of an event loop in which nearly every server has sent a response, and has closed the
+connection behind it."""
+
+SECONDS_TO_END: Final = 1.0
+"""Seconds in which a response that is kept back has to go out once its task is cancelled."""
+
+
 def turn_of(seconds: float) -> float:
     """For how many seconds one call of a drain on an event loop waits.
 
@@ -92,6 +102,10 @@ class Connection:
         proxied: Whether the request shows a proxy (`cleanclose.core.deliver.proxied`).
         multiplexed: Whether other requests share it (HTTP/2 and 3). If so, it is never closed.
         blocking: Whether a worker waits while the body is drained, as on a WSGI server.
+        threads: How many requests such a server's process serves at once; None if it does not show
+            that.
+        readable: Whether a reading of the body waits for no longer than it is asked to. If not, the
+            response is left alone.
         half_closes: Whether the sending side may be shut down as soon as the response is out
             (`cleanclose.core.deliver.linger.Linger`).
         framed: Whether the interface says where the body ends; if not, it is not drained.
@@ -105,6 +119,8 @@ class Connection:
     proxied: bool = False
     multiplexed: bool = False
     blocking: bool = False
+    threads: int | None = None
+    readable: bool = True
     half_closes: bool = True
     framed: bool = True
     worker_timeout: float | None = None
@@ -215,6 +231,16 @@ class Drain:
     def all_received(self) -> bool:
         """Whether the whole declared length has come."""
         return self.received == self.length
+
+    def refused_by(self, *, forbidden: bool) -> Cap:
+        """The limit for which the body is not drained at all.
+
+        Args:
+            forbidden: Whether nobody may read it, because of what its client expects.
+        """
+        if forbidden:
+            return Cap.EXPECT
+        return Cap.MAX_SECONDS if self._settings.respond_after == 0 else Cap.MAX_LINGERING
 
     def begin(self, now: float) -> None:
         """The draining begins."""

@@ -16,6 +16,7 @@ from cleanclose.core.blame.blocking import (
     is_loss,
 )
 from cleanclose.core.blame.judge import marked
+from cleanclose.core.conduct import CUT_SHORT, answer_of
 from cleanclose.core.server import Continue, Server
 
 RESET = ConnectionResetError(errno.ECONNRESET, "reset")
@@ -120,7 +121,7 @@ def test_an_end_that_nobody_else_would_notice_raises() -> None:
     assert marked(caught.value) is not None
     assert watch.departure is not None
     assert watch.departure.mechanism is Mechanism.EOF
-    assert not watch.refuses(200)
+    assert watch.refusal(200) is None
 
 
 def test_who_counts_gets_the_end_and_must_not_take_it_for_a_success() -> None:
@@ -128,8 +129,9 @@ def test_who_counts_gets_the_end_and_must_not_take_it_for_a_success() -> None:
     assert watch.body_read(4, 101.0, at_end=True)
     end(watch, size=4, asked=10)
     assert (watch.ended_unnoticed, watch.refused) == (True, False)
-    assert not watch.refuses(400)
-    assert watch.refuses(201)
+    assert watch.refusal(400) is None
+    assert not watch.refused
+    assert watch.refusal(201) == answer_of(CUT_SHORT)
     assert watch.refused
 
 

@@ -294,3 +294,13 @@ def test_of_what_a_callback_raises_an_upstreams_is_an_event(
     watch.callback_failed(error, 101.0)
     assert [type(event) for event in watch.events] == [UpstreamReset] * told
     assert not watch.ended
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_connection_that_its_application_has_taken_over_is_no_longer_ours(gone: bool) -> None:
+    watch = Seen()
+    if gone:
+        watch.peer_gone(Witness.STREAM, 100.5, mechanism=Mechanism.RESET)
+    watch.taken_over(101.0)
+    assert (watch.ended, watch.response_complete) == (True, not gone)
+    assert len(watch.departures) == gone

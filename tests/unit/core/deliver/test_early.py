@@ -10,10 +10,14 @@ import pytest
 from cleanclose.core import Facts, Mechanism, Settings, Watch, Witness
 from cleanclose.core.deliver.early import (
     fails_early,
+    is_behind_response,
+    is_unwanted,
+    leave_alone,
     leaves_rest,
     may_be_early,
     may_read_ahead,
     needs_reader,
+    says_close,
 )
 from cleanclose.core.deliver.exchange import Connection, Exchange
 from cleanclose.core.deliver.expectation import Expectation
@@ -23,6 +27,7 @@ from cleanclose.core.server import Continue, Server
 
 PLAIN: Final = Server("plain", Continue.LAZY)
 END_WAITS: Final = Server("end waits", Continue.LAZY, end_waits=True)
+QUIET: Final = Server("quiet", Continue.LAZY, keeps_quiet=True)
 
 
 class Upload(Watch):
@@ -137,3 +142,47 @@ def test_a_body_that_is_complete_leaves_nothing_and_one_that_failed_does() -> No
     left_alone.response_completed(1.0, 2)
     assert not leaves_rest(left_alone, failed=False)
     assert leaves_rest(left_alone, failed=True)
+
+
+def test_the_opt_out_is_heard_before_the_response_and_not_behind_its_head() -> None:
+    watch = Upload()
+    leave_alone(watch)
+    assert watch.left_alone
+    for begun in (False, True):
+        watch.delivery = delivery = exchange(PLAIN)
+        if begun:
+            delivery.response_started(413, 2, 1.0)
+        leave_alone(watch)
+        if not begun:
+            delivery.response_started(413, 2, 1.0)
+        delivery.response_completed(1.0, 2)
+        assert delivery.early is begun
+
+
+def test_the_head_says_close_where_a_server_closes_without_a_word() -> None:
+    watch = Upload()
+    assert says_close(watch, QUIET)
+    assert not says_close(watch, PLAIN)
+    leave_alone(watch)
+    assert not says_close(watch, QUIET)
+
+
+def test_an_error_behind_the_response_is_the_lingerers() -> None:
+    delivery = exchange(PLAIN)
+    delivery.response_started(413, 2, 1.0)
+    delivery.response_completed(1.0, 2)
+    assert not is_behind_response(delivery, OSError(), all_sent=True)
+    delivery.linger(1.0)
+    assert is_behind_response(delivery, OSError(), all_sent=True)
+    assert not is_behind_response(delivery, OSError(), all_sent=False)
+    assert not is_behind_response(delivery, RuntimeError(), all_sent=True)
+
+
+def test_nobody_waits_for_an_answer_once_the_peer_of_stopped_work_has_left() -> None:
+    watch = Upload()
+    assert not is_unwanted(None)
+    assert not is_unwanted(watch)
+    stops = watch.write_stops()
+    assert not is_unwanted(watch)
+    stops.peer_left()
+    assert is_unwanted(watch)

@@ -1305,6 +1305,29 @@ def test_an_error_of_sending_is_moot_where_the_client_left_while_it_was_drained(
     assert not ex.is_moot(ValueError())
 
 
+def test_an_early_response_that_is_there_to_its_end_may_get_a_length() -> None:
+    ex = exchange()
+    ex.response_started(413, None, 0.0)
+    assert not ex.is_kept_whole
+    ex.response_completed(0.0, 3)
+    assert ex.is_kept_whole
+
+
+def test_a_response_that_its_application_never_completes_gets_none() -> None:
+    ex = exchange()
+    ex.response_started(200, None, 0.0)
+    ex.response_piece(3, 0.0)
+    assert ex.app_ended(0.0) == Done()
+    assert not ex.is_kept_whole
+
+
+def test_nor_does_one_of_a_task_that_a_failed_application_has_left_behind() -> None:
+    ex = exchange(PROXIED)
+    ex.app_failed(0.0)
+    assert ex.response_started(500, None, 0.1) == Done()
+    assert not ex.is_kept_whole
+
+
 def test_a_connection_that_does_not_count_changes_nothing() -> None:
     ex = refused(length=CHUNKED)
     assert isinstance(ex.counted(None, 0.0), Read)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cleanclose.core.deliver.framing import (
     CHUNKED,
     NO_BODY,
+    asks_for_websocket,
     awaited_length,
     body_length,
     is_multiplexed,
@@ -167,3 +168,18 @@ def test_how_much_of_a_response_its_client_waits_for(
     method: str, status: int, content_length: str | None, expected: int | None
 ) -> None:
     assert awaited_length(method, status, content_length) == expected
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "asks"),
+    [
+        ("websocket", True),
+        ("WebSocket", True),
+        ("h2c, websocket", True),
+        ("h2c", False),
+        ("", False),
+        ("not-a-websocket", False),
+    ],
+)
+def test_who_asks_for_a_websocket(upgrade: str, asks: bool) -> None:
+    assert asks_for_websocket(upgrade) is asks

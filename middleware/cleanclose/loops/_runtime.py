@@ -1,18 +1,15 @@
-"""What anyio does not have: an independent task, the loop's next turn, and a bell."""
+"""What anyio does not have: an independent task, and the loop's next turn."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib
-import math
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
-import anyio
-
-__all__ = ["Bell", "Runtime", "current_runtime"]
+__all__ = ["Runtime", "current_runtime"]
 
 # anyio imports it when it is first needed: the loop would stand still for that, and with it the
 # first early response.
@@ -76,29 +73,3 @@ def current_runtime() -> Runtime:
     except RuntimeError:
         # Not asyncio: trio is running, so somebody has imported it.
         return _Trio(sys.modules["trio"])
-
-
-class Bell:
-    """Wakes those who wait, to look again."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        # Only once there is something to wait for.
-        self._event: anyio.Event | None = None
-
-    def ring(self) -> None:
-        """Something has changed."""
-        if self._event is not None:
-            self._event.set()
-
-    async def wait(self, seconds: float = math.inf) -> None:
-        """Wait until something changes.
-
-        Args:
-            seconds: For how long at most.
-        """
-        if self._event is None or self._event.is_set():
-            self._event = anyio.Event()
-        with anyio.move_on_after(seconds):
-            await self._event.wait()
