@@ -21,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import dataclasses
 import math
 import operator
 import os
@@ -36,6 +35,7 @@ from typing import Any, Final
 from cleanclose.core.deliver.linger import Close, Discard, State, Step, Wait
 from cleanclose.core.events import Mechanism
 from cleanclose.core.kernel import ask_connection
+from cleanclose.core.tcp_info import Connection
 from cleanclose.linger._entry import Entry, Handover
 from cleanclose.linger._moments import Moments
 from cleanclose.linger._sockets import PIECE, SUPPORTED, WORTH_WAKING, Descriptor
@@ -471,12 +471,12 @@ class _Loop:
             step = linger.step(now)
         self._do(entry, step, now, asked=True)
 
-    def _ask(self, entry: Entry) -> Any:
+    def _ask(self, entry: Entry) -> Connection | None:
         connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
         if connection is not None and connection.reset and entry.shut:
             # Or both ends have closed in good order (TIME-WAIT is CLOSE to a socket), and what
             # came before is still unread: the next reading tells.
-            return dataclasses.replace(connection, reset=False)
+            return Connection(unacked=connection.unacked, peer_closed=connection.peer_closed)
         return connection
 
     def _do(self, entry: Entry, step: Step, now: float, *, asked: bool = False) -> None:
