@@ -5,17 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import math
-from typing import Final
 
 from cleanclose.linger._entry import Entry
 
-__all__ = ["TOGETHER", "Moments"]
-
-FAR: Final = 0.5
-"""Seconds: a moment that is farther away than this may come a little later than planned."""
-
-TOGETHER: Final = 0.0625
-"""Seconds by which it may: one wake-up of the thread then does for all of that time."""
+__all__ = ["Moments"]
 
 
 class Moments:
@@ -39,8 +32,6 @@ class Moments:
         due = now + seconds
         if due >= entry.due:
             return False
-        if seconds >= FAR:
-            due = math.ceil(due / TOGETHER) * TOGETHER
         entry.due = due
         heapq.heappush(self._heap, (due, next(self._numbers), entry))
         return True
