@@ -61,6 +61,7 @@ class TcpInfo:
         state: The state, a `TcpState`; a number that this list does not have stays a number.
         unacked: Segments that were sent and are not acknowledged.
         silent_for: Seconds since this end has last sent something new, to the millisecond.
+        unheard_for: Seconds since data has last come from the peer, to the millisecond.
         acked_bytes: Bytes that the peer has acknowledged, since Linux 4.1.
         received_bytes: Bytes that have arrived in order, since Linux 4.1.
     """
@@ -68,6 +69,7 @@ class TcpInfo:
     state: int
     unacked: int | None = None
     silent_for: float | None = None
+    unheard_for: float | None = None
     acked_bytes: int | None = None
     received_bytes: int | None = None
 
@@ -96,6 +98,7 @@ _U64: Final = struct.Struct("=Q")
 # Eight bytes of flags, then four-byte and eight-byte fields, each at its natural place.
 _UNACKED: Final = 24
 _LAST_DATA_SENT: Final = 44
+_LAST_DATA_RECEIVED: Final = 52
 _BYTES_ACKED: Final = 120
 _BYTES_RECEIVED: Final = 128
 
@@ -112,10 +115,12 @@ def parse_tcp_info(data: bytes) -> TcpInfo:
     if not data:
         raise ValueError("an empty struct tcp_info")
     last_sent = _field(data, _LAST_DATA_SENT, _U32)
+    last_received = _field(data, _LAST_DATA_RECEIVED, _U32)
     return TcpInfo(
         state=_state(data[0]),
         unacked=_field(data, _UNACKED, _U32),
         silent_for=None if last_sent is None else last_sent * _MILLISECOND,
+        unheard_for=None if last_received is None else last_received * _MILLISECOND,
         acked_bytes=_field(data, _BYTES_ACKED, _U64),
         received_bytes=_field(data, _BYTES_RECEIVED, _U64),
     )

@@ -21,9 +21,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import dataclasses
-import heapq
-import itertools
 import math
 import operator
 import os
@@ -38,8 +35,10 @@ from typing import Any, Final
 from cleanclose.core.deliver.linger import Close, Discard, State, Step, Wait
 from cleanclose.core.events import Mechanism
 from cleanclose.core.kernel import ask_connection
+from cleanclose.core.tcp_info import Connection
 from cleanclose.linger._entry import Entry, Handover
-from cleanclose.linger._sockets import PIECE, SUPPORTED, Descriptor
+from cleanclose.linger._moments import Moments
+from cleanclose.linger._sockets import PIECE, SUPPORTED, WORTH_WAKING, Descriptor
 
 if sys.platform != "win32":
     import resource
@@ -203,8 +202,7 @@ class _Loop:
         self._news: deque[Entry] = deque()
         self._entries: dict[Entry, None] = {}
         self._by_address: Counter[str | None] = Counter()
-        self._times: list[tuple[float, int, Entry]] = []
-        self._numbers = itertools.count()
+        self._moments = Moments()
         self._stopped = False
         self._closed = False
         self._called = False
@@ -240,7 +238,7 @@ class _Loop:
         self._entries[entry] = None
         self._by_address[entry.address] += 1
         if entry.handover.notified and self.count <= most_lingering(entry.handover.most):
-            self._plan(entry, _clock() + UNNOTIFIED)
+            self._plan(entry, _clock(), UNNOTIFIED)
         else:
             self._news.append(entry)
             self._call()
@@ -263,6 +261,7 @@ class _Loop:
             self._entries.clear()
             self._by_address.clear()
             for entry in entries:
+                self._catch_up(entry, now)
                 entry.linger.stopped(now)
                 entry.linger.kernel_says(self._ask(entry), now)
                 self._release(entry)
@@ -349,28 +348,18 @@ class _Loop:
         if self._news:
             return 0.0
         with self._lock:
-            times = self._times
-            while times and times[0][0] != times[0][2].due:
-                # The connection is gone, or an earlier moment has been planned since.
-                heapq.heappop(times)
-            self._wakes_at = times[0][0] if times else idle_until
+            first = self._moments.first()
+            self._wakes_at = idle_until if first is None else first
         return max(0.0, self._wakes_at - now)
 
     def _next_due(self, now: float) -> Entry | None:
         with self._lock:
-            while self._times and self._times[0][0] <= now:
-                due, _, entry = heapq.heappop(self._times)
-                if entry.due == due:
-                    entry.due = math.inf
-                    return entry
-        return None
+            return self._moments.take_due(now)
 
-    def _plan(self, entry: Entry, due: float) -> None:
-        """Look at a connection at that time, if not before. The caller has the lock."""
-        if due < entry.due:
-            entry.due = due
-            heapq.heappush(self._times, (due, next(self._numbers), entry))
-            self._call(due)
+    def _plan(self, entry: Entry, now: float, seconds: float) -> None:
+        """Look at a connection after so many seconds, if not before. The caller has the lock."""
+        if self._moments.plan(entry, now, seconds):
+            self._call(entry.due)
 
     def _empty_pipe(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -403,7 +392,14 @@ class _Loop:
             address, _ = max([*self._by_address.items()], key=operator.itemgetter(1))
             return next((each for each in [*self._entries] if each.address == address), None)
 
+    def _catch_up(self, entry: Entry, now: float) -> None:
+        """Discard what has come, before a close: with unread bytes it would be a reset."""
+        if entry.registered and entry.linger.state is State.LINGERING:
+            with contextlib.suppress(OSError):
+                entry.linger.received(entry.descriptor.discard() or 0, now)
+
     def _turn_out(self, entry: Entry, now: float) -> None:
+        self._catch_up(entry, now)
         self._do(entry, entry.linger.turned_out(now), now)
 
     def _begin(self, entry: Entry, now: float) -> None:
@@ -416,14 +412,12 @@ class _Loop:
 
     def _look(self, entry: Entry, now: float) -> None:
         """Handle a connection whose moment has come."""
-        linger = entry.linger
         self._look_for_let_go(entry, now)
-        said = self._ask(entry) if linger.asks_kernel else None
-        if said is not None and said.reset:
-            # It looks the same if both ends have closed in turn; reading tells them apart.
-            self._read(entry, now)
+        if entry.linger.state is State.LINGERING:
+            # Too little may have come for the selector to tell.
+            self._read(entry, now, on_time=True)
         else:
-            self._do(entry, linger.kernel_says(said, now), now)
+            self._do(entry, entry.linger.tick(now), now)
 
     def _look_for_let_go(self, entry: Entry, now: float) -> None:
         if entry.linger.state is not State.SENDING:
@@ -435,8 +429,14 @@ class _Loop:
             entry.shut = True
         entry.linger.let_go(now)
 
-    def _read(self, entry: Entry, now: float) -> None:
-        """Discard what has come, until there is no more or it is the next one's turn."""
+    def _read(self, entry: Entry, now: float, *, on_time: bool = False) -> None:
+        """Discard what has come, until there is no more or it is the next one's turn.
+
+        Args:
+            entry: The connection.
+            now: The time.
+            on_time: Whether a moment has come, and not bytes.
+        """
         linger = entry.linger
         step: Step | None = None
         left = PIECE
@@ -452,8 +452,14 @@ class _Loop:
                 return
             if size is None:
                 break
-            step = linger.received(size, now)
+            heard = now - entry.descriptor.silent_for() if on_time else now
+            step = linger.received(size, now, heard=heard)
+            if size < WORTH_WAKING:
+                # The selector tells when there is more.
+                break
             left -= size
+        if on_time:
+            step = linger.kernel_says(self._ask(entry) if linger.asks_kernel else None, now)
         self._do(entry, linger.step(now) if step is None else step, now)
 
     def _ended_by_peer(self, entry: Entry, now: float) -> None:
@@ -465,12 +471,12 @@ class _Loop:
             step = linger.step(now)
         self._do(entry, step, now, asked=True)
 
-    def _ask(self, entry: Entry) -> Any:
+    def _ask(self, entry: Entry) -> Connection | None:
         connection = ask_connection(entry.descriptor.sock, shut=entry.shut)
         if connection is not None and connection.reset and entry.shut:
             # Or both ends have closed in good order (TIME-WAIT is CLOSE to a socket), and what
             # came before is still unread: the next reading tells.
-            return dataclasses.replace(connection, reset=False)
+            return Connection(unacked=connection.unacked, peer_closed=connection.peer_closed)
         return connection
 
     def _do(self, entry: Entry, step: Step, now: float, *, asked: bool = False) -> None:
@@ -480,10 +486,12 @@ class _Loop:
             self._close(entry)
             return
         self._watch(entry, reads(step))
-        self._plan(entry, now + step.seconds)
+        self._plan(entry, now, step.seconds)
 
     def _watch(self, entry: Entry, wanted: bool) -> None:
         if wanted and not entry.registered:
+            if entry.linger.state is State.LINGERING:
+                entry.descriptor.wake_for_much()
             self._selector.register(entry.descriptor.fileno(), selectors.EVENT_READ, entry)
         elif entry.registered and not wanted:
             self._selector.unregister(entry.descriptor.fileno())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 import socket
 import sys
 from typing import Final
 
-__all__ = ["PIECE", "SUPPORTED", "Descriptor"]
+from cleanclose.core.kernel import tcp_info
+
+__all__ = ["PIECE", "SUPPORTED", "WORTH_WAKING", "Descriptor"]
 
 SUPPORTED: Final = hasattr(socket, "MSG_DONTWAIT")
 """Whether a shared descriptor can be duplicated, and read without making it non-blocking for
@@ -16,6 +19,10 @@ everybody. Not on Windows."""
 
 PIECE: Final = 1024 * 1024
 """Bytes that one read discards at most, so that each connection gets its turn."""
+
+WORTH_WAKING: Final = 16 * 1024
+"""Bytes that must have come before the kernel wakes a thread for them. It is a small part of the
+smallest receive window, so that a sender at full speed never waits for it."""
 
 # tcp(7): Linux discards the bytes without copying them.
 _FLAGS: Final[int] = getattr(socket, "MSG_DONTWAIT", 0) | (
@@ -25,6 +32,7 @@ _NOTHING: Final = bytearray(PIECE)
 # With this flag Python's socket has no time-out of its own. Without it `socket.setdefaulttimeout`
 # would make the connection non-blocking, for the server that shares it as well.
 _HAS_FLAG: Final = hasattr(socket, "SOCK_NONBLOCK")
+_TCP: Final = (socket.AF_INET, socket.AF_INET6)
 _TYPE: Final[int] = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 
 
@@ -105,6 +113,23 @@ class Descriptor:
             return self._sock.recv_into(_NOTHING, PIECE, _FLAGS)
         except BlockingIOError:
             return None
+
+    def wake_for_much(self) -> None:
+        """Let a selector see the connection only when `WORTH_WAKING` bytes have come, or its end.
+
+        For TCP on Linux alone, which also wakes when the receive window is full: elsewhere a sender
+        of small pieces might wait for us to read, and we for it to send. On a UNIX socket a read of
+        fewer bytes would take the error of a reset with it.
+        """
+        if sys.platform == "linux" and self._sock.family in _TCP:
+            # The sandbox may not know the option.
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WORTH_WAKING)
+
+    def silent_for(self) -> float:
+        """Seconds since something has come; 0 if the kernel does not say."""
+        info = tcp_info(self._sock)
+        return 0.0 if info is None or info.unheard_for is None else info.unheard_for
 
     def shut_down(self) -> None:
         """Shut down the sending side (RFC 9112, section 9.6)."""

@@ -17,7 +17,7 @@ def struct_of(size: int, **fields: int) -> bytes:
     """A struct tcp_info of so many bytes."""
     data = bytearray(280)
     data[0] = fields.pop("state", TcpState.ESTABLISHED)
-    places = {"unacked": (24, "=I"), "last_sent": (44, "=I")}
+    places = {"unacked": (24, "=I"), "last_sent": (44, "=I"), "last_received": (52, "=I")}
     places |= {"acked": (120, "=Q"), "received": (128, "=Q")}
     for name, value in fields.items():
         at, form = places[name]
@@ -26,11 +26,12 @@ def struct_of(size: int, **fields: int) -> bytes:
 
 
 def test_the_whole_struct() -> None:
-    data = struct_of(280, unacked=3, last_sent=1500, acked=2**40, received=2**33)
+    data = struct_of(280, unacked=3, last_sent=1500, last_received=20, acked=2**40, received=2**33)
     assert parse_tcp_info(data) == TcpInfo(
         state=TcpState.ESTABLISHED,
         unacked=3,
         silent_for=1.5,
+        unheard_for=0.02,
         acked_bytes=2**40,
         received_bytes=2**33,
     )
@@ -42,15 +43,15 @@ def test_the_whole_struct() -> None:
         (1, set[str]()),
         (11, set[str]()),
         (27, set[str]()),
-        (104, {"unacked", "silent_for"}),
-        (135, {"unacked", "silent_for", "acked_bytes"}),
-        (136, {"unacked", "silent_for", "acked_bytes", "received_bytes"}),
+        (104, {"unacked", "silent_for", "unheard_for"}),
+        (135, {"unacked", "silent_for", "unheard_for", "acked_bytes"}),
+        (136, {"unacked", "silent_for", "unheard_for", "acked_bytes", "received_bytes"}),
     ],
 )
 def test_older_kernels_have_shorter_ones(size: int, known: set[str]) -> None:
     info = parse_tcp_info(struct_of(size, state=TcpState.CLOSE_WAIT))
     assert info.state is TcpState.CLOSE_WAIT
-    names = {"unacked", "silent_for", "acked_bytes", "received_bytes"}
+    names = {"unacked", "silent_for", "unheard_for", "acked_bytes", "received_bytes"}
     assert {name for name in names if getattr(info, name) is not None} == known
 
 

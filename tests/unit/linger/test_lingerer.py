@@ -635,7 +635,7 @@ def test_a_rule_that_raises(lingerer: Lingerer, connect: Connect) -> None:
     broken, sound = connect(), connect()
 
     class Broken(Watched):
-        def received(self, size: int, now: float) -> Step:
+        def received(self, size: int, now: float, *, heard: float | None = None) -> Step:
             raise LookupError
 
     broken.linger.__class__ = Broken

@@ -226,10 +226,16 @@ class Linger:
         """The server has sent everything, and the sending side is shut down."""
         return self._happen(Happening.LET_GO, now)
 
-    def received(self, size: int, now: float) -> Step:
-        """So many bytes came, and were discarded."""
+    def received(self, size: int, now: float, *, heard: float | None = None) -> Step:
+        """Bytes were discarded.
+
+        Args:
+            size: How many.
+            now: The time.
+            heard: When the last of them came; None if it was just now.
+        """
         self._discarded += size
-        self._idle_since = now
+        self._idle_since = now if heard is None else max(heard, self._idle_since)
         return self.tick(now)
 
     def ended(self, connection: Connection | None, now: float) -> Step:
@@ -294,6 +300,10 @@ class Linger:
                 if self._discarded >= settings.max_bytes:
                     self.reads = False
             case State.LINGERING:
+                # Each piece of the body comes through here: the limits are looked at once.
+                seconds = self._seconds_left(now)
+                if seconds > 0 and self._discarded < settings.max_bytes:
+                    return Discard(seconds)
                 cap = self._limit_reached(now)
                 if cap is Cap.IDLE_SECONDS and self._settled():
                     return self._happen(Happening.SETTLED, now)
@@ -324,8 +334,7 @@ class Linger:
             case State.SENDING:
                 return Wait(self._look, read=self.reads)
             case State.LINGERING:
-                seconds = max(0.0, min(at for at, _ in self._limits()) - now)
-                return Discard(min(seconds, ASK_AGAIN) if self.asks_kernel else seconds)
+                return Discard(max(0.0, self._seconds_left(now)))
             case State.HOLDING:
                 return Hold(max(0.0, self._since + self._settings.hold_seconds - now))
             case State.CLOSED:
@@ -351,17 +360,19 @@ class Linger:
 
     # The rules behind the table's happenings.
 
-    def _limits(self) -> tuple[tuple[float, Cap], ...]:
+    def _seconds_left(self, now: float) -> float:
+        """Seconds to the first limit, or to the next question; 0 or less if a limit is reached."""
+        over_at = self._since + self._settings.max_seconds
+        seconds = min(self._silent_at(), over_at, self._too_slow_at()) - now
+        return min(seconds, ASK_AGAIN) if self._unacked != 0 else seconds
+
+    def _silent_at(self) -> float:
         settings = self._settings
         idle = settings.idle_seconds
         if self._awaits_continue and not self._discarded:
             # It honours its Expect, sends nothing, and closes when it has its answer.
             idle = min(idle, settings.hold_seconds)
-        return (
-            (self._idle_since + idle, Cap.IDLE_SECONDS),
-            (self._since + settings.max_seconds, Cap.MAX_SECONDS),
-            (self._too_slow_at(), Cap.MIN_RATE),
-        )
+        return self._idle_since + idle
 
     def _too_slow_at(self) -> float:
         rate = self._settings.min_rate
@@ -375,7 +386,11 @@ class Linger:
         most = self._settings.max_bytes
         if self._discarded > most or (self._discarded == most and self._is_unfinished()):
             return Cap.MAX_BYTES
-        return next((cap for at, cap in self._limits() if now >= at), None)
+        if now >= self._silent_at():
+            return Cap.IDLE_SECONDS
+        if now >= self._since + self._settings.max_seconds:
+            return Cap.MAX_SECONDS
+        return Cap.MIN_RATE if now >= self._too_slow_at() else None
 
     def _is_unfinished(self) -> bool:
         # The wire's bytes are at least the body's.

@@ -202,6 +202,20 @@ def test_the_time_begins_when_the_server_has_let_go() -> None:
     assert it.step(16.0) == Discard(about(3.0))
 
 
+def test_silence_begins_with_the_last_byte_and_not_when_it_is_read() -> None:
+    it = linger(Settings(max_seconds=60.0, min_rate=0, idle_seconds=4.0))
+    it.let_go(0.0)
+    it.kernel_says(ARRIVED, 0.0)
+    assert it.received(10, 4.0, heard=3.0) == Discard(3.0)
+    assert it.tick(6.9) == Discard(about(0.1))
+    assert isinstance(it.tick(7.0), Close)
+    late = linger(Settings(max_seconds=60.0, min_rate=0, idle_seconds=4.0))
+    late.let_go(10.0)
+    late.kernel_says(ARRIVED, 10.0)
+    # What came before the response was out says nothing about the silence after it.
+    assert late.received(10, 11.0, heard=2.0) == Discard(3.0)
+
+
 def test_what_comes_is_read_before_only_where_nobody_else_does() -> None:
     it = linger(Settings(max_bytes=100), reads=True)
     assert it.step(0.0) == Wait(FIRST_LOOK, read=True)
