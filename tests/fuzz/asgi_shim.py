@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -29,7 +29,7 @@ _SETTINGS: Final[Mapping[str, Any]] = {
     "quiet_logs": False,
     "surge": False,
 }
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 20.0
 """Seconds for a conversation in which nothing is waited for that never comes."""
 
 
@@ -306,30 +306,53 @@ async def _play(conversation: Conversation, app: Any, played: _Played) -> None:
 async def _both(conversation: Conversation) -> tuple[_Played, _Played, list[Event]]:
     bare, wrapped = _Played(), _Played()
     events: list[Event] = []
-    app = _application(conversation, wrapped)
-    # Bare, nobody is cancelled: where a cancellation hits is not the same.
-    await _play(replace(conversation, cancel_at=None), _application(conversation, bare), bare)
-    middleware = CleanCloseMiddleware(app, outlets=[events.append], **_SETTINGS)
-    await _play(conversation, middleware, wrapped)
+    middleware = CleanCloseMiddleware(
+        _application(conversation, wrapped), outlets=[events.append], **_SETTINGS
+    )
+    await asyncio.gather(
+        # Bare, nobody is cancelled: where a cancellation hits is not the same.
+        _play(replace(conversation, cancel_at=None), _application(conversation, bare), bare),
+        _play(conversation, middleware, wrapped),
+    )
     assert vars(middleware)["_serving"].setup.places.taken == 0, "a place was not given back"
+    return bare, wrapped, events
+
+
+async def _all(
+    conversations: Sequence[Conversation],
+) -> list[tuple[_Played, _Played, list[Event]]]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_both(each)) for each in conversations]
     for _ in range(3):
         await asyncio.sleep(0)
     others = asyncio.all_tasks() - {asyncio.current_task()}
     assert not others, f"tasks are left: {others}"
-    return bare, wrapped, events
+    return [task.result() for task in tasks]
 
 
-def check(conversation: Conversation, runner: asyncio.Runner) -> None:
-    """Play it twice, and compare.
+def check(conversations: Sequence[Conversation], runner: asyncio.Runner) -> None:
+    """Play each of them twice, all at once, and compare.
 
     Args:
-        conversation: What is to happen.
+        conversations: What is to happen.
         runner: Where.
 
     Raises:
         AssertionError: The middleware has changed something, or has left something behind.
+        ExceptionGroup: The same, and it was seen while they were played.
     """
-    bare, wrapped, events = runner.run(_both(conversation))
+    outcomes = runner.run(_all(conversations))
+    for conversation, outcome in zip(conversations, outcomes, strict=True):
+        try:
+            _check(conversation, *outcome)
+        except AssertionError as error:
+            error.add_note(f"{conversation}")
+            raise
+
+
+def _check(
+    conversation: Conversation, bare: _Played, wrapped: _Played, events: Sequence[Event]
+) -> None:
     early = [event for event in events if isinstance(event, UploadDrained)]
     assert len(early) <= 1
     assert len(events) - len(early) <= 1, events
