@@ -28,6 +28,7 @@ from cleanclose.servers.tornado import (
     TORNADO,
     error_of_closing,
     hear_words,
+    read_no_request,
     stop_reading,
     unread_bytes,
 )
@@ -280,6 +281,9 @@ class Delivery:
         if self.is_over or not self.exchange.response_complete:
             return
         self.is_over = True
+        if not self._watch.body_complete:
+            # Tornado closes the stream, and goes on in what it has read.
+            read_no_request(self._stream)
         try:
             TornadoWatch.finish(self._watch)
         finally:
