@@ -64,13 +64,14 @@ class UploadWatch(LimitedBody, TornadoWatch):
         setup: TornadoSetup,
         length: int,
     ) -> None:
-        # Not by super(), here and below: it costs a good part of what a POST does.
-        TornadoWatch.__init__(self, connection, method, headers, setup)
+        # First: the client may have left already, and what is known of the body is in the event.
         self.length = length
         self.body_complete = self.has_read = False
         self.bytes_in = 0
         self.tornado_waits = True
         self.expected_in = None if length == CHUNKED else length
+        # Not by super(), here and below: it costs a good part of what a POST does.
+        TornadoWatch.__init__(self, connection, method, headers, setup)
         most: int | None = connection.params.max_body_size
         self.most = self.stream.max_buffer_size if most is None else most
 
