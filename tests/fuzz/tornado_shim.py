@@ -31,8 +31,9 @@ from cleanclose.tornado import install
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
 
 _SETTINGS: Final[Mapping[str, Any]] = {
-    "max_seconds": 0.05,
-    "idle_seconds": 0.05,
+    # A cap that a busy machine reaches is an answer lost.
+    "max_seconds": 1.0,
+    "idle_seconds": 1.0,
     "hold_seconds": 0.05,
     "quiet_logs": False,
     "surge": False,

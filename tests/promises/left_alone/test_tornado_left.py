@@ -59,7 +59,7 @@ def test_a_request_that_came_before_its_client_left_is_run(
         leave_at(
             running.port,
             b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n",
-            "reset",
+            "rst",
             body=BEHIND[body],
             once=lambda: run == ["first"],
         )
