@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final, cast
@@ -201,21 +202,27 @@ def stop_reading(stream: Any) -> None:
 
 
 def read_no_request(stream: Any) -> None:
-    """Let tornado read no other request from a stream.
+    """Let tornado read no other request from a stream, once the stream is closed.
 
     It reads on in what it has read before it closed the stream. A request that it finds there
     would be run, and its answer would reach nobody.
     """
+    if find(stream, _READS_HEAD) is MISSING:
+        return
+    closed: type[Exception] = importlib.import_module(_STREAMS).StreamClosedError
+    # The stream refers to this function.
+    reference: Any = weakref.ref(stream)
 
-    def no_head(*_: object, **__: object) -> asyncio.Future[bytes]:
+    def read_head(*args: Any, **options: Any) -> Any:
+        stream: Any = reference()
+        delattr(stream, _READS_HEAD)
+        if not stream.closed():
+            return getattr(stream, _READS_HEAD)(*args, **options)
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         future.set_exception(closed())
         return future
 
-    if find(stream, _READS_HEAD) is MISSING:
-        return
-    closed: type[Exception] = importlib.import_module(_STREAMS).StreamClosedError
-    setattr(stream, _READS_HEAD, no_head)
+    setattr(stream, _READS_HEAD, read_head)
 
 
 def closer_of(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | None]:

@@ -281,9 +281,8 @@ class Delivery:
         if self.is_over or not self.exchange.response_complete:
             return
         self.is_over = True
-        if not self._watch.body_complete:
-            # Tornado closes the stream, and goes on in what it has read.
-            read_no_request(self._stream)
+        # Tornado may close the stream, and goes on in what it has read.
+        read_no_request(self._stream)
         try:
             TornadoWatch.finish(self._watch)
         finally:

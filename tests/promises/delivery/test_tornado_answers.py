@@ -248,6 +248,9 @@ PIPELINED: Final = {
     "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000,
     "chunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     b"1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n",
+    # It is drained, and the connection ends all the same.
+    "drained": b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.7\r\n"
+    b"Content-Length: 5000\r\n\r\n" + b"x" * 5000,
 }
 """Uploads that Tornado reads in one piece with the request behind them."""
 
@@ -274,7 +277,7 @@ def pipelined(framing: str, *, streams: bool, wrapped: bool) -> tuple[bytes, lis
 
     app = web.Application([("/", Handler)])
     if wrapped:
-        install(app, outlets=[], respond_after=0.0)
+        install(app, outlets=[], respond_after=None if framing == "drained" else 0.0)
     with (
         serving(app) as running,
         socket.create_connection(("127.0.0.1", running.port), 30) as client,
