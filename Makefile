@@ -185,7 +185,7 @@ matrix-full: $(VENV)/.stamp-test ## The same with every server and upload: half 
 soak: $(VENV)/.stamp-test ## All kinds of clients and trouble on every server (SOAK_ARGS="--seconds 60 --seed 1")
 	$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
-fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--examples 5000")
+fuzz: $(VENV)/.stamp-test ## Anything in any order: tables, shims, the wire (FUZZ_ARGS="--steps 1000000")
 	$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 mutants: $(VENV)/.stamp-test ## Change the core line by line: which changes does no unit test notice?

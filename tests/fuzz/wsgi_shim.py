@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -21,6 +21,9 @@ from cleanclose.wsgi import CleanCloseMiddleware
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
 
 _STATUS: Final = {200: "200 OK", 204: "204 No Content", 303: "303 See Other", 413: "413 Large"}
+
+
+_LINES: Final = (b"x" * 49 + b"\n") * 12_000
 
 
 class BoomError(Exception):
@@ -105,8 +108,7 @@ class _Input(io.RawIOBase):
 
     def __init__(self, conversation: Conversation) -> None:
         super().__init__()
-        line = b"x" * 49 + b"\n"
-        data = (line * (conversation.body // len(line) + 1))[: conversation.body]
+        data = _LINES[: conversation.body]
         self._reset = conversation.ending == "reset"
         cut = conversation.ending != "end"
         self._data = io.BytesIO(data[: len(data) // 2] if cut else data)
@@ -291,15 +293,22 @@ def _play(app: Any, conversation: Conversation, played: _Played) -> None:
         played.outcome = type(error)
 
 
-def check(conversation: Conversation) -> None:
-    """Play it twice, and compare.
+def check(conversations: Sequence[Conversation], runner: object = None) -> None:
+    """Play each of them twice, one after the other, and compare.
 
     Args:
-        conversation: What is to happen.
+        conversations: What is to happen.
+        runner: As for the other shims; nothing here needs one.
 
     Raises:
         AssertionError: The middleware has changed something, or has left something behind.
     """
+    del runner
+    for conversation in conversations:
+        _check(conversation)
+
+
+def _check(conversation: Conversation) -> None:
     bare, wrapped = _Played(), _Played()
     events: list[Event] = []
     _play(_Application(conversation, bare), conversation, bare)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Final, cast
@@ -44,6 +45,7 @@ __all__ = [
     "error_of_closing",
     "hear_words",
     "lost_delegate_error",
+    "read_no_request",
     "refuses_head",
     "sent_bytes",
     "stop_reading",
@@ -117,8 +119,11 @@ NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
 
 _UNREAD: Final = "_read_buffer_size"
 _SENT: Final = "_total_write_done_index"
+_READS_HEAD: Final = "read_until_regex"
+"""``HTTP1Connection`` reads each request's head with it, and nothing else."""
 
 _USEFUL: Final[Mapping[str, str]] = {
+    _READS_HEAD: "A request that came with an early response's upload is run, as it is bare.",
     _UNREAD: "An early response lingers without what has been read of the body already.",
     _SENT: "A departure before a response's first byte counts as one in the response.",
 }
@@ -194,6 +199,30 @@ def stop_reading(stream: Any) -> None:
     """
     loop = stream.io_loop
     loop.update_handler(stream.fileno(), loop.WRITE | loop.ERROR)
+
+
+def read_no_request(stream: Any) -> None:
+    """Let tornado read no other request from a stream, once the stream is closed.
+
+    It reads on in what it has read before it closed the stream. A request that it finds there
+    would be run, and its answer would reach nobody.
+    """
+    if find(stream, _READS_HEAD) is MISSING:
+        return
+    closed: type[Exception] = importlib.import_module(_STREAMS).StreamClosedError
+    # The stream refers to this function.
+    reference: Any = weakref.ref(stream)
+
+    def read_head(*args: Any, **options: Any) -> Any:
+        stream: Any = reference()
+        delattr(stream, _READS_HEAD)
+        if not stream.closed():
+            return getattr(stream, _READS_HEAD)(*args, **options)
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        future.set_exception(closed())
+        return future
+
+    setattr(stream, _READS_HEAD, read_head)
 
 
 def closer_of(by: FrameType | None, stream: Any) -> tuple[Closer, Mechanism | None]:

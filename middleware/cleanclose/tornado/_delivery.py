@@ -28,6 +28,7 @@ from cleanclose.servers.tornado import (
     TORNADO,
     error_of_closing,
     hear_words,
+    read_no_request,
     stop_reading,
     unread_bytes,
 )
@@ -279,6 +280,8 @@ class Delivery:
         if self.is_over or not self.exchange.response_complete:
             return
         self.is_over = True
+        # Tornado may close the stream, and goes on in what it has read.
+        read_no_request(self._stream)
         try:
             TornadoWatch.finish(self._watch)
         finally:

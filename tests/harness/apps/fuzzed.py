@@ -14,7 +14,7 @@ header `NAME`, and what has been read of the body by then in `READ_HEADER`.
 ``/large``    413 from the headers alone, with a body of `LARGE_BODY`
 ``/fail``     an exception from the headers alone
 ``/break``    an exception behind the first of two pieces
-``/executed`` JSON: the names of the requests since it was last asked
+``/executed`` JSON: the names of the requests since it was last asked, see `COLLECT`
 ============  ==================================================================
 
 ``app`` is for ASGI, ``wsgi_app`` for WSGI; run as ``python -m tests.harness.apps.fuzzed PORT`` it
@@ -24,6 +24,7 @@ is Tornado's.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -47,6 +48,8 @@ LARGE = "/large"
 FAIL = "/fail"
 BREAK = "/break"
 EXECUTED = "/executed"
+COLLECT = "collect"
+"""The query of `EXECUTED` that has the cyclic collector run."""
 
 NAME: Final = "X-Name"
 READ_HEADER: Final = "X-Read"
@@ -68,6 +71,8 @@ def _called(path: str, query: str) -> tuple[str, bytes | None]:
     # A query may be anything, and a header may not.
     name = re.sub("[^A-Za-z0-9-]", "", query)[:100]
     if path == EXECUTED:
+        if query == COLLECT:
+            gc.collect()
         said = json.dumps(_executed).encode()
         _executed.clear()
         return name, said

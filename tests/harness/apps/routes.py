@@ -25,6 +25,7 @@ The environment decides what is served:
 ``/sleep``             200 after a second; reads nothing
 ``/counters``          JSON of ``cleanclose.core.snapshot()``, null on a bare app
 ``/seen``              JSON of what the app itself has counted, see :class:`Seen`
+``/forgive``           plain WSGI only: reads everything, and answers 400 if that fails
 ``/buffered``          Tornado only: the size of a body which the framework has gathered
 ``/not-modified``      Starlette only: 304 from the headers alone
 ``/events``            Starlette only: ``CHUNKS`` as server-sent events, with pauses
@@ -62,6 +63,7 @@ EVENTS: Final = "/events"
 WEBSOCKET: Final = "/websocket"
 ERROR: Final = "/error"
 ACCEPT: Final = "/accept"
+FORGIVE: Final = "/forgive"
 ECHO: Final = "/echo"
 SLEEP: Final = "/sleep"
 COUNTERS: Final = "/counters"

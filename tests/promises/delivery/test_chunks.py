@@ -119,6 +119,41 @@ def test_what_comes_behind_a_bad_chunk_is_no_request(serve: Serve, stack: Stack)
     assert smuggled(server.port) == before
 
 
+NO_CHUNKS: Final = {"character": b"z", "line": b"zzz\r\n"}
+"""What a server has read when it finds that it is no chunk: a request behind it begins there."""
+
+
+def forgiven(serve: Serve, stack: Stack, bad: str, *, wrapped: bool) -> tuple[bytes, int]:
+    """What a client gets whose bad chunk an application answers for, and the requests run of it."""
+    serve.allow_tracebacks()
+    server = serve(stack, wrapped=wrapped)
+    before = smuggled(server.port)
+    request = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % SMUGGLED
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as client:
+        client.sendall(head(routes.FORGIVE) + NO_CHUNKS[bad] + request)
+        client.shutdown(socket.SHUT_WR)
+        received = rest(client)
+    return received, smuggled(server.port) - before
+
+
+@pytest.mark.parametrize("bad", NO_CHUNKS)
+@pytest.mark.parametrize("stack", OTHERS, ids=str)
+def test_an_application_that_answers_for_a_bad_chunk_lets_no_request_follow(
+    serve: Serve, stack: Stack, bad: str
+) -> None:
+    """It has caught the server's error: only the middleware still knows of it."""
+    received, more = forgiven(serve, stack, bad, wrapped=True)
+    assert received.count(b"HTTP/1.1 ") <= 1, received
+    assert more == 0
+
+
+@pytest.mark.negative_control
+def test_without_the_middleware_gevent_runs_what_is_left_of_the_body(serve: Serve) -> None:
+    received, more = forgiven(serve, servers_wsgi.row("gevent"), "character", wrapped=False)
+    assert b" 400 " in received
+    assert more == 1
+
+
 def smuggled(port: int) -> int:
     return int(get_json(port, routes.SEEN)["smuggled"])
 

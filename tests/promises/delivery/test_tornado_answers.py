@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tornado import httputil, web, wsgi
@@ -242,3 +242,74 @@ def test_a_wsgi_container(events: list[Event]) -> None:
         assert (response.status, response.body) == (200, b"1000")
         assert running.post("/").status == 413
         the_event(events)
+
+
+PIPELINED: Final = {
+    "length": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n" + b"x" * 5000,
+    "chunked": b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1388\r\n" + b"x" * 5000 + b"\r\n0\r\n\r\n",
+    # It is drained, and the connection ends all the same.
+    "drained": b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.7\r\n"
+    b"Content-Length: 5000\r\n\r\n" + b"x" * 5000,
+}
+"""Uploads that Tornado reads in one piece with the request behind them."""
+
+
+def pipelined(framing: str, *, streams: bool, wrapped: bool) -> tuple[bytes, list[str]]:
+    """What a client gets that sends another request behind a refused upload, and what is run."""
+    run: list[str] = []
+
+    @web.stream_request_body
+    class Handler(web.RequestHandler):
+        async def prepare(self) -> None:
+            run.append(str(self.request.method))
+            if self.request.method == "POST":
+                self.set_status(413)
+                if streams:
+                    self.write("first")
+                    await self.flush()
+                self.finish()
+
+        def data_received(self, chunk: bytes) -> None: ...
+
+        def get(self) -> None:
+            self.finish("second")
+
+    app = web.Application([("/", Handler)])
+    if wrapped:
+        install(app, outlets=[], respond_after=None if framing == "drained" else 0.0)
+    with (
+        serving(app) as running,
+        socket.create_connection(("127.0.0.1", running.port), 30) as client,
+    ):
+        client.sendall(PIPELINED[framing] + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        got = b""
+        with contextlib.suppress(ConnectionResetError):
+            while data := client.recv(65536):
+                got += data
+        client.close()
+        until(lambda: running.pending() == 0, "the connection's task goes on")
+    return got, run
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("framing", PIPELINED)
+def test_no_request_is_run_behind_an_answer_that_ends_the_connection(
+    framing: str, streams: bool
+) -> None:
+    """Tornado goes on in what it has read before it closed the stream."""
+    got, run = pipelined(framing, streams=streams, wrapped=True)
+    assert got.startswith(b"HTTP/1.1 413 ")
+    assert b"second" not in got
+    assert run == ["POST"]
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("framing", PIPELINED)
+@pytest.mark.negative_control
+def test_without_the_middleware_it_is_run_and_answered_to_nobody(
+    framing: str, streams: bool
+) -> None:
+    got, run = pipelined(framing, streams=streams, wrapped=False)
+    assert b"second" not in got
+    assert run == ["POST", "GET"]
