@@ -10,7 +10,7 @@ BENCH_VENV ?= .venv-bench$(SUFFIX)
 NEWEST_VENV ?= .venv-newest$(SUFFIX)
 RESOLVE_VENV := .venv-resolve
 # More than cores: most tests wait for a client or a server most of the time.
-WORKERS ?= 8
+WORKERS ?= 6
 TEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
