@@ -18,8 +18,8 @@ from cleanclose.core.deliver.linger import Linger
 from cleanclose.core.events import Event, Facts, Mechanism, Outcome, UploadDrained
 from cleanclose.core.settings import Settings
 from cleanclose.linger import Handover, Lingerer, can_linger
+from tests.harness.waiting import LIMIT, until
 
-LIMIT: Final = 30.0
 PATIENT: Final = Settings(idle_seconds=600.0, max_seconds=600.0, min_rate=0)
 FACTS: Final = Facts(framework="wsgi", server="any", method="POST")
 
@@ -27,13 +27,6 @@ pytestmark = [
     pytest.mark.skipif(not can_linger(), reason="connections cannot be shared here"),
     pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each byte wakes the thread"),
 ]
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + LIMIT
-    while not is_so():
-        assert time.monotonic() < end, f"not so after {LIMIT} s: {what}"
-        time.sleep(0.001)
 
 
 class Connection:
