@@ -51,6 +51,7 @@ TESTS: Final[Mapping[str, tuple[str, ...]]] = {
     "deliver.pieces": (f"{_UNIT}/deliver/test_pieces.py",),
     "deliver.limit": (f"{_UNIT}/deliver/test_limit.py",),
     "setup": (f"{_UNIT}/test_setup.py", "tests/unit/asgi/test_middleware.py"),
+    "stop.waiting": (f"{_UNIT}/stop", "tests/unit/asgi/test_stop.py"),
     "blame.judge": (f"{_UNIT}/blame", "tests/unit/asgi", "tests/unit/wsgi"),
 }
 """Modules of the core, and the unit tests that are to notice a change of them, quick ones first."""

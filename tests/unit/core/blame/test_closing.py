@@ -304,3 +304,19 @@ def test_a_connection_that_its_application_has_taken_over_is_no_longer_ours(gone
     watch.taken_over(101.0)
     assert (watch.ended, watch.response_complete) == (True, not gone)
     assert len(watch.departures) == gone
+
+
+def test_who_has_left_a_websocket_before_its_answer_has_not_left_a_request() -> None:
+    watch = Seen()
+    watch.is_websocket = True
+    watch.closes(said_goodbye=False)
+    watch.response_begins(403, failed=False)
+    assert watch.phase is Phase.WEBSOCKET
+
+
+def test_an_exchange_that_is_over_is_no_sample_any_more() -> None:
+    watch = Seen()
+    watch.is_sample = True
+    watch.end(101.0)
+    watch.response_over(102.0, None)
+    assert watch.reporter.over == []

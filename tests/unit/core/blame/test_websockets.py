@@ -88,3 +88,49 @@ def test_behind_the_applications_own_end_a_goodbye_proves_nothing() -> None:
     watch.response_completed()
     watch.disconnected(IN_ORDER, 2.0, late=False)
     assert watch.judge(WebSocketDisconnect()).side is Side.UNKNOWN
+
+
+def test_work_stops_for_who_said_goodbye_and_before_that_for_nobody() -> None:
+    watch = Socket(1.0)
+    assert not watch.may_stop()
+    stops = watch.write_stops()
+    assert not stops.gone
+    watch.disconnected(IN_ORDER, 2.0, late=False)
+    assert stops.gone
+    assert watch.may_stop()
+
+
+def test_nor_does_it_for_who_says_goodbye_behind_the_applications_own_end() -> None:
+    watch = Socket(1.0)
+    stops = watch.write_stops()
+    watch.response_completed()
+    watch.disconnected(IN_ORDER, 2.0, late=False)
+    assert not stops.gone
+    assert not watch.may_stop()
+
+
+def test_who_has_vanished_has_not_said_goodbye() -> None:
+    watch = Socket(1.0)
+    watch.disconnected(Closing(in_order=False), 2.0, late=False)
+    end = watch.app_ended(3.0, WebSocketDisconnect())
+    (event,) = end.events
+    assert isinstance(event, ClientDeparted)
+    # The moment is known: nobody was asked late.
+    assert event.wasted_seconds == 1.0
+    assert end.conduct.quiet
+
+
+def test_the_moment_of_a_goodbye_is_not_that_of_a_departure() -> None:
+    watch = Socket(1.0)
+    watch.disconnected(IN_ORDER, 2.0, late=False)
+    (event,) = watch.app_ended(3.0, WebSocketDisconnect()).events
+    assert isinstance(event, ClientDeparted)
+    assert event.wasted_seconds is None
+
+
+def test_when_the_exchange_is_over_a_goodbye_proves_nothing_any_more() -> None:
+    watch = Socket(1.0)
+    watch.disconnected(IN_ORDER, 2.0, late=False)
+    assert watch.judge(WebSocketDisconnect()).side is Side.CLIENT
+    watch.app_ended(3.0)
+    assert watch.judge(WebSocketDisconnect()).side is Side.UNKNOWN
