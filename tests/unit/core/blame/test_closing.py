@@ -320,3 +320,15 @@ def test_an_exchange_that_is_over_is_no_sample_any_more() -> None:
     watch.end(101.0)
     watch.response_over(102.0, None)
     assert watch.reporter.over == []
+
+
+def test_while_nobody_has_left_a_websockets_error_is_the_applications() -> None:
+    watch = opened()
+    error = RuntimeError("sent behind the end")
+    before = CURRENT.set(watch)
+    try:
+        watch.websocket_call_failed(error, None, 102.0)
+    finally:
+        CURRENT.reset(before)
+    assert marked(error) is None
+    assert watch.departure is None
