@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cleanclose.asgi import CleanCloseMiddleware
 from cleanclose.core import ClientDeparted, Event, UploadDrained
 from cleanclose.core.deliver.patience import TURNS
+from tests.fuzz.comparing import compare
 
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
 
@@ -341,13 +342,7 @@ def check(conversations: Sequence[Conversation], runner: asyncio.Runner) -> None
         AssertionError: The middleware has changed something, or has left something behind.
         ExceptionGroup: The same, and it was seen while they were played.
     """
-    outcomes = runner.run(_all(conversations))
-    for conversation, outcome in zip(conversations, outcomes, strict=True):
-        try:
-            _check(conversation, *outcome)
-        except AssertionError as error:
-            error.add_note(f"{conversation}")
-            raise
+    compare(conversations, runner.run(_all(conversations)), _check)
 
 
 def _check(

@@ -27,6 +27,7 @@ from tornado.web import Application, HTTPError, RequestHandler, stream_request_b
 from cleanclose.core import Event, UploadDrained
 from cleanclose.testing.wire import Ending, Transcript, WireReader
 from cleanclose.tornado import install
+from tests.fuzz.comparing import compare
 
 __all__ = ["CONVERSATIONS", "Conversation", "check"]
 
@@ -326,13 +327,7 @@ def check(conversations: Sequence[Conversation], runner: asyncio.Runner) -> None
     """
     for name in ("tornado.access", "tornado.general", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    outcomes = runner.run(_all(conversations))
-    for conversation, outcome in zip(conversations, outcomes, strict=True):
-        try:
-            _check(conversation, *outcome)
-        except AssertionError as error:
-            error.add_note(f"{conversation}")
-            raise
+    compare(conversations, runner.run(_all(conversations)), _check)
 
 
 def _check(

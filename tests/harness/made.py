@@ -1,10 +1,12 @@
-"""Events as the core makes them, for tests of what happens to an event afterwards."""
+"""Events, and refused uploads, as the core makes them: for tests of what happens afterwards."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any, Final
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from cleanclose.core import (
     ClientDeparted,
@@ -12,6 +14,7 @@ from cleanclose.core import (
     Mechanism,
     Outcome,
     Phase,
+    Settings,
     Side,
     UploadDrained,
     UpstreamReset,
@@ -19,10 +22,11 @@ from cleanclose.core import (
     Witness,
 )
 
-__all__ = ["EXAMPLES", "FACTS", "departed", "drained", "facts", "upstream", "verdict"]
+__all__ = ["EXAMPLES", "FACTS", "departed", "drained", "facts", "refused", "upstream", "verdict"]
 
 EXAMPLES: Final = int(os.environ.get("CLEANCLOSE_EXAMPLES", "100"))
 """How many ways each state machine is led through; `make test-all` takes more."""
+Lingering = TypeVar("Lingering")
 FACTS: Final = Facts(framework="asgi", server="uvicorn", method="GET", client="192.0.2.1")
 
 
@@ -73,3 +77,26 @@ def upstream(error: str = "builtins.ConnectionResetError", **more: Any) -> Upstr
     return UpstreamReset(
         facts=FACTS, age_ms=1.0, verdict=verdict(Side.UPSTREAM), error=error, **more
     )
+
+
+def refused(kind: Callable[..., Lingering], settings: Settings, **changes: Any) -> Lingering:
+    """A connection, as it is handed to the lingerer now: its upload was refused unread.
+
+    Args:
+        kind: `cleanclose.core.deliver.linger.Linger`, or a class of a test's own above it.
+        settings: The limits.
+        **changes: What is to be otherwise.
+    """
+    now = time.monotonic()
+    known: dict[str, Any] = {
+        "facts": facts(framework="wsgi", method="POST"),
+        "status": 413,
+        "proxied": False,
+        "awaits_continue": False,
+        "received": 0,
+        "drained": 0,
+        "left": None,
+        "started": now,
+        "now": now,
+    }
+    return kind(settings, **known, **changes)

@@ -8,20 +8,19 @@ import socket
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
 import pytest
 
 from cleanclose.core.deliver.linger import Linger
-from cleanclose.core.events import Event, Facts, Mechanism, Outcome, UploadDrained
+from cleanclose.core.events import Event, Mechanism, Outcome, UploadDrained
 from cleanclose.core.settings import Settings
 from cleanclose.linger import Handover, Lingerer, can_linger
+from tests.harness.made import refused
 from tests.harness.waiting import LIMIT, until
 
 PATIENT: Final = Settings(idle_seconds=600.0, max_seconds=600.0, min_rate=0)
-FACTS: Final = Facts(framework="wsgi", server="any", method="POST")
 
 pytestmark = [
     pytest.mark.skipif(not can_linger(), reason="connections cannot be shared here"),
@@ -38,19 +37,7 @@ class Connection:
         self.client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._events: list[Event] = []
         self._reported = threading.Event()
-        now = time.monotonic()
-        linger = Linger(
-            PATIENT,
-            facts=FACTS,
-            status=413,
-            proxied=False,
-            awaits_continue=False,
-            received=0,
-            drained=0,
-            left=None,
-            started=now,
-            now=now,
-        )
+        linger = refused(Linger, PATIENT)
         handover = Handover(linger=linger, report=self._report, most=10_000)
         assert lingerer.take(self.server.dup().detach(), handover, own=True) is not None
         # The sending side has been shut down: the lingerer has begun.

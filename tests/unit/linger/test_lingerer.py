@@ -19,26 +19,19 @@ import pytest
 
 from cleanclose.core.deliver import linger as rules
 from cleanclose.core.deliver.linger import Linger, State, Step
-from cleanclose.core.events import Cap, Event, Facts, Mechanism, Outcome, UploadDrained
+from cleanclose.core.events import Cap, Event, Mechanism, Outcome, UploadDrained
 from cleanclose.core.settings import Settings
 from cleanclose.linger import Handover, Lingerer, Taken, _lingerer, can_linger, descriptor_of
+from tests.harness.made import refused
+from tests.harness.waiting import until
 
 LIMIT: Final = 30.0
 """Seconds that anything is waited for."""
 
-FACTS = Facts(framework="wsgi", server="any", method="POST")
 PATIENT = Settings(idle_seconds=600.0, max_seconds=600.0, min_rate=0, hold_seconds=600.0)
 """What ends in such a connection does so for another reason than time."""
 
 pytestmark = pytest.mark.skipif(not can_linger(), reason="connections cannot be shared here")
-
-
-def until(is_so: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + LIMIT
-    while not is_so():
-        assert time.monotonic() < end, f"not so after {LIMIT} s: {what}"
-        time.sleep(0.001)
 
 
 class Watched(Linger):
@@ -59,20 +52,7 @@ class Connection:
         self.client.settimeout(LIMIT)
         self.events: list[Event] = []
         self.reported = threading.Event()
-        now = time.monotonic()
-        self.linger = Watched(
-            settings,
-            facts=FACTS,
-            status=413,
-            proxied=False,
-            awaits_continue=False,
-            received=0,
-            drained=0,
-            left=None,
-            started=now,
-            now=now,
-            reads=reads,
-        )
+        self.linger = refused(Watched, settings, reads=reads)
 
     def report(self, event: Event) -> None:
         self.events.append(event)
