@@ -157,6 +157,7 @@ def test_the_applications_close_comes_before_the_lingering() -> None:
     with serving(CleanCloseMiddleware(app, outlets=[outlet])) as port:
         # Slow enough that the response is out long before the body is in.
         assert strict(Upload(port=port, body_size=256 * 1024, pause=0.3)).status == 413
+    until(lambda: len(order) > 1, "the lingerer has reported it")
     assert order == ["closed", "upload_drained"]
 
 
@@ -194,6 +195,7 @@ def test_a_stalled_client_on_werkzeugs_server_is_let_go() -> None:
         server.shutdown()
         thread.join()
         server.server_close()
+    until(lambda: events, "the lingerer has reported it")
     event = events[0]
     assert isinstance(event, UploadDrained)
     if sys.platform == "linux":
