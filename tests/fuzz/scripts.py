@@ -7,13 +7,14 @@ has a name, and those in the bodies have their script's.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from tests.harness.apps import fuzzed, routes
 
-__all__ = ["Ending", "Request", "Script", "script_of"]
+__all__ = ["Ending", "Request", "Script", "script_of", "without_trailers"]
 
 Ending = Literal["close", "half", "reset", "stay"]
 
@@ -138,6 +139,7 @@ _TRAILERS: Final = (
     *(b"", b"", b"", b"", b"", b"", b"X-Trailer: 1\r\n"),
     *(b"Content-Length: 40\r\n", b"X-A: 1\r\nX-B: 2\r\n"),
 )
+_TRAILED: Final = re.compile(rb"(?<=\n0\r\n)(?:%b)(?=\r\n)" % b"|".join(filter(None, _TRAILERS)))
 
 
 def script_of(seed: str) -> Script:
@@ -176,6 +178,11 @@ def script_of(seed: str) -> Script:
         is_plain=is_good and not any(each in data for each in _PARTLY_KNOWN),
         ending=rng.choices(("close", "half", "reset", "stay"), (3, 10, 1, 3))[0],
     )
+
+
+def without_trailers(data: bytes) -> bytes:
+    """The same conversation with no trailers behind its chunked bodies."""
+    return _TRAILED.sub(b"", data)
 
 
 def _anywhere(rng: random.Random, places: Sequence[int], size: int) -> int:
