@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from benchmarks import requests_asgi, requests_tornado, requests_wsgi
 from benchmarks.instructions import Counter, can_count, count
 from benchmarks.requests import METHODS, Batch, Method
 from benchmarks.rounds import Costs, take_turns
@@ -45,16 +44,30 @@ class Measured:
 @contextmanager
 def _all_batches(only: Sequence[str] = INTERFACES) -> Generator[dict[str, dict[str, Batch]]]:
     with asyncio.Runner() as runner:
-        makers: dict[str, Callable[[Method], dict[str, Batch]]] = {
-            "ASGI": partial(requests_asgi.batches, runner),
-            "WSGI": requests_wsgi.batches,
-            "Tornado": partial(requests_tornado.batches, runner),
-        }
+        makers = {interface: _maker(interface, runner) for interface in only}
         yield {
             f"{interface} {method}": makers[interface](method)
             for interface in only
             for method in METHODS
         }
+
+
+def _maker(interface: str, runner: asyncio.Runner) -> Callable[[Method], dict[str, Batch]]:
+    # Imported here: a server's process serves one interface, and the other two's classes would
+    # displace its own from CPython's cache of attributes.
+    match interface:
+        case "ASGI":
+            from benchmarks import requests_asgi
+
+            return partial(requests_asgi.batches, runner)
+        case "WSGI":
+            from benchmarks import requests_wsgi
+
+            return requests_wsgi.batches
+        case _:
+            from benchmarks import requests_tornado
+
+            return partial(requests_tornado.batches, runner)
 
 
 @contextmanager
@@ -102,9 +115,11 @@ def _timed(batch: Batch, requests: int) -> Callable[[], float]:
 
 def _counted(requests: int, only: Sequence[str]) -> dict[str, Costs]:
     found: dict[str, dict[str, list[float]]] = {}
-    for name, instructions in count("benchmarks.in_process", [str(requests), *only]).items():
-        what, variant, _ = name.split(":")
-        found.setdefault(what, {}).setdefault(variant, []).append(instructions / requests)
+    for interface in only:
+        counted = count("benchmarks.in_process", [str(requests), interface])
+        for name, instructions in counted.items():
+            what, variant, _ = name.split(":")
+            found.setdefault(what, {}).setdefault(variant, []).append(instructions / requests)
     return {
         f"{interface} {method}": Costs(found[f"{interface} {method}"])
         for interface in only
@@ -112,9 +127,9 @@ def _counted(requests: int, only: Sequence[str]) -> dict[str, Costs]:
     }
 
 
-def _count(requests: int, only: Sequence[str]) -> None:
+def _count(requests: int, interface: str) -> None:
     counter = Counter()
-    with _all_batches(only) as batches, _without_collector():
+    with _all_batches((interface,)) as batches, _without_collector():
         for what, variants in batches.items():
             # All of them before the first is counted: they share the server's code.
             for batch in variants.values():
@@ -154,4 +169,4 @@ def _garbage(batch: Batch, requests: int) -> int:
 
 
 if __name__ == "__main__":
-    _count(int(sys.argv[1]), sys.argv[2:])
+    _count(int(sys.argv[1]), sys.argv[2])
