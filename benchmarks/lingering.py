@@ -7,9 +7,10 @@ Ways are measured in turns, and medians are shown: a busy machine is as busy for
   grew, and CPU seconds per GiB, beside nginx that refuses the same by itself.
 - discard: one upload of 1 GiB; its speed against a bare ``recv_into`` loop.
 - storm: the 99th percentile of a bystander's GETs beside the clients of
-  `benchmarks.lingering_storm`: while a thousand linger, against the calm bare server's; and in a
-  storm, against the bare server's in the same storm, because its requests take the processor by
-  themselves. What is left afterwards, and whether the counters know of every request.
+  `benchmarks.lingering_storm`: while a thousand linger, against the calm bare server's, and against
+  the bare server's while they linger on another process, because the clients take the processor
+  as well; and in a storm, against the bare server's in the same storm. What is left afterwards,
+  and whether the counters know of every request.
 - stalled: GETs served within 8 s beside one refused upload a second that stops after 1,000 bytes.
 - stop: seconds from SIGTERM, SIGINT, SIGHUP and the last of ``--max-requests`` to a process's end,
   while a refused upload drips; and the lines which only the wrapped one logs.
@@ -162,9 +163,19 @@ def percentile(server: Server, seconds: float) -> float:
     return sorted(taken)[len(taken) * 99 // 100] * 1000
 
 
-def beside(server: Server, mode: str, seconds: float) -> tuple[float, int]:
-    """The same beside clients that nobody wants; and how many requests these have sent."""
-    command = [sys.executable, "-m", "benchmarks.lingering_storm", str(server.port), mode]
+def beside(
+    server: Server, mode: str, seconds: float, *, visited: Server | None = None
+) -> tuple[float, int]:
+    """The same beside clients that nobody wants; and how many requests these have sent.
+
+    Args:
+        server: The server that is measured.
+        mode: ``storm`` or ``crowd``.
+        seconds: For how long.
+        visited: The server that has these clients. Default: the one that is measured.
+    """
+    port = (visited or server).port
+    command = [sys.executable, "-m", "benchmarks.lingering_storm", str(port), mode]
     with subprocess.Popen(
         [*command, str(seconds)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as storm:
@@ -343,7 +354,8 @@ class Figures:
 
     def storm(self) -> Table:
         table = Table(
-            *("server", "p99, bare, calm", "wrapped, 1,000 linger", "ratio"),
+            *("server", "p99, bare, calm", "bare, 1,000 elsewhere", "wrapped, 1,000 linger"),
+            *("over calm", "over elsewhere"),
             *("bare, storm", "wrapped, storm", "ratio", "counted", "left"),
         )
         for name in self._names:
@@ -353,23 +365,27 @@ class Figures:
                 served(name, PATIENT) as patient,
             ):
                 held = wrapped.holdings()
-                found: list[tuple[float, float, float, float]] = []
+                found: list[tuple[float, ...]] = []
                 counted: list[str] = []
                 for _ in range(self._rounds):
                     calm = percentile(bare, QUIET_SECONDS)
+                    elsewhere, _ = beside(bare, "crowd", STORM_SECONDS, visited=patient)
                     crowded, _ = beside(patient, "crowd", STORM_SECONDS)
                     bare_stormy, _ = beside(bare, "storm", STORM_SECONDS)
                     stormy, told = in_storm(wrapped)
-                    found.append((calm, crowded, bare_stormy, stormy))
+                    found.append((calm, elsewhere, crowded, bare_stormy, stormy))
                     counted.append(told)
                 left, _ = idle(wrapped, held)
-            calm, crowded, bare_stormy, stormy = map(statistics.median, zip(*found, strict=True))
+            medians = map(statistics.median, zip(*found, strict=True))
+            calm, elsewhere, crowded, bare_stormy, stormy = medians
             _add(
                 table,
                 name,
                 f"{calm:.1f} ms",
+                f"{elsewhere:.1f} ms",
                 f"{crowded:.1f} ms",
                 f"{crowded / calm:.2f}",
+                f"{crowded / elsewhere:.2f}",
                 f"{bare_stormy:.1f} ms",
                 f"{stormy:.1f} ms",
                 f"{stormy / bare_stormy:.2f}",
