@@ -65,10 +65,7 @@ class Serving:
             return self._serve_inside(outer, environ, start_response)
         declared = environ.get("CONTENT_LENGTH")
         if declared or "HTTP_TRANSFER_ENCODING" in environ:
-            length = None
-            if "HTTP_TRANSFER_ENCODING" not in environ:
-                # A client of somebody's tests may have put a number there.
-                length = plain_length(environ, str(declared))
+            length = plain_length(environ, declared)
             if length is None:
                 length = wsgi_length(environ, start_response)
             if length != NO_BODY:

@@ -101,6 +101,14 @@ def test_a_server_whose_length_may_not_be_the_bodys_is_known_by_its_key() -> Non
     assert servers.plain_length({**plain, "mod_wsgi.version": (5, 0)}, "5") is None
 
 
+def test_other_than_plain_lengths_are_looked_at_closer() -> None:
+    plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
+    assert servers.plain_length({**plain, "HTTP_TRANSFER_ENCODING": "chunked"}, "5") is None
+    assert servers.plain_length({**plain, "HTTP_UPGRADE": "h2c"}, "5") is None
+    assert servers.plain_length(plain, 5) is None
+    assert servers.plain_length(plain, None) is None
+
+
 @pytest.mark.parametrize("length", ["+5", "1_0", "٣", "5, 5", "9" * 20, "9" * 5000, " 5"])
 def test_an_unusual_length_is_looked_at_closer(length: str) -> None:
     plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
