@@ -151,11 +151,13 @@ coverage-unit: $(VENV)/.stamp-test ## Run the tests that need no server; fail if
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --format=total
 
+# Each of the two type checkers uses one core.
 lint: $(VENV)/.stamp-dev verify-types ## Run ruff, mypy and pyright
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/mypy & mypy=$$!; \
+	  $(BIN)/pyright --pythonpath $(BIN)/python; pyright=$$?; \
+	  wait $$mypy && exit $$pyright
 
 verify-types: $(VENV)/.stamp-dev ## Let pyright say which public names have no complete type
 	$(BIN)/python -m tests.type_completeness
