@@ -27,7 +27,7 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """The way of an application's messages if its response begins while its body is unread.
+    """The path of an application's messages, once it responds while the body is unread.
 
     A drain runs in a task of its own, so that the application gets its send() back as fast as
     without us: its background tasks and its teardown do not wait for a slow upload.
@@ -127,14 +127,14 @@ class Delivery:
         await self._do(step)
 
     async def _misplaced(self, message: Message) -> None:
-        """Let the server say to the application what it says to a message at this place."""
+        """Send a message that does not belong here: the server says so, as always."""
         if self._task is not None and self._delivered is not None:
             await self._delivered.wait()
         await self._flush()
         await self.calls.send(message)
 
     async def app_failed(self) -> None:
-        """It has raised, and the code that answers for it does not want the body."""
+        """The application has raised, and the code that answers for it does not want the body."""
         with contextlib.suppress(Exception):
             # The application's own exception is the one to be seen.
             await self._carry_out(self.exchange.app_failed(time.monotonic()))
@@ -192,8 +192,8 @@ class Delivery:
         if self.exchange.state is not State.KEPT:
             self._turns = 0
             if self._is_left_behind():
-                # What another task of the application has received ended the wait, and the one that
-                # responds may have nothing more to say for a long time.
+                # Another task of the application has received the message that ended the wait. The
+                # task that responds may send nothing more for a long time.
                 self._start_task(self._flush_first)
             return
         self._turns -= 1
@@ -238,7 +238,7 @@ class Delivery:
             await self._drain()
 
     async def _flush_apart(self) -> None:
-        """Send what is kept back, even if the caller is cancelled, which has not sent it."""
+        """Send what is kept back in a task of its own: the caller may be cancelled meanwhile."""
         if self._task is None and self._kept:
             self._start_task(self._flush_first)
         if self._task is not None and self._delivered is not None:
@@ -246,7 +246,7 @@ class Delivery:
         self._raise_error()
 
     def _raise_error(self) -> None:
-        """Let the application hear what sending in a task of ours has raised."""
+        """Raise, where the application sees it, what a task of ours has raised while it sent."""
         error, self._error = self._error, None
         if error is not None:
             raise error

@@ -46,7 +46,7 @@ class Ear:
         return self._heard.popleft() if self._heard else await self._watch.server_receive()
 
     async def hold_back(self, message: Message) -> None:
-        """Let work be stopped before anybody else learns that the client has left.
+        """Have the work stopped before anybody else learns that the client has left.
 
         If the caller is cancelled, the next one gets the message.
         """

@@ -38,20 +38,20 @@ class CleanCloseMiddleware(Wrapper):
     """Pure ASGI middleware: delivers early responses, and reports whose fault a broken one was.
 
     An early response reaches a client that is still uploading. A client that leaves, on HTTP or on
-    a websocket, is one event; exceptions that only follow from that end here. Everything else goes
-    on as it was. All attributes of the wrapped application stay reachable.
+    a websocket, is one event; exceptions that only follow from its departure end here. Everything
+    else stays as it was. All attributes of the wrapped application stay reachable.
 
-    It belongs outermost: anything around it waits until the delivery is over, and answers that code
-    around it gives to an application's exception do not pass through it.
+    It belongs outermost: code around it waits until the delivery is over, and where such code
+    answers for an application's exception, its answer does not pass through the middleware.
 
     Args:
         app: The ASGI application.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
         stop_work: Which requests are cancelled as a whole when their client has left, as if all
-            of the application were in a block of `stop_work`: True for those with a safe method,
-            a callable for those of them for whose scope it is true, or a
-            `cleanclose.core.Stoppable`, which may name unsafe methods. Default: none.
+            of the application were in a block of `stop_work`. True: those with a safe method. A
+            callable: those of them for which it returns true, given the scope. A
+            `cleanclose.core.Stoppable` may name unsafe methods, too. Default: none.
         **settings: The fields of `cleanclose.core.Settings`.
 
     Raises:

@@ -140,7 +140,7 @@ class AsgiWatch(Watch):
 
     @property
     def status(self) -> int | None:
-        # Not set before the response begins: another store for every request.
+        # Not set before the response begins: that would be one more store for every request.
         head: Message | None = getattr(self, "_head", None)
         return None if head is None else head["status"]
 
@@ -267,7 +267,7 @@ class HttpWatch(AsgiWatch):
             self.ear.bell.ring()
 
     def _left(self, asked: float) -> None:
-        """The application gets the word of the departure, and has asked for it at that time."""
+        """The application receives the departure, which it has asked for at that time."""
         now = _clock()
         self.cut_short = is_cut_short(body_complete=self.body_complete)
         self.peer_gone(Witness.RECEIVE, now, late=is_late(asked, now))
@@ -356,7 +356,7 @@ class HttpWatch(AsgiWatch):
             and sign.shows.counts(complete=self.progress == COMPLETE)
             and sign.gone(self.server_receive)
         ):
-            # If the response was complete, it left while the server waited for room to write.
+            # If the response was complete, the client left while the server waited to write.
             self.peer_gone(sign.witness, _clock(), late=True, unsent=True)
 
 

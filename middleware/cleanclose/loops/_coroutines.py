@@ -1,4 +1,4 @@
-"""What those ask who want to know if a function has to be awaited."""
+"""The mark by which others know that a function has to be awaited."""
 
 from __future__ import annotations
 

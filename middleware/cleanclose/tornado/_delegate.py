@@ -205,9 +205,9 @@ class Delegate(httputil.HTTPMessageDelegate):
 def _make_room() -> None:
     """Make room on connections for what the watches put there.
 
-    Objects of a class share the names of their attributes, thirty at most, and each of the first
-    objects takes one name's room away for good. An object whose names do not fit costs as much as
-    one of another class, for tornado as well: so this makes one object, before tornado makes any.
+    The objects of a class share the names of their attributes, at most thirty, and each of the
+    first objects uses up the room of one name for good. An object whose names do not fit costs as
+    much as one of another class, for tornado as well. So this makes one object before tornado does.
     """
     connection = object.__new__(http1connection.HTTP1Connection)
     watches: tuple[type[TornadoWatch], ...] = (UploadWatch, WebSocketWatch)

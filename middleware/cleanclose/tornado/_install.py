@@ -66,9 +66,9 @@ def install(
             apply.
         outlets: What receives the events, in this order; see `cleanclose.core.Outlet`.
             Default: one `cleanclose.core.StructlogOutlet`.
-        stop_work: Which requests' handlers are cancelled as a whole when their client has left:
-            True for those with a safe method, a callable for those of them for which it is true,
-            or a `cleanclose.core.Stoppable`, which may name unsafe methods. Default: none.
+        stop_work: Which requests' handlers are cancelled as a whole when their client has left.
+            True: those with a safe method. A callable: those of them for which it returns true. A
+            `cleanclose.core.Stoppable` may name unsafe methods, too. Default: none.
         **settings: The fields of `cleanclose.core.Settings`.
 
     Returns:

@@ -62,7 +62,7 @@ class UploadWatch(LimitedBody, TornadoWatch):
         setup: TornadoSetup,
         length: int,
     ) -> None:
-        # First: the client may have left already, and what is known of the body is in the event.
+        # First: the client may have left already, and the event says what is known of the body.
         self.length = length
         self.body_complete = self.has_read = False
         self.bytes_in = 0

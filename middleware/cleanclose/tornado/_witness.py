@@ -84,7 +84,7 @@ class TornadoWatch(ClosingWatch):
         self.setup = setup
         if now >= setup.reporter.sample_at:
             setup.reporter.request_begins(self)
-        # Asked now: behind a proxy (xheaders) it is another address later.
+        # Asked now: with xheaders, Tornado puts another address there later.
         self._client: object = getattr(connection.context, "remote_ip", None)
         self.stream = connection.stream
         self.stand_before(connection)

@@ -149,7 +149,7 @@ class SizedBody(Body):
             # gevent goes through it once more, while it sends the first piece.
             return iter(self._result)
         self._iterated = True
-        # Whoever iterates over this iterator means the same iteration.
+        # Iterating over this iterator goes on with the same iteration.
         return iter(self.__next__, END)
 
 

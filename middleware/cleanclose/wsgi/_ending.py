@@ -160,7 +160,7 @@ class Ending:
             watch.deliverer.close(all_sent=all_sent and watch.response_complete)
 
     def abandon(self, watch: WsgiWatch) -> None:
-        """There will be no response's end to see."""
+        """Nobody will see this response's end: report the exchange now."""
         try:
             if watch.deliverer is not None:
                 watch.deliverer.close(all_sent=False)

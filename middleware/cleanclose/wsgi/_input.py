@@ -132,10 +132,10 @@ class WitnessedInput:
         return attribute
 
     def _asked_for(self, name: str) -> None:
-        """The application has used an attribute past which nobody notices reads."""
+        """The application has used an attribute through which it may read unnoticed."""
 
     def _came(self, result: Any, args: tuple[Any, ...]) -> None:
-        """A read has returned with a part of a body whose length only its end tells."""
+        """A read has returned with a part of a body of unknown length."""
 
     def _line(
         self, read: Callable[..., bytes], size: int | None, *args: Any, **keywords: Any
@@ -210,13 +210,13 @@ class WitnessedInput:
 
 
 class ChunkedInput(WitnessedInput):
-    """The same for a body whose length only its end tells.
+    """The same for a body of unknown length.
 
     Args:
         stream: The server's ``wsgi.input``.
         watch: The exchange.
-        raw: Whether the stream gives the body as it comes, in its chunks: these say whether it is
-            whole.
+        raw: Whether the stream passes the body on in its chunks, as they came. The chunks show
+            whether the body is whole.
     """
 
     __slots__ = ("_others", "chunks_end")
@@ -228,7 +228,7 @@ class ChunkedInput(WitnessedInput):
         self._others: set[str] = set()
 
     def finish(self, watch: UploadWatch) -> None:
-        """The exchange is over, whose body's end alone told its length."""
+        """The exchange is over. Where its body ended was known only when the end came."""
         if self.watch is not None:
             self.watch = None
             call = watch.server_start_response

@@ -32,8 +32,8 @@ class CleanCloseMiddleware(Wrapper):
             Default: one `cleanclose.core.StructlogOutlet`.
         stop_work: In which requests to ask the kernel, before each piece of a response that is made
             while it is sent, whether the client is still there. If it has left, the iterable is
-            closed. True for those with a safe method, a callable for those of them for whose
-            environ it is true, or a `cleanclose.core.Stoppable`, which may name unsafe methods.
+            closed. True: those with a safe method. A callable: those of them for which it returns
+            true, given the environ. A `cleanclose.core.Stoppable` may name unsafe methods, too.
             Default: none. (Code before the response has to ask by itself: see
             `cleanclose.core.raise_if_gone`.)
         **settings: The fields of `cleanclose.core.Settings`.

@@ -113,7 +113,7 @@ class WsgiWatch(BlockingWatch):
 
     @property
     def status(self) -> int | None:
-        # Not set before the response begins: another store for every request.
+        # Not set before the response begins: that would be one more store for every request.
         status: str | None = getattr(self, "_status", None)
         if status is None:
             return None
@@ -244,7 +244,7 @@ class WsgiWatch(BlockingWatch):
         return awaited_length(method, self.status or 0, self.content_length)
 
     # The response's iterable, where it is a list: it cannot raise, and the server goes through it
-    # alone. How far it has come, its own iterator tells.
+    # alone. Its own iterator shows how far the server has come.
 
     def __bool__(self) -> bool:
         return True
@@ -261,7 +261,7 @@ class WsgiWatch(BlockingWatch):
         return pieces
 
     def close(self) -> None:
-        """The server has done with it; see how."""
+        """The server has finished with it; see how."""
         ending = self.ending
         if ending is None:
             return
