@@ -146,8 +146,12 @@ class Delivery:
         return _all_written(self._stream) if self._rests and not self._stream.closed() else None
 
     def closed(self) -> None:
-        """The connection is closed. Tornado does not say by whom, unless there was an error."""
-        self.do(self.exchange.peer_gone(Mechanism.of(self._stream.error), _clock()))
+        """Tornado says that the connection is closed. It does not say by whom, without an error."""
+        if self._stream.closed():
+            self.do(self.exchange.peer_gone(Mechanism.of(self._stream.error), _clock()))
+        else:
+            # It closes the connection next, because the application has raised.
+            self._closes_next(None)
 
     # The steps.
 
@@ -291,9 +295,12 @@ class Delivery:
 
     def _tornado_closes(self, exc_info: Any) -> None:
         """Before tornado closes the stream, for its end or for a line that is too long."""
-        seen = how_left(self._stream.socket)
-        self.do(self.exchange.connection_closes(error_of_closing(exc_info), seen, _clock()))
+        self._closes_next(error_of_closing(exc_info))
         self._stream.close(exc_info)
+
+    def _closes_next(self, error: object) -> None:
+        seen = how_left(self._stream.socket)
+        self.do(self.exchange.connection_closes(error, seen, _clock()))
 
     def _hear_words(self) -> None:
         if self._end_hearing is None:

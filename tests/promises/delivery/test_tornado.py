@@ -53,6 +53,18 @@ class InDataReceived(web.RequestHandler):
 
 
 @web.stream_request_body
+class FailsBehindItsAnswer(web.RequestHandler):
+    """Tornado closes the connection for it, while the client is still uploading."""
+
+    async def data_received(self, chunk: bytes) -> None:
+        self.set_status(413)
+        answered = self.finish("no")
+        if self.request.path == "/fails-later":
+            await answered
+        raise LookupError("a fault of the handler's")
+
+
+@web.stream_request_body
 class Raises(web.RequestHandler):
     def prepare(self) -> None:
         raise web.HTTPError(409)
@@ -132,6 +144,7 @@ def application() -> web.Application:
         [
             ("/prepare", InPrepare),
             ("/data", InDataReceived),
+            ("/fails-.*", FailsBehindItsAnswer),
             ("/raises", Raises),
             ("/raises-limit", RaisesTheLimit),
             ("/flushes", Flushes),
@@ -185,6 +198,26 @@ def test_early_answers_arrive(
     assert (seen.status, seen.response.complete, seen.transcript.stray) == (status, True, b"")
     event = the_event(events)
     assert (event.outcome, event.status) == (Outcome.DELIVERED, status)
+
+
+@pytest.mark.parametrize("path", ["/fails-at-once", "/fails-later"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_answer_arrives_whose_handler_fails_behind_it(
+    events: list[Event], path: str, chunked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(application(), max_body_size=64 * MIB) as running:
+        assert running.post(path, chunked=chunked).status is None, "the control"
+    installed = install(application(), outlets=[events.append])
+    caplog.clear()
+    with serving(installed, max_body_size=64 * MIB) as running:
+        seen = running.post(path, chunked=chunked)
+        event = the_event(events)
+    assert seen.response is not None, seen
+    assert (seen.status, seen.response.body, seen.transcript.stray) == (413, b"no", b"")
+    assert (event.outcome, event.status) == (Outcome.DELIVERED, 413)
+    # The handler's fault is as loud as bare.
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "Uncaught exception" in record.getMessage()
 
 
 def test_over_the_limit_is_a_real_413_even_for_a_form(server: Running) -> None:
