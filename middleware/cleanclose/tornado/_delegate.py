@@ -22,7 +22,13 @@ from cleanclose.core.deliver.framing import (
 from cleanclose.servers.tornado import lost_delegate_error
 from cleanclose.tornado._upload import Successor, UploadWatch
 from cleanclose.tornado._websocket import WebSocketWatch
-from cleanclose.tornado._witness import StartLine, TornadoSetup, TornadoWatch, header
+from cleanclose.tornado._witness import (
+    StartLine,
+    TornadoSetup,
+    TornadoWatch,
+    header,
+    watch_close,
+)
 
 __all__ = ["Delegate", "StartRequest"]
 
@@ -59,6 +65,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         self._setup = setup
         self._server_conn = server_conn
         self._request_conn = request_conn
+        watch_close(request_conn.stream)
         # One task serves all requests of a connection: the one before is over.
         CURRENT.set(None)
 

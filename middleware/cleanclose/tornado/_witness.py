@@ -29,7 +29,7 @@ from cleanclose.core.tcp_info import idle_before
 from cleanclose.core.tracing import ids_of
 from cleanclose.servers.tornado import TORNADO, came_out_of, closer_of, sent_bytes, uncaught
 
-__all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header"]
+__all__ = ["StartLine", "TornadoSetup", "TornadoWatch", "header", "watch_close"]
 
 StartLine = httputil.RequestStartLine | httputil.ResponseStartLine
 
@@ -91,7 +91,7 @@ class TornadoWatch(ClosingWatch):
         try:
             self.stream.close.watch = self
         except AttributeError:
-            self._watch_close()
+            self._comes_late()
 
     def stand_before(self, connection: Any) -> None:
         """Watch what the application does with this connection."""
@@ -103,14 +103,10 @@ class TornadoWatch(ClosingWatch):
         connection.finish = self.finish
         connection.detach = self.detach
 
-    def _watch_close(self) -> None:
-        """The first request on a stream; or one on a stream that is closed."""
-        stream = self.stream
-        left: Mechanism | None = getattr(stream, _LEFT, None)
-        if not stream.closed():
-            stream.close = _StreamClose(stream, self)
-        elif left is not None:
-            # Tornado serves what a client had sent before it left.
+    def _comes_late(self) -> None:
+        """The stream is closed: tornado serves what the client had sent before it left."""
+        left: Mechanism | None = getattr(self.stream, _LEFT, None)
+        if left is not None:
             CURRENT.set(self)
             self.peer_gone(Witness.STREAM, self.started, mechanism=left, late=True)
 
@@ -199,9 +195,6 @@ class TornadoWatch(ClosingWatch):
         """
         stream = self.stream
         closer, mechanism = closer_of(by, stream)
-        left = left_by(closer, stream.error)
-        if left is not None:
-            vars(stream)[_LEFT] = left
         sent = sent_bytes(stream)
         self.connection_closed(
             closer,
@@ -252,6 +245,19 @@ class TornadoWatch(ClosingWatch):
             self.peer_gone(Witness.STREAM, _clock(), error)
 
 
+def watch_close(stream: Any) -> None:
+    """See who closes a stream, from before its first request's head on.
+
+    Tornado reads on while it gets ready to serve a head. A client that leaves right behind its head
+    has closed the stream before there is a watch.
+
+    Args:
+        stream: A connection's stream.
+    """
+    if type(stream.close) is not _StreamClose and not stream.closed():
+        stream.close = _StreamClose(stream)
+
+
 class _StreamClose:
     """Replaces one stream's ``close`` for the connection's whole life, to see who calls it.
 
@@ -261,18 +267,30 @@ class _StreamClose:
 
     __slots__ = ("_stream", "watch")
 
-    def __init__(self, stream: Any, watch: TornadoWatch) -> None:
+    def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self.watch = watch
+        self.watch: TornadoWatch | None = None
 
     def __call__(self, exc_info: Any = False) -> None:
         stream, watch = self._stream, self.watch
-        if watch.drained_by is not None:
+        if watch is not None and watch.drained_by is not None:
             watch.drained_by(exc_info)
             return
         # It happens once; and this would be a reference cycle.
         del stream.close
         by = caller()
+        try:
+            if watch is None:
+                stream.close(exc_info)
+            else:
+                self._close_watched(watch, exc_info, by)
+        finally:
+            left = left_by(closer_of(by, stream)[0], stream.error)
+            if left is not None:
+                vars(stream)[_LEFT] = left
+
+    def _close_watched(self, watch: TornadoWatch, exc_info: Any, by: FrameType | None) -> None:
+        stream = self._stream
         unsent: bool = stream.writing()
         watch.closes()
         # Those who wait for the end are called in the context of this moment.

@@ -418,6 +418,7 @@ class PushesWithoutWaiting(Socket):
     """Nobody looks at what becomes of the messages. The loop ends when the client has left."""
 
     def open(self) -> None:
+        SEEN["unsent"] = False
         self.start(self.push)
 
     async def push(self) -> None:
@@ -426,6 +427,8 @@ class PushesWithoutWaiting(Socket):
                 for _ in range(4):
                     # Nobody awaits it.
                     self.write_message(BIG, binary=True)
+                connection: Any = self.ws_connection
+                SEEN["unsent"] = connection.stream.writing()
             await asyncio.sleep(0.005)
 
 

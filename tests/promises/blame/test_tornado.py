@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import socket
 import sys
 import uuid
@@ -51,6 +54,7 @@ class Observed:
 
     def __init__(self, server: ServerProcess, path: Path) -> None:
         self.port = server.port
+        self._pid = server.pid
         self._path = path
         self._before = tuple(map(len, read_tap(path)))
 
@@ -92,6 +96,15 @@ class Observed:
         """What the app has taken note of."""
         found: dict[str, Any] = json.loads(self.get("/seen").partition(b"\r\n\r\n")[2])
         return found
+
+    @contextlib.contextmanager
+    def stopped(self) -> Generator[None]:
+        """The server's process runs on when what is inside has happened."""
+        os.kill(self._pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._pid, signal.SIGCONT)
 
     def until_waiting(self, path: str) -> None:
         """Until a handler waits for its client to leave."""
@@ -266,6 +279,30 @@ def test_leaving_while_the_handler_works(app: Observed, path: str, how: How) -> 
     assert event["wasted_seconds"] >= 0
     assert event["request_id"] == "r1"
     assert "status" not in event
+
+
+def leave_behind_the_head(at: Observed, path: str, how: How, *, again: bool) -> None:
+    """Head and departure reach the server in one turn of its loop: its process is stopped."""
+    with connected(at.port) as sock:
+        if again:
+            sock.sendall(request("GET", "/settle"))
+            received = b""
+            while not received.endswith(b"settled"):
+                received += sock.recv(4096)
+        with at.stopped():
+            sock.sendall(request("GET", path, headers=(("X-Request-ID", "r1"),)))
+            leave(sock, how)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("path", ["/waits", "/returns"])
+@pytest.mark.parametrize("again", [False, True], ids=["first request", "second request"])
+def test_leaving_right_behind_the_head(app: Observed, path: str, how: How, again: bool) -> None:
+    """Tornado has read the end, and closed the stream, before it serves the head."""
+    leave_behind_the_head(app, path, how, again=again)
+    event = app.event()
+    assert (event["event"], event["phase"]) == ("client_departed", "handler")
+    assert (event["mechanism"], event["request_id"]) == (MECHANISM[how], "r1")
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -766,6 +803,16 @@ def test_bare_tornado_logs_a_client_which_leaves_the_handler(bare: Observed, how
 
 
 @pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("again", [False, True], ids=["first request", "second request"])
+def test_bare_tornado_logs_a_client_which_leaves_behind_its_head(
+    bare: Observed, how: How, again: bool
+) -> None:
+    leave_behind_the_head(bare, "/waits", how, again=again)
+    bare.until(lambda: bool(bare.said()[0]))
+    assert [record["error"] for record in bare.settled()[0]] == ["StreamClosedError"]
+
+
+@pytest.mark.parametrize("how", HOW)
 def test_bare_tornado_logs_a_client_which_leaves_a_response(bare: Observed, how: How) -> None:
     leave_the_response(bare, "/streams", how)
     bare.until(lambda: bool(bare.said()[0]))
@@ -783,6 +830,9 @@ def test_bare_tornado_logs_a_websocket_that_vanishes(
     client = websocket(bare, path)
     client.shake_hands()
     client.receive(18)
+    if path == "/ws/without-waiting":
+        # What the kernel has taken fails for nobody.
+        bare.until(lambda: bare.seen().get("unsent"))
     leave(client.sock, "rst")
     bare.until(lambda: bool(bare.settled()[0]))
     assert bare.settled()[0][0]["error"] == "WebSocketClosedError"
