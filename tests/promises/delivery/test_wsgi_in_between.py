@@ -15,7 +15,7 @@ from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
 from cleanclose.core import Event, UploadDrained
 from cleanclose.doctor.clients import Upload, strict
-from tests.harness.leavers import leave_at, request
+from tests.harness.leavers import connected, leave, leave_at, request
 from tests.harness.stacks import Stack, gunicorn
 from tests.harness.waiting import until
 from tests.harness.wsgi_apps import ok, refuse, wrap
@@ -86,7 +86,11 @@ def test_a_mounted_app_that_is_wrapped_too_is_one_exchange(mount: str) -> None:
         outcome = strict(Upload(port=port, path="/mounted/x", body_size=8 * MIB))
         took = time.monotonic() - started
         until(lambda: bool(events), "no event")
-        leave_at(port, request("POST", "/mounted/x", length=1000), "rst", body=b"abcd")
+        with connected(port) as sock:
+            sock.sendall(request("POST", "/mounted/x", length=1000) + b"abcd")
+            # Who leaves before the answer has departed: that would be another event.
+            assert b" 413 " in sock.recv(4096)
+            leave(sock, "rst")
         until(lambda: len(events) > 1, "no event of the one that left")
     assert outcome.status == 413, outcome
     # It waited for the lingerer, and that one for it: 10 s and its time-out.

@@ -365,9 +365,9 @@ async def test_receive_is_never_called_twice_at_a_time() -> None:
                         return
 
             tasks.start_soon(listen)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             await refuse(scope, receive, send)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             server.client_sends(piece(), piece(), piece(more=False))
 
     with anyio.fail_after(5):
@@ -384,9 +384,9 @@ async def test_a_listener_that_is_cancelled_leaves_the_reading_to_us() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(receive)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             await refuse(scope, receive, send)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
         server.client_sends(piece(more=False))
 
@@ -566,10 +566,10 @@ async def test_a_receive_that_is_cancelled_loses_nothing() -> None:
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(listen)
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             await send(dict(START))
             server.client_sends(piece(more=False))
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             tasks.cancel_scope.cancel()
         await send(dict(BODY))
 
@@ -639,7 +639,7 @@ async def test_a_response_that_is_completed_while_its_head_goes_out_is_delivered
             await reached.wait()
             await send(dict(BODY))
             server.client_sends(piece(more=False))
-            await anyio.sleep(0.01)
+            await anyio.wait_all_tasks_blocked()
             go_on.set()
 
     middleware = wrap(app)

@@ -33,6 +33,7 @@ from cleanclose.integrations.ids import from_structlog
 from cleanclose.integrations.schemas import ecs_fields, google_fields, google_severity
 from cleanclose.integrations.stdlib import StdlibOutlet
 from cleanclose.integrations.structlog import GoogleCloud, ecs
+from tests.harness.waiting import LIMIT
 
 if TYPE_CHECKING:
     pass
@@ -227,7 +228,10 @@ async def test_the_same_where_a_loop_runs(setup: str, anyio_backend: str) -> Non
             structlog.stdlib.AsyncBoundLogger if setup == "async" else structlog.stdlib.BoundLogger
         )
     StructlogOutlet()(DEPARTED)
-    await anyio.sleep(0.01)
+    # An asynchronous logger writes in a thread.
+    with anyio.fail_after(LIMIT):
+        while not output.stream.getvalue().endswith("\n"):  # noqa: ASYNC110 - nothing tells of it
+            await anyio.sleep(0.001)
     assert [line["event"] for line in output.read()] == ["client_departed"]
 
 
