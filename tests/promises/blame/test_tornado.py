@@ -832,7 +832,7 @@ def test_bare_tornado_logs_a_websocket_that_vanishes(
     client.receive(18)
     if path == "/ws/without-waiting":
         # What the kernel has taken fails for nobody.
-        bare.until(lambda: bare.seen().get("unsent"))
+        bare.until(lambda: bool(bare.seen().get("unsent")))
     leave(client.sock, "rst")
     bare.until(lambda: bool(bare.settled()[0]))
     assert bare.settled()[0][0]["error"] == "WebSocketClosedError"
