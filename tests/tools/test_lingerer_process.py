@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -292,8 +293,9 @@ def test_no_more_than_half_of_the_descriptors_linger() -> None:
             client.sendall(b"x")
         """
     )
-    caps = [each["cap"] for each in said]
-    assert caps == ["max_lingering"] * 30 + ["application"] * 50
+    # The lingerer's thread may report its last one while the process already reports what is left.
+    caps = Counter(each["cap"] for each in said)
+    assert caps == {"max_lingering": 30, "application": 50}
 
 
 def test_the_greediest_address_goes_first() -> None:
