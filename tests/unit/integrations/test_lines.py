@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
@@ -33,10 +33,7 @@ from cleanclose.integrations.ids import from_structlog
 from cleanclose.integrations.schemas import ecs_fields, google_fields, google_severity
 from cleanclose.integrations.stdlib import StdlibOutlet
 from cleanclose.integrations.structlog import GoogleCloud, ecs
-from tests.harness.waiting import LIMIT
-
-if TYPE_CHECKING:
-    pass
+from tests.harness.waiting import until
 
 FACTS = Facts(
     framework="asgi",
@@ -229,9 +226,7 @@ async def test_the_same_where_a_loop_runs(setup: str, anyio_backend: str) -> Non
         )
     StructlogOutlet()(DEPARTED)
     # An asynchronous logger writes in a thread.
-    with anyio.fail_after(LIMIT):
-        while not output.stream.getvalue().endswith("\n"):  # noqa: ASYNC110 - nothing tells of it
-            await anyio.sleep(0.001)
+    await anyio.to_thread.run_sync(until, output.stream.getvalue, "no line was written")
     assert [line["event"] for line in output.read()] == ["client_departed"]
 
 
