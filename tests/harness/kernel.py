@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +46,16 @@ def pair() -> Generator[tuple[socket.socket, socket.socket]]:
 def reset(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+def unread_at(port: int) -> int:
+    """The bytes that have arrived at connections to a port of 127.0.0.1, and that nobody has read.
+
+    Those of connections that nobody has accepted count, too.
+    """
+    local = f"0100007F:{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    # proc(5): the queues are "tx_queue:rx_queue"; a listener has its backlog there (state 0A).
+    return sum(
+        int(row[4].partition(":")[2], 16) for row in rows if row[1] == local and row[3] != "0A"
+    )

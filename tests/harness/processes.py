@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from example_apps import staging
@@ -25,6 +26,7 @@ __all__ = [
     "reset_peak_rss",
     "rss_bytes",
     "run_python",
+    "stopped",
 ]
 
 
@@ -79,6 +81,19 @@ def process_tree(pid: int) -> list[int]:
     for member in tree:
         tree += children.get(member, [])
     return tree
+
+
+@contextlib.contextmanager
+def stopped(pid: int) -> Generator[None]:
+    """A server's processes run on when what is inside has happened."""
+    tree = process_tree(pid)
+    for member in tree:
+        os.kill(member, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for member in tree:
+            os.kill(member, signal.SIGCONT)
 
 
 def rss_bytes(pid: int) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 import socket
 import sys
 import uuid
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +16,7 @@ import tornado
 
 from tests.harness.hiding import ASYNC_HIDES
 from tests.harness.leavers import How, connected, leave, request, until_read
-from tests.harness.processes import ServerProcess
+from tests.harness.processes import ServerProcess, stopped
 from tests.harness.serving import Serve
 from tests.harness.stacks import Stack
 from tests.harness.tap import PATH_VARIABLE, noted, read_tap
@@ -97,14 +95,9 @@ class Observed:
         found: dict[str, Any] = json.loads(self.get("/seen").partition(b"\r\n\r\n")[2])
         return found
 
-    @contextlib.contextmanager
-    def stopped(self) -> Generator[None]:
+    def stopped(self) -> AbstractContextManager[None]:
         """The server's process runs on when what is inside has happened."""
-        os.kill(self._pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self._pid, signal.SIGCONT)
+        return stopped(self._pid)
 
     def until_waiting(self, path: str) -> None:
         """Until a handler waits for its client to leave."""

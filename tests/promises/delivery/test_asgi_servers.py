@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -12,7 +13,8 @@ import pytest
 
 from cleanclose.doctor import Upload, reader, strict
 from tests.harness.apps import routes
-from tests.harness.processes import ServerProcess
+from tests.harness.kernel import unread_at
+from tests.harness.processes import ServerProcess, stopped
 from tests.harness.scenarios import CORE, FRAMING, GUARD, KIB, MIB, PATHS, TRIES, Scenario
 from tests.harness.servers_asgi import (
     DAPHNE,
@@ -423,9 +425,15 @@ def test_bare_hypercorn_leaves_a_chunked_upload_hanging(serve: Serve) -> None:
         chunked=True,
         keep_sending=True,
         timeout=4.0,
+        # 48 KiB are more of these than the queue has places for.
+        piece_size=4 * KIB,
     )
-    # Now and then it is quick enough to refuse before the queue is full.
-    assert any(reader(upload).closed_by == "timeout" for _ in range(10))
+    with ThreadPoolExecutor() as pool:
+        with stopped(server.pid):
+            seen = pool.submit(reader, upload)
+            # Else it might be quick enough to refuse before the queue is full.
+            until(lambda: unread_at(server.port) > 48 * KIB)
+        assert seen.result().closed_by == "timeout"
 
 
 @pytest.mark.negative_control

@@ -6,8 +6,6 @@ WARNING or above, and no event.
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import ssl
 import sys
@@ -23,7 +21,7 @@ from tests.harness.apps.noise_asgi import CAME, GATE, UPSTREAM_PORT, WORKS
 from tests.harness.asgi_noise import HOWS, WARNING, asgi_stack, together
 from tests.harness.leavers import How, connected, leave, request, until_read
 from tests.harness.paths import ROOT
-from tests.harness.processes import ServerProcess
+from tests.harness.processes import ServerProcess, stopped
 from tests.harness.stacks import gunicorn
 from tests.harness.tap import PATH_VARIABLE, noted, read_tap
 from tests.harness.waiting import LIMIT, until
@@ -206,14 +204,11 @@ def leave_before_the_accept(folder: Path, *, wrapped: bool) -> list[Mapping[str,
     tap = folder / "tap.jsonl"
     with serving("tornado", folder, authority, tap, wrapped=wrapped) as server:
         client = Client(server.port, authority)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with stopped(server.pid):
             for sent in (0, 60):
                 with connected(server.port) as sock:
                     sock.sendall(client.hello()[:sent])
                     leave(sock, "rst")
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         # It answers when it has dealt with what came before.
         client.leave_without_goodbye("fin", request("GET", "/settle"), read=True)
     return [record for record in read_tap(tap)[0] if record["level"] >= WARNING]
