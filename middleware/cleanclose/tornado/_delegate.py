@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 from tornado import http1connection, httputil, web
@@ -17,7 +17,6 @@ from cleanclose.core.deliver.framing import (
     NO_BODY,
     asks_for_websocket,
     body_length,
-    length_alone,
 )
 from cleanclose.servers.tornado import lost_delegate_error
 from cleanclose.tornado._upload import Successor, UploadWatch
@@ -26,7 +25,6 @@ from cleanclose.tornado._witness import (
     StartLine,
     TornadoSetup,
     TornadoWatch,
-    header,
     watch_close,
 )
 
@@ -76,11 +74,7 @@ class Delegate(httputil.HTTPMessageDelegate):
         connection, kind = self._request_conn, TornadoWatch
         more = _MORE_TO_COME.intersection(headers)
         if more:
-            length = None
-            if len(more) == 1 and start_line[2] == "HTTP/1.1" and "Content-Length" in more:
-                length = length_alone(start_line[0], headers["Content-Length"])
-            if length is None:
-                length = _body_length(start_line, headers)
+            length = _body_length(start_line, headers, more)
             if length != NO_BODY:
                 return self._upload_begins(start_line, headers, length)
             if "Upgrade" in more and asks_for_websocket(headers["Upgrade"]):
@@ -225,13 +219,14 @@ def _make_room() -> None:
 _make_room()
 
 
-def _body_length(request: Any, headers: httputil.HTTPHeaders) -> int:
+def _body_length(request: Any, headers: httputil.HTTPHeaders, there: Collection[str]) -> int:
+    # Tornado's headers need long to say that one is not there.
     return body_length(
         method=request.method,
         http_version=request.version.removeprefix("HTTP/"),
-        content_length=header(headers, "Content-Length"),
-        transfer_encoding=header(headers, "Transfer-Encoding"),
-        upgrade=header(headers, "Upgrade"),
+        content_length=headers["Content-Length"] if "Content-Length" in there else None,
+        transfer_encoding=headers["Transfer-Encoding"] if "Transfer-Encoding" in there else None,
+        upgrade=headers["Upgrade"] if "Upgrade" in there else None,
     )
 
 

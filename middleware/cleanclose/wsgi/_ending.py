@@ -10,6 +10,7 @@ from cleanclose.core.blame.blocking import broken_pipe
 from cleanclose.core.blame.provenance import raise_as_it_is
 from cleanclose.core.blame.watch import CURRENT
 from cleanclose.core.conduct import Conduct, End, answer_of, breaks_off
+from cleanclose.core.setup import Setup
 from cleanclose.core.tell.reporter import Reporter
 from cleanclose.servers import forget_head, wsgi_response
 from cleanclose.wsgi._witness import WsgiWatch
@@ -25,11 +26,12 @@ class Ending:
     """Ends the exchanges of one application, and reports what there is to report.
 
     Args:
-        reporter: Reports the events.
+        setup: What all exchanges share.
     """
 
-    def __init__(self, reporter: Reporter) -> None:
-        self.reporter = reporter
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.reporter: Reporter = setup.reporter
 
     def answer_call(self, error: BaseException, watch: WsgiWatch) -> list[bytes]:
         """The application has raised from its call.

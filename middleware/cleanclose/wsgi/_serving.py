@@ -53,7 +53,7 @@ class Serving:
         self.setup = setup
         self.reporter: Reporter = setup.reporter
         self._stoppable = stoppable
-        self._ending = Ending(setup.reporter)
+        self._ending = Ending(setup)
 
     def serve(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -131,7 +131,7 @@ class Serving:
         watch.bytes_in = 0
         watch.environ = environ
         watch.server_start_response = start_response
-        watch.setup = self.setup
+        watch.ending = self._ending
         watch.deliverer = None
         watch.stream = stream = environ["wsgi.input"]
         if started >= self.reporter.sample_at or self._stoppable is not None:
@@ -159,7 +159,6 @@ class Serving:
             return self._hand_over_early(watch, result)
         if type(result) is list:
             # As `_respond_with`.
-            watch.ending = self._ending
             watch.result = result
             watch.pieces = None
             if exception() is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cleanclose.core.setup import Setup
 from cleanclose.servers import has_read_rest, is_surely_there
 from cleanclose.wsgi._delivery import Delivery
 from cleanclose.wsgi._witness import ExcInfo, Headers, Write, WsgiWatch, code_of
@@ -22,7 +21,6 @@ class UploadWatch(WsgiWatch):
         "expected_in",
         "has_read",
         "left",
-        "setup",
         "stream",
     )
 
@@ -32,8 +30,6 @@ class UploadWatch(WsgiWatch):
     left: int | None
     stream: Any
     """The server's own ``wsgi.input``."""
-    setup: Setup
-    """What all exchanges share."""
     deliverer: Delivery | None
     """The delivery, once the response begins before the body's end."""
     has_read: bool
@@ -67,7 +63,9 @@ class UploadWatch(WsgiWatch):
     def delivering(self) -> Delivery:
         """The delivery of the response, now that it begins before the body's end."""
         if self.deliverer is None:
-            self.deliverer = Delivery(self, self.setup)
+            # Nobody has closed a list: it would be the response to a body that was read.
+            assert self.ending is not None
+            self.deliverer = Delivery(self, self.ending.setup)
         return self.deliverer
 
     def leave_input(self) -> None:

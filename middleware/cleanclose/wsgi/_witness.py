@@ -97,7 +97,8 @@ class WsgiWatch(BlockingWatch):
     deliverer: Delivery | None = None
     """The delivery of a response that has begun before its request's body was complete."""
     ending: Ending | None
-    """If the response is a list: the object that learns of its end, until that has come."""
+    """What ends it, where the response is a list or the request has a body; None once a list is
+    closed."""
     result: Sequence[bytes]
     pieces: Iterator[bytes] | None
     outer: bool = False

@@ -109,7 +109,7 @@ def test_other_than_plain_lengths_are_looked_at_closer() -> None:
     assert servers.plain_length(plain, None) is None
 
 
-@pytest.mark.parametrize("length", ["+5", "1_0", "٣", "5, 5", "9" * 20, "9" * 5000, " 5"])
+@pytest.mark.parametrize("length", ["+5", "1_0", "²", "5, 5", "9" * 20, "9" * 5000, " 5"])
 def test_an_unusual_length_is_looked_at_closer(length: str) -> None:
     plain = {"SERVER_PROTOCOL": "HTTP/1.1", "REQUEST_METHOD": "POST"}
     assert servers.plain_length(plain, length) is None
@@ -138,10 +138,14 @@ def test_the_quick_look_knows_plain_requests_only(
     assert quick_look(method, version, content_length) == expected
 
 
+# PEP 3333: nothing else stands in an environ.
+latin_1 = st.characters(max_codepoint=0xFF)
+
+
 @given(
     st.sampled_from(["GET", "POST", "HEAD", "CONNECT"]),
     st.sampled_from(["1.0", "1.1"]),
-    st.one_of(st.integers(0, 10**21).map(str), st.text(max_size=3)),
+    st.one_of(st.integers(0, 10**21).map(str), st.text(latin_1, max_size=3)),
 )
 def test_the_quick_look_agrees_with_the_long_one(method: str, version: str, value: str) -> None:
     quick = quick_look(method, version, value)

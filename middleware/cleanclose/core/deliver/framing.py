@@ -11,13 +11,13 @@ __all__ = [
     "CHUNKED",
     "LAST_CHUNK",
     "NO_BODY",
+    "TOO_LONG",
     "WITHOUT_UPLOAD",
     "asks_for_websocket",
     "awaited_length",
     "body_length",
     "ends_chunks",
     "is_multiplexed",
-    "length_alone",
     "needs_length",
     "response_length",
     "wants_continue",
@@ -39,7 +39,7 @@ WITHOUT_UPLOAD: Final = frozenset({"HEAD", "CONNECT"})
 ANNOUNCES_BODY: Final = frozenset({"Content-Length", "Transfer-Encoding"})
 """Without one of these headers a request in HTTP/1.1 ends with its head."""
 
-_TOO_LONG: Final = 20
+TOO_LONG: Final = 20
 """A length has fewer digits than this."""
 
 
@@ -104,21 +104,6 @@ def body_length(
     return _agreed(content_length) or NO_BODY
 
 
-def length_alone(method: str, content_length: str) -> int | None:
-    """`body_length` in short, because nearly every POST is such a one.
-
-    Args:
-        method: The method of a request in HTTP/1.1, without Transfer-Encoding and Upgrade.
-        content_length: Its Content-Length.
-
-    Returns:
-        A number of bytes; None where somebody has to look closer.
-    """
-    if method in WITHOUT_UPLOAD or not content_length.isdigit() or not content_length.isascii():
-        return None
-    return int(content_length) if len(content_length) < _TOO_LONG else None
-
-
 def asks_for_websocket(upgrade: str) -> bool:
     """Whether a request wants its connection to become a websocket's (RFC 6455, section 4.1).
 
@@ -153,6 +138,8 @@ def awaited_length(method: str, status: int, content_length: str | None) -> int 
 
 
 def _agreed(content_length: str) -> int | None:
+    if "," not in content_length:
+        return _decimal(content_length.strip())
     # RFC 9110 section 8.6: a list of identical values may be taken for one of them.
     values = {value.strip() for value in content_length.split(",")}
     return _decimal(values.pop()) if len(values) == 1 else None
@@ -161,7 +148,7 @@ def _agreed(content_length: str) -> int | None:
 def _decimal(value: str) -> int | None:
     # int() alone would accept "+5", "1_000" and digits of other scripts, which no server should,
     # and would raise for thousands of digits.
-    return int(value) if len(value) < _TOO_LONG and value.isascii() and value.isdigit() else None
+    return int(value) if len(value) < TOO_LONG and value.isascii() and value.isdigit() else None
 
 
 def needs_length(status: str, headers: Iterable[tuple[str, str]]) -> bool:
