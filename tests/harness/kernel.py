@@ -8,6 +8,7 @@ import struct
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,6 +16,10 @@ from cleanclose.core.kernel import (
     KernelFigures,
     kernel_figures,
 )
+
+# The states of /proc/net/tcp.
+_ESTABLISHED: Final = "01"
+_LISTENS: Final = "0A"
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these figures")
 
@@ -53,9 +58,16 @@ def unread_at(port: int) -> int:
 
     Those of connections that nobody has accepted count, too.
     """
+    # proc(5): tx_queue:rx_queue.
+    return sum(int(row[4].partition(":")[2], 16) for row in _connections(port))
+
+
+def connections_at(port: int) -> int:
+    """How many connections to a port of 127.0.0.1 there are, accepted or not."""
+    return sum(row[3] == _ESTABLISHED for row in _connections(port))
+
+
+def _connections(port: int) -> list[list[str]]:
     local = f"0100007F:{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    # proc(5): the queues are "tx_queue:rx_queue"; a listener has its backlog there (state 0A).
-    return sum(
-        int(row[4].partition(":")[2], 16) for row in rows if row[1] == local and row[3] != "0A"
-    )
+    return [row for row in rows if row[1] == local and row[3] != _LISTENS]

@@ -24,6 +24,7 @@ import pytest
 from cleanclose.doctor import Fault, Outcome, Upload, body_pieces, reader, strict
 from cleanclose.doctor.wire import read_transcript
 from tests.harness.apps import routes
+from tests.harness.kernel import connections_at
 from tests.harness.processes import ServerProcess
 from tests.harness.scenarios import (
     CORE,
@@ -130,7 +131,7 @@ def test_without_the_middleware_it_is_lost(
 def test_without_the_middleware_werkzeug_does_not_close(serve: Serve, name: str) -> None:
     """It reads on for what may come behind the body, until the client closes."""
     server = serve(row(name), wrapped=False)
-    outcome = strict(replace(UPLOAD, port=server.port, timeout=2.0))
+    outcome = strict(replace(UPLOAD, port=server.port, timeout=4.0))
     assert (outcome.status, outcome.closed_by) == (413, "timeout")
 
 
@@ -278,9 +279,9 @@ SLOW: Final = replace(UPLOAD, piece_size=256 * KIB, pause=0.02)
 """One that is under way for 0.6 s, so that several of them are at the same time."""
 
 
-def at_once(server: ServerProcess, count: int, timeout: float = SLACK) -> list[Outcome]:
+def at_once(server: ServerProcess, count: int) -> list[Outcome]:
     """The outcomes of so many slow uploads at the same time."""
-    upload = replace(SLOW, port=server.port, timeout=timeout)
+    upload = replace(SLOW, port=server.port, timeout=SLACK)
     with ThreadPoolExecutor(count) as clients:
         return list(clients.map(strict, [upload] * count))
 
@@ -299,7 +300,7 @@ def test_half_of_the_threads_drain_at_once(serve: Serve, name: str, count: int) 
 def test_werkzeugs_own_reading_holds_nobody(serve: Serve) -> None:
     """Its development server reads on by itself, bare, until its client has closed."""
     server = serve(row("werkzeug"), settings={"max_draining": 1})
-    outcomes = at_once(server, 4, timeout=5.0)
+    outcomes = at_once(server, 4)
     assert [outcome.status for outcome in outcomes] == [413] * 4, outcomes
     assert {outcome.closed_by for outcome in outcomes} == {"fin"}
 
@@ -335,8 +336,10 @@ def test_a_client_that_stalls_is_let_go(
         )
     outcomes: list[Outcome] = []
     client = threading.Thread(target=lambda: outcomes.append(reader(upload)))
+    until(lambda: not connections_at(server.port))
     client.start()
-    time.sleep(0.2)
+    # It is before the other one in the server's queue, if not accepted already.
+    until(lambda: connections_at(server.port) or outcomes)
     # Where there is one worker only, this is served when that one is free again.
     served = bystander(server)
     client.join()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ from tests.harness.scenarios import CORE, Scenario
 from tests.harness.serving import Serve
 from tests.harness.stacks import SERVERS, Stack
 from tests.harness.verdicts import arrived, repeat
-from tests.harness.waiting import LIMIT
+from tests.harness.waiting import LIMIT, until
 
 ROOT = Path(__file__).parents[3]
 
@@ -194,18 +195,32 @@ def left_behind(tracefs: Path, pid: int) -> list[Path]:
 
 
 class Traced:
-    """A `cleanclose kernel --trace --json` that runs."""
+    """A `cleanclose kernel --trace --json` that runs.
+
+    It reports the resets of all other tests, too: a full pipe would hold it back.
+    """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
+        self.lines: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            # A killed one may have ended in the middle of its last line.
+            if line.endswith("\n"):
+                self.lines.append(json.loads(line))
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> list[dict[str, Any]]:
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=LIMIT)
-        assert "Traceback" not in err
-        lines = [json.loads(line) for line in out.splitlines()]
-        assert lines[-1].keys() == {"lost", "resets", "seconds"}
-        return lines[:-1]
+        self.process.wait(LIMIT)
+        assert self.process.stderr is not None
+        assert "Traceback" not in self.process.stderr.read()
+        self._reader.join(LIMIT)
+        assert self.lines[-1].keys() == {"lost", "resets", "seconds"}
+        return self.lines[:-1]
 
 
 @contextmanager
@@ -417,8 +432,7 @@ def test_events_of_cleanclose_are_joined(tracefs: Path, tmp_path: Path) -> None:
             line = {"event": "client_departed", "client": "127.0.0.1", "phase": "request_body"}
             file.write(json.dumps(line) + "\n")
         # The kernel has both ends of a connection; the event is in the line of one of them.
-        assert traced.process.stdout is not None
-        lines = map(json.loads, traced.process.stdout)
-        found = next(line for line in lines if line.get("event") is not None)
+        until(lambda: any(line.get("event") for line in traced.lines))
+        found = next(line for line in traced.lines if line.get("event"))
     assert found["event"]["phase"] == "request_body"
     assert {local, remote} == {found["local"], found["remote"]}
