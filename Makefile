@@ -2,8 +2,11 @@
 # venv and pip, and make. Every other tool comes from the package index, into $(VENV).
 
 PYTHON ?= python3
-# Another Python has environments of its own: make test-unit PYTHON=python3.13
-SUFFIX := $(patsubst -python3,,-$(notdir $(PYTHON)))
+# Another Python has environments of its own, by its version: make test-unit PYTHON=python3.13
+ifneq ($(PYTHON),python3)
+SUFFIX := $(shell $(PYTHON) -c 'import sys; print("-python%d.%d" % sys.version_info[:2])')
+$(if $(SUFFIX),,$(error PYTHON=$(PYTHON) does not run))
+endif
 VENV ?= .venv$(SUFFIX)
 LOWEST_VENV ?= .venv-lowest$(SUFFIX)
 BENCH_VENV ?= .venv-bench$(SUFFIX)
