@@ -27,7 +27,7 @@ BARS: Final[Mapping[str, float]] = {
     "ASGI GET": 1.8,
     "ASGI POST": 2.65,
     "WSGI GET": 2.1,
-    "WSGI POST": 3.25,
+    "WSGI POST": 3.15,
     # A wrapper that forwards adds 3,000 to 25,000 of 1.3 million: hardly more than the counts vary.
     "Tornado GET": 8.0,
     "Tornado POST": 45.0,
