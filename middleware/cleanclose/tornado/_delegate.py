@@ -220,7 +220,7 @@ _make_room()
 
 
 def _body_length(request: Any, headers: httputil.HTTPHeaders, there: Collection[str]) -> int:
-    # Tornado's headers need long to say that one is not there.
+    # Tornado's headers take long to find out that one of them is missing.
     return body_length(
         method=request.method,
         http_version=request.version.removeprefix("HTTP/"),

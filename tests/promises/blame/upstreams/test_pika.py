@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
-import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pika  # type: ignore[import-untyped]
@@ -17,7 +15,7 @@ import pytest
 from tests.harness.brokers import RabbitMq
 from tests.harness.endings import asgi_ending, assert_untold, assert_upstream, wsgi_ending
 from tests.harness.paths import ROOT
-from tests.harness.processes import process_tree
+from tests.harness.processes import stopped
 from tests.harness.waiting import until
 
 pytestmark = pytest.mark.stacks
@@ -140,24 +138,12 @@ def wait_for_closing(broker: RabbitMq, count: int) -> None:
     until(lambda: broker.server.log_text().count(CLOSED) >= count, broker.server.log_text)
 
 
-@contextlib.contextmanager
-def frozen(broker: RabbitMq) -> Generator[None]:
-    """A broker that does not move, as behind a network which drops everything."""
-    processes = process_tree(broker.server.pid)
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
-
-
 # pika looks once in 6 s, and believes it the second time.
 @pytest.mark.slow
 def test_a_broker_that_has_fallen_silent(rabbitmq: RabbitMq) -> None:
     channel = connect(rabbitmq, heartbeat=1)
-    with frozen(rabbitmq):
+    # As behind a network which drops everything.
+    with stopped(rabbitmq.server.pid):
         ending = wsgi_ending(lambda: channel.connection.process_data_events(time_limit=30))
     assert_upstream(ending, pika.exceptions.AMQPHeartbeatTimeout, "pika", MISSED)
 
