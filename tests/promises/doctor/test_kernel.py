@@ -215,7 +215,12 @@ class Traced:
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> list[dict[str, Any]]:
         self.process.send_signal(number)
-        self.process.wait(LIMIT)
+        try:
+            self.process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            proc = Path("/proc", str(self.process.pid))
+            where = {name: (proc / name).read_text() for name in ("status", "wchan", "stack")}
+            pytest.fail(f"It goes on, after {len(self.lines)} resets: {self.lines[-1:]} {where}")
         assert self.process.stderr is not None
         assert "Traceback" not in self.process.stderr.read()
         self._reader.join(LIMIT)

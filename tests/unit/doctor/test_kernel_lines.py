@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from cleanclose.core.kernel import Listener
+from cleanclose.doctor.kernel import naming
 from cleanclose.doctor.kernel.figures import Figures, Owner, parse_counters
-from cleanclose.doctor.kernel.naming import EventLog
+from cleanclose.doctor.kernel.naming import EventLog, Namer
 from cleanclose.doctor.kernel.readings import FINDINGS, QUEUE_FULL, Reading, read, worst
 from cleanclose.doctor.kernel.sentences import COUNTERS
 from cleanclose.doctor.kernel.servers import ServerSettings, settings_of
-from cleanclose.doctor.kernel.tracing import Direction, Tracer, Untraceable, parse_line
+from cleanclose.doctor.kernel.tracing import Direction, Reset, Tracer, Untraceable, parse_line
 
 SENT = (
     "         python3-13013   [001] .N...  1267.740328: tcp_send_reset: "
@@ -264,6 +268,68 @@ def test_an_event_belongs_to_one_reset(tmp_path: Path) -> None:
     assert event["phase"] == "handler"
     assert log.take("10.0.0.9:5", now) is None
     log.close()
+
+
+def a_reset(port: int) -> Reset:
+    line = SENT.format(
+        src=f"127.0.0.1:{port}", dest="10.0.0.9:5", state="UNKNOWN", reason="NO_SOCKET"
+    )
+    reset = parse_line(line)
+    assert reset is not None
+    return reset
+
+
+def test_where_a_look_at_all_processes_takes_long_there_are_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    looks = 0
+
+    def look() -> tuple[dict[int, list[Owner]], list[int]]:
+        nonlocal now, looks
+        now += 3.0
+        looks += 1
+        return {}, []
+
+    monkeypatch.setattr(naming, "listening_owners", look)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    namer = Namer()
+    for port in range(1, 101):
+        assert namer.name(a_reset(port)).owner is None
+    assert looks == 1
+    now += 12.0
+    namer.name(a_reset(101))
+    assert looks == 2
+
+
+class Piped(Tracer):
+    """One that reads from a pipe."""
+
+    def __init__(self, pipe: int) -> None:
+        super().__init__()
+        self._pipe = pipe
+
+
+def test_a_flood_of_resets_is_read_in_parts() -> None:
+    line = SENT.format(src="127.0.0.1:80", dest="10.0.0.9:5", state="UNKNOWN", reason="NO_SOCKET")
+    reading, writing = os.pipe()
+
+    def flood() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            while True:
+                os.write(writing, f"{line}\n".encode() * 50)
+
+    tracer = Piped(reading)
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        first, second = tracer.read(), tracer.read()
+    finally:
+        tracer.close()
+        thread.join()
+        os.close(writing)
+    assert len(first) > 1000
+    assert {reset.local for reset in (*first, *second)} == {"127.0.0.1:80"}
 
 
 def test_what_is_no_tracefs(tmp_path: Path) -> None:

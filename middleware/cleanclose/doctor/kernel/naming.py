@@ -24,6 +24,8 @@ _EVENTS: Final = frozenset(
 )
 _FRESH: Final = 2.0
 """Seconds after which the list of listening processes is read again."""
+_REST: Final = 4.0
+"""Times as long as the last look took we do not look again: each process is a part of its cost."""
 _REMEMBERED: Final = 10_000
 _TOGETHER: Final = 1.5
 """The most seconds between a reset and the event about it."""
@@ -123,16 +125,17 @@ class Namer:
     def __init__(self, events: EventLog | None = None) -> None:
         self._events = events
         self._owners: dict[int, list[Owner]] = {}
-        self._asked = float("-inf")
+        self._next_look = float("-inf")
         self.refresh()
 
     def refresh(self) -> None:
         """Ask again who listens."""
-        now = time.monotonic()
-        if now - self._asked > _FRESH:
+        began = time.monotonic()
+        if began >= self._next_look:
             # Keep those that no longer listen: a reset may be the last act of a process.
             self._owners |= listening_owners()[0]
-            self._asked = now
+            ended = time.monotonic()
+            self._next_look = ended + max(_FRESH, _REST * (ended - began))
 
     def name(self, reset: Reset) -> NamedReset:
         """Say whose a reset was."""

@@ -30,6 +30,9 @@ _PREFIX: Final = "cleanclose-"
 _USUAL: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _BUFFER_KIB: Final = 1024
 """KiB for each processor: some thousand resets between two looks."""
+_AT_ONCE: Final = 1 << 20
+"""Bytes of one `Tracer.read`. A flood (of SYNs to a closed port, say) may bring them faster than
+we read them."""
 
 _LINE: Final = re.compile(
     r"\s*(?P<task>.*)-(?P<tid>\d+)\s+\[(?P<cpu>\d+)\]\s+\S+\s+(?P<time>\d+\.\d+): "
@@ -141,7 +144,7 @@ class Tracer:
             os.close(instances)
 
     def read(self, seconds: float = 0.0) -> list[Reset]:
-        """Return the resets since the last call.
+        """Return the resets since the last call, or the first thousands of them in a flood.
 
         Args:
             seconds: The longest time to wait for the first one.
@@ -149,11 +152,12 @@ class Tracer:
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)
         poll.poll(seconds * 1000)
-        pieces = [self._rest]
+        seen = bytearray(self._rest)
         with contextlib.suppress(BlockingIOError):
-            while piece := os.read(self._pipe, 65536):
-                pieces.append(piece)
-        *lines, self._rest = b"".join(pieces).split(b"\n")
+            while len(seen) < _AT_ONCE and (piece := os.read(self._pipe, 65536)):
+                seen += piece
+        *lines, rest = seen.split(b"\n")
+        self._rest = bytes(rest)
         return sorted(self._parse(lines), key=lambda reset: reset.at)
 
     def drain(self, quiet: float = 0.3, longest: float = 1.0) -> list[Reset]:
@@ -184,7 +188,7 @@ class Tracer:
         for event in (_SEND, _RECEIVE):
             _put(instance / "events" / "tcp" / event / "enable", "1")
 
-    def _parse(self, lines: Sequence[bytes]) -> Iterator[Reset]:
+    def _parse(self, lines: Sequence[bytearray]) -> Iterator[Reset]:
         for line in lines:
             text = line.decode("utf-8", "replace")
             if lost := _LOST.search(text):
