@@ -332,6 +332,33 @@ def test_a_flood_of_resets_is_read_in_parts() -> None:
     assert {reset.local for reset in (*first, *second)} == {"127.0.0.1:80"}
 
 
+def test_what_has_come_before_the_end_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = SENT.format(src="127.0.0.1:80", dest="10.0.0.9:5", state="UNKNOWN", reason="NO_SOCKET")
+    now = 2000.0
+
+    def slow_clock() -> float:
+        nonlocal now
+        now += 10.0
+        return now
+
+    monkeypatch.setattr(time, "monotonic", slow_clock)
+    reading, writing = os.pipe()
+
+    def backlog() -> None:
+        with contextlib.suppress(BrokenPipeError), open(writing, "wb") as pipe:
+            pipe.write(f"{line}\n".encode() * 20_000)
+
+    tracer = Piped(reading)
+    thread = threading.Thread(target=backlog)
+    thread.start()
+    try:
+        resets = tracer.drain()
+    finally:
+        tracer.close()
+        thread.join()
+    assert len(resets) == 20_000
+
+
 def test_what_is_no_tracefs(tmp_path: Path) -> None:
     (tmp_path / "instances").mkdir()
     with pytest.raises(Untraceable, match="no tracepoints"), Tracer(tmp_path):

@@ -165,13 +165,14 @@ class Tracer:
 
         Args:
             quiet: Seconds.
-            longest: Seconds after which it returns anyway: on a busy machine one always comes.
+            longest: Seconds of resets at most: on a busy machine one always comes. What is older
+                and waits to be read comes too, however long that takes.
         """
         found: list[Reset] = []
         end = time.monotonic() + longest
         while more := self.read(quiet):
             found += more
-            if time.monotonic() > end:
+            if more[-1].at > end:
                 break
         return found
 
