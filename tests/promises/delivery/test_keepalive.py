@@ -10,6 +10,7 @@ import pytest
 
 from cleanclose.doctor import Outcome, Upload, body_pieces, http_client, reader, strict
 from tests.harness.apps import routes
+from tests.harness.asking import post_and_get
 from tests.harness.scenarios import GUARD, KIB, MIB, TRIES
 from tests.harness.serving import Serve, Tally
 from tests.harness.stacks import STACKS, Stack, stack
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(GUARD)
 
-# A worker of a WSGI server waits for no direct client, so there it is a race.
-KEEPING = [each for each in STACKS if each.keeps_alive and each.interface != "wsgi"]
+KEEPING = [each for each in STACKS if each.keeps_alive]
+# A worker waits for no direct client: what becomes of a body that is on its way is a race.
+WORKERS = [each for each in KEEPING if each.interface == "wsgi"]
+WAITING = [each for each in KEEPING if each not in WORKERS]
 
 UPLOAD = Upload(port=0, path=routes.REFUSE, body_size=128 * KIB, follow_up="after", listen=0.05)
 
@@ -49,7 +52,7 @@ def served_twice(outcome: Outcome) -> bool:
     [strict, http_client, pytest.param(reader, id="reader")],
     ids=["strict", "http_client", "reader"],
 )
-@pytest.mark.parametrize("stack", KEEPING, ids=str)
+@pytest.mark.parametrize("stack", WAITING, ids=str)
 def test_the_next_request_is_served(
     serve: Serve, tally: Tally, stack: Stack, client: Client, chunked: bool
 ) -> None:
@@ -69,6 +72,16 @@ def test_the_next_request_is_served(
     assert_clean(outcomes)
 
 
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("stack", WORKERS, ids=str)
+def test_a_worker_serves_it_behind_a_body_that_has_come(
+    serve: Serve, stack: Stack, chunked: bool
+) -> None:
+    transcript = post_and_get(serve(stack).port, routes.REFUSE, chunked=chunked)
+    assert [each.status for each in transcript.responses] == [413, 200]
+    assert transcript.clean
+
+
 @pytest.mark.negative_control
 @pytest.mark.parametrize("stack", [stack("tornado"), stack("gunicorn-gthread")], ids=str)
 def test_without_the_middleware_the_connection_is_gone(
@@ -86,7 +99,7 @@ def test_without_the_middleware_the_connection_is_gone(
     assert not served_twice(outcome)
 
 
-@pytest.mark.parametrize("stack", KEEPING, ids=str)
+@pytest.mark.parametrize("stack", WAITING, ids=str)
 def test_many_requests_take_turns_on_one_connection(serve: Serve, stack: Stack) -> None:
     """Refused and accepted uploads of changing sizes, and GETs between them."""
     server = serve(stack, settings=PATIENT)

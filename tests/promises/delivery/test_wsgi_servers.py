@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, cast
 import pytest
 
 from cleanclose.doctor import Fault, Outcome, Upload, body_pieces, reader, strict
-from cleanclose.doctor.wire import read_transcript
 from tests.harness.apps import routes
+from tests.harness.asking import post_and_get
 from tests.harness.kernel import connections_at
 from tests.harness.processes import ServerProcess
 from tests.harness.scenarios import (
@@ -83,7 +83,6 @@ NO_SOCKET: Final = frozenset({"granian-wsgi"})
 """No way to wait for a while only."""
 NO_ANSWER: Final = frozenset({"uwsgi", "uwsgi-router"})
 """Send no byte when the application raises."""
-"""Read on by themselves; when they let go of a client, httpd's own time-outs say."""
 DAEMON: Final = "mod_wsgi"
 """Answers when the whole body has come: ``wsgi_execute_remote`` sends it to the daemon process
 first, and reads nothing of the response meanwhile."""
@@ -257,20 +256,8 @@ def test_the_next_request_is_served(serve: Serve, stack: Stack, chunked: bool) -
     if not stack.keeps_alive:
         pytest.skip(f"{stack} keeps no connection")
     server = serve(stack)
-    framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 1000"
-    body = b"3e8\r\n%s\r\n0\r\n\r\n" % (b"x" * 1000) if chunked else b"x" * 1000
     # Not a 413: cheroot closes behind each of those.
-    head = b"POST %s HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n" % (routes.REDIRECT.encode(), framing)
-    received = b""
-    with socket.create_connection(("127.0.0.1", server.port)) as client:
-        client.settimeout(SLACK)
-        client.sendall(head + body)
-        while b"\r\n\r\n" not in received:
-            received += client.recv(65536)
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        while piece := client.recv(65536):
-            received += piece
-    transcript = read_transcript(received, "POST", "GET")
+    transcript = post_and_get(server.port, routes.REDIRECT, chunked=chunked)
     assert [response.status for response in transcript.responses] == [303, 200]
     assert transcript.clean
 
